@@ -1,0 +1,50 @@
+"""The plugin contract: six hooks, all of which return what they offer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from fairbench.backbone import Backbone
+    from fairbench.dataset import Dataset
+    from fairbench.job import Record
+    from fairbench.method import Method
+    from fairbench.metric import Metric
+
+hookspec = pluggy.HookspecMarker("fairbench")
+hookimpl = pluggy.HookimplMarker("fairbench")
+
+
+@hookspec
+def fairbench_datasets() -> Iterable[type[Dataset]]:  # type: ignore[empty-body]
+    """Offer datasets."""
+
+
+@hookspec
+def fairbench_backbones() -> Iterable[type[Backbone]]:  # type: ignore[empty-body]
+    """Offer backbones."""
+
+
+@hookspec
+def fairbench_methods() -> Iterable[type[Method]]:  # type: ignore[empty-body]
+    """Offer debiasing methods."""
+
+
+@hookspec
+def fairbench_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
+    """Offer metrics."""
+
+
+@hookspec
+def fairbench_commands(cli: click.Group) -> None:
+    """Add commands to the command line."""
+
+
+@hookspec
+def fairbench_job_finished(record: Record) -> None:
+    """Hear of every finished or failed job, after its record is on disk (trackers, notifiers)."""
