@@ -1,0 +1,203 @@
+"""Find plugins, keep a broken one from breaking the rest, and look up what they offer by name.
+
+pluggy's own entry-point loader stops at the first plugin that fails to import and silently skips a
+duplicate name, so the entry points are walked here. An entry point's name opens with its kind
+(`method-fr`, `metric-auroc`): only the kinds asked for are imported, so that what works from saved
+predictions never imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from fairbench import hookspecs
+from fairbench.errors import FairbenchError
+from fairbench.settings import suggest
+
+GROUP = "fairbench"
+KINDS = ("dataset", "backbone", "method", "metric")
+_OTHER = "plugin"  # commands, trackers: loaded with every command
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that could not be loaded: where it comes from and why."""
+
+    name: str
+    source: str
+    reason: str
+
+
+@dataclass
+class Plugins:
+    """The plugins of some kinds, loaded. Use `load` to make one."""
+
+    manager: pluggy.PluginManager
+    kinds: tuple[str, ...]
+    sources: dict[str, str] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+
+    @cached_property
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Everything on offer: kind → name → class (for metrics: object)."""
+        return {kind: self._collect(kind) for kind in self.kinds}
+
+    def _collect(self, kind: str) -> dict[str, Any]:
+        table: dict[str, Any] = {}
+        owner: dict[str, str] = {}
+        hook = getattr(self.manager.hook, f"fairbench_{kind}s")
+        for implementation in hook.get_hookimpls():
+            source = self.sources[implementation.plugin_name]
+            try:
+                offered = list(implementation.function())
+            except Exception as error:
+                self.broken.append(Broken(implementation.plugin_name, source, _reason(error)))
+                continue
+            for item in offered:
+                if item.name in table:
+                    raise FairbenchError(
+                        f"two plugins offer a {kind} called `{item.name}`: {owner[item.name]} and {source}",
+                        "uninstall one, or choose what is loaded with FAIRBENCH_PLUGINS=name,name",
+                    )
+                table[item.name] = item
+                owner[item.name] = source
+        self.owners.update({(kind, name): source for name, source in owner.items()})
+        return table
+
+    @cached_property
+    def owners(self) -> dict[tuple[str, str], str]:
+        """Which distribution or file offers what: (kind, name) → `distribution version` or `file sha`."""
+        return {}
+
+    def find(self, kind: str, name: str) -> Any:
+        """Look something up by name; an unknown name is an error with the nearest one."""
+        table = self.tables[kind]
+        if name not in table:
+            error = suggest(kind, name, table)
+            if self.broken:
+                names = ", ".join(f"{item.name} ({item.reason})" for item in self.broken)
+                error = FairbenchError(error.message, f"{error.hint}; these plugins failed to load: {names}")
+            raise error
+        return table[name]
+
+    def version(self, kind: str, name: str) -> str:
+        """Return what provides a plugin, with its version: part of every job's key."""
+        self.find(kind, name)
+        return self.owners[kind, name]
+
+
+def load(
+    kinds: Iterable[str] = KINDS,
+    files: Iterable[str | Path] = (),
+    points: Iterable[EntryPoint] | None = None,
+) -> Plugins:
+    """Load the installed plugins of some kinds, and single files (`--plugin`), whatever they offer.
+
+    A plugin that fails to import is listed in `broken`; a misspelt hook or a repeated name is an
+    error. `FAIRBENCH_PLUGINS=a,b` limits what is loaded to those entry points.
+    """
+    kinds = tuple(kinds)
+    manager = pluggy.PluginManager("fairbench")
+    manager.add_hookspecs(hookspecs)
+    loaded = Plugins(manager, kinds)
+    available = list(entry_points(group=GROUP) if points is None else points)
+    for point in _wanted(available):
+        kind = point.name.split("-", 1)[0]
+        if kind not in (*KINDS, _OTHER):
+            reason = f"its entry point must be called {', '.join(f'{k}-…' for k in KINDS)} or {_OTHER}-…"
+            loaded.broken.append(Broken(point.name, _distribution(point), reason))
+        elif kind in kinds or kind == _OTHER:
+            _register(loaded, point.name, _distribution(point), point.load)
+    for file in files:
+        path = Path(file)
+        if not path.is_file():
+            raise FairbenchError(f"--plugin {path}: there is no such file")
+        source = f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+        _register(loaded, str(path), source, lambda path=path: _import_file(path))
+        if loaded.broken and loaded.broken[-1].source == source:
+            raise FairbenchError(f"--plugin {path}: {loaded.broken[-1].reason}")
+    for name, plugin in manager.list_name_plugin():
+        for attribute in dir(plugin):
+            implements = manager.parse_hookimpl_opts(plugin, attribute) if attribute.startswith("fairbench_") else None
+            if implements is not None and not hasattr(hookspecs, attribute):
+                hooks = [hook for hook in dir(hookspecs) if hook.startswith("fairbench_")]
+                error = suggest("hook", attribute, hooks)
+                raise FairbenchError(f"plugin {name} of {loaded.sources[name]}: {error.message}", error.hint)
+    return loaded
+
+
+def _wanted(points: list[EntryPoint]) -> list[EntryPoint]:
+    chosen = os.environ.get("FAIRBENCH_PLUGINS")
+    if chosen is not None:
+        names = [name.strip() for name in chosen.split(",") if name.strip()]
+        known = {point.name for point in points}
+        for name in names:
+            if name not in known:
+                error = suggest("plugin", name, known)
+                raise FairbenchError(f"FAIRBENCH_PLUGINS: {error.message}", error.hint)
+        points = [point for point in points if point.name in names]
+    seen: dict[str, EntryPoint] = {}
+    for point in points:
+        twin = seen.setdefault(point.name, point)
+        if twin.value != point.value:
+            raise FairbenchError(
+                f"two distributions register a plugin called `{point.name}`: "
+                f"{_distribution(twin)} ({twin.value}) and {_distribution(point)} ({point.value})",
+                "uninstall one of them",
+            )
+    return [seen[name] for name in sorted(seen)]
+
+
+def _register(loaded: Plugins, name: str, source: str, importer: Any) -> None:
+    try:
+        module = importer()
+    except Exception as error:
+        loaded.broken.append(Broken(name, source, _reason(error)))
+        return
+    loaded.sources[name] = source
+    loaded.manager.register(module, name)
+
+
+def _import_file(path: Path) -> Any:
+    name = f"fairbench_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _distribution(point: EntryPoint) -> str:
+    if point.dist is None:
+        return point.value
+    return f"{point.dist.name} {point.dist.version}"
+
+
+def _reason(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def versions(packages: Iterable[str]) -> Mapping[str, str]:
+    """Return the installed versions of some packages, without importing them."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

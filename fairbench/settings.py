@@ -1,0 +1,172 @@
+"""Typed, range-checked settings: the annotated class attributes of a dataset, backbone or method."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal, Union, dataclass_transform, get_args, get_origin
+
+from fairbench.errors import FairbenchError
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number; `above` excludes the lower bound itself."""
+
+    low: float | None = None
+    high: float | None = None
+    above: bool = False
+
+    def refuses(self, value: float) -> str | None:
+        """Say why `value` is out of bounds, or None when it is fine."""
+        if value != value:
+            return "must be a number, not NaN"
+        if self.low is not None and (value <= self.low if self.above else value < self.low):
+            return f"must be {'above' if self.above else 'at least'} {self.low:g}"
+        if self.high is not None and value > self.high:
+            return f"must be at most {self.high:g}"
+        return None
+
+
+NonNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
+Fraction = Annotated[float, Range(0, 1)]
+Count = Annotated[int, Range(1)]
+
+_REQUIRED: Any = object()
+_WORDS = {"true": True, "false": False, "yes": True, "no": False}
+
+
+def suggest(kind: str, name: str, known: Iterable[str]) -> FairbenchError:
+    """Build the error for an unknown name: the nearest one, then all there are."""
+    choices = sorted(known)
+    near = get_close_matches(name, choices, n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`? " if near else ""
+    return FairbenchError(f"no {kind} is called `{name}`", f"{hint}there is: {', '.join(choices) or 'none'}")
+
+
+def convert(value: Any, kind: Any, where: str) -> Any:
+    """Turn `value` (from TOML, Python or, as a string, the command line) into type `kind`.
+
+    Raises FairbenchError naming `where`, the value and the rule when it does not fit.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        result = convert(value, arguments[0], where)
+        for rule in arguments[1:]:
+            reason = rule.refuses(result) if isinstance(rule, Range) and result is not None else None
+            if reason:
+                raise FairbenchError(f"{where} = {value!r} {reason}", "choose a value inside the range")
+        return result
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise FairbenchError(f"{where} = {value!r} is not a choice", f"choose one of: {', '.join(map(str, arguments))}")
+    if origin in (Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            if type(None) in arguments:
+                return None
+        for option in arguments:
+            if option is not type(None):
+                try:
+                    return convert(value, option, where)
+                except FairbenchError:
+                    if option is [a for a in arguments if a is not type(None)][-1]:
+                        raise
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise FairbenchError(f"{where} = {value!r} is not a list", "separate the items by commas")
+        return tuple(convert(item.strip() if isinstance(item, str) else item, arguments[0], where) for item in items)
+    return _convert_scalar(value, kind, where)
+
+
+def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in _WORDS:
+            return _WORDS[value.lower()]
+    elif kind is str:
+        if isinstance(value, str):
+            return value
+    elif kind in (int, float) and not isinstance(value, bool):
+        try:
+            number = kind(value)
+        except (TypeError, ValueError):
+            pass
+        else:
+            if kind is float or number == float(value):
+                return number
+    raise FairbenchError(f"{where} = {value!r} is not a {getattr(kind, '__name__', kind)}", "check the setting's type")
+
+
+@dataclass_transform(kw_only_default=True)
+class Configurable:
+    """Anything chosen by name whose annotated class attributes are its settings.
+
+    A ClassVar is a fact about the class, not a setting. Settings are given by keyword, checked
+    against their annotation, and unknown ones are refused with the nearest name.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        fields = self.fields()
+        for key in settings:
+            if key not in fields:
+                raise suggest(f"setting of {self.name}", key, fields)
+        for key, (kind, default) in fields.items():
+            if key in settings:
+                setattr(self, key, convert(settings[key], kind, f"{self.name}.{key}"))
+            elif default is _REQUIRED:
+                raise FairbenchError(f"{self.name} needs `{key}`", f"give it with --set {self.name}.{key}=…")
+            else:
+                setattr(self, key, default)
+
+    @classmethod
+    def fields(cls) -> dict[str, tuple[Any, Any]]:
+        """Return each setting's (type, default), base classes first."""
+        found: dict[str, tuple[Any, Any]] = {}
+        for base in reversed(cls.__mro__):
+            if issubclass(base, Configurable):
+                for key, kind in inspect.get_annotations(base, eval_str=True).items():
+                    if get_origin(kind) is not ClassVar and kind is not ClassVar and not key.startswith("_"):
+                        found[key] = (kind, getattr(cls, key, _REQUIRED))
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings in force, JSON-ready."""
+        values = {key: getattr(self, key) for key in self.fields()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def describe(kind: Any) -> str:
+    """Write a setting's type for people: `float at least 0`, `group-mean | per-sample`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        rule: Range = arguments[1]
+        low = None if rule.low is None else f"{'above' if rule.above else 'at least'} {rule.low:g}"
+        high = None if rule.high is None else f"at most {rule.high:g}"
+        return " ".join(filter(None, [describe(arguments[0]), " and ".join(filter(None, [low, high]))]))
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return " | ".join(describe(option) for option in arguments)
+    if origin is tuple:
+        return f"list of {describe(arguments[0])}"
+    return "none" if kind is type(None) else str(getattr(kind, "__name__", kind))
+
+
+def checked(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check a mapping (a TOML table) against a dataclass's fields and convert each value."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for key in values:
+        if key not in hints:
+            raise suggest(f"key of {where}", key, hints)
+    return {key: convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
