@@ -1,0 +1,142 @@
+"""Reading predictions: parquet or csv of any origin, checked column by column before anything is computed."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairbench.errors import FairbenchError
+from fairbench.labels import PROBABILITY, index_classes, plain, refuse
+from fairbench.predictions import Predictions
+from fairbench.settings import suggest
+
+ROLES = ("id", "cluster", "split", "target", "answer", "score", "reference", "text", "loss")
+UNREADABLE = (ValueError, OSError, EOFError, OverflowError, zlib.error)  # what pandas and pyarrow raise
+
+Columns = list[str]
+Choose = Callable[[Columns, dict[str, Any]], Columns]
+
+
+def read(
+    path: Path,
+    attributes: Sequence[str] | None,
+    split: str | None,
+    positive: str | None,
+    classes: Sequence[str] | None,
+) -> Predictions:
+    """Read one split of a file; see `Predictions.read`."""
+    wanted: Columns = []
+
+    def choose(columns: Columns, about: dict[str, Any]) -> Columns:
+        """Name the columns to read: those with a role, the probabilities, and the attributes asked for."""
+        offered = about.get("attributes") or [c for c in columns if _role(c) is None]
+        asked = offered if attributes is None else [part for a in attributes for part in a.split("+")]
+        text = {"reference", "text"} <= set(columns)
+        for column in [*(() if text else ("target", "answer")), *asked]:
+            if column not in columns:
+                raise suggest(f"column of {path}", column, columns)
+            if column in asked and _role(column):
+                raise suggest(f"attribute of {path}", column, offered)
+        wanted.extend(dict.fromkeys(asked))
+        roles = [c for c in columns if _role(c) and (text or c not in ("reference", "text", "loss"))]
+        return [*roles, *wanted]
+
+    try:
+        with path.open("rb") as file:
+            parquet = file.read(4) == b"PAR1"
+        table, about = (_read_parquet if parquet else _read_csv)(path, choose, split)
+    except UNREADABLE as error:
+        raise FairbenchError(
+            f"{path}: cannot be read as parquet or csv: {str(error).strip()}",
+            "give a parquet file, or a csv with a header line, commas and utf-8",
+        ) from error
+    table = _one_split(table, split, path)
+    _check_keys(table, path)
+    named = tuple(classes or about.get("classes") or ())
+    if "target" in table:
+        table, named = index_classes(table, named, positive, path)
+    for column in wanted:
+        table[column] = _attribute(table.pop(column))  # attributes stand last
+    return Predictions(table.reset_index(drop=True), named, tuple(wanted), about.get("task", "classify"))
+
+
+def _role(column: str) -> str | None:
+    return column if column in ROLES or PROBABILITY.fullmatch(column) else None
+
+
+def _read_parquet(path: Path, choose: Choose, split: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(path)
+    about = json.loads((schema.metadata or {}).get(b"fairbench", b"{}"))
+    columns = choose(list(schema.names), about)
+    for column in columns:
+        if pa.types.is_nested(schema.field(column).type):
+            raise FairbenchError(f"{path}: column `{column}` holds lists or records, not single values")
+    few = [
+        c
+        for c in columns
+        if c not in ("id", "reference", "text") and pa.types.is_string(schema.field(c).type)
+    ]
+    keep = [("split", "==", split)] if split and "split" in columns else None
+    table = pq.read_table(path, columns=columns, filters=keep, read_dictionary=few)
+    if keep and not len(table):  # say below which splits there are
+        table = pq.read_table(path, columns=columns, read_dictionary=few)
+    return table.to_pandas(self_destruct=True, split_blocks=True, ignore_metadata=True), about
+
+
+def _read_csv(path: Path, choose: Choose, split: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    columns = choose([str(column) for column in pd.read_csv(path, nrows=0).columns], {})
+    kinds = {column: _csv_kind(column) for column in columns}
+    return pd.read_csv(path, usecols=columns, dtype=kinds), {}
+
+
+def _csv_kind(column: str) -> Any:
+    if PROBABILITY.fullmatch(column) or column in ("score", "loss"):
+        return np.float64
+    return "str" if column in ("id", "reference", "text") else "category"
+
+
+def _one_split(table: pd.DataFrame, split: str | None, path: Path) -> pd.DataFrame:
+    if split and "split" in table:
+        there = sorted(map(str, table["split"].dropna().unique()))
+        table = table[table["split"] == split]
+        if table.empty and there:
+            raise suggest(f"split of {path}", split, there)
+    if table.empty:
+        raise FairbenchError(
+            f"{path}: there are no rows", "a predictions file has one row per patient or image"
+        )
+    return table.copy(deep=False)
+
+
+def _check_keys(table: pd.DataFrame, path: Path) -> None:
+    """Raise for a row without its id or cluster, and for an id that occurs twice."""
+    for column in ("id", "cluster"):
+        if column in table:
+            refuse(table[column].isna().to_numpy(), path, f"column `{column}` is empty")
+    if "id" in table:
+        table["id"] = table["id"].astype(str)
+        again = table["id"].duplicated().to_numpy()
+        if again.any():
+            raise FairbenchError(
+                f"{path}: id `{table['id'].iloc[int(again.argmax())]}` occurs more than once"
+                f" ({again.sum():,} such rows)",
+                "one row per patient or image; several images of one patient share a `cluster`, not an `id`",
+            )
+
+
+def _attribute(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Spell attribute values as strings; an empty value is not recorded."""
+    coded = column.astype("category").cat.remove_unused_categories()
+    names = pd.Index([plain(value) for value in coded.cat.categories], dtype=object)
+    kept = names[names != ""].unique()
+    place = np.append(kept.get_indexer(names), -1)  # code -1 stays -1
+    return pd.Series(pd.Categorical.from_codes(place[coded.cat.codes.to_numpy()], kept), index=column.index)
