@@ -23,10 +23,10 @@ from fairbench.metric import (
 from fairbench.predictions import Predictions
 from fairbench.settings import suggest
 
-# Both take, per metric, the values of the groups (..., G) with NaN where undefined, and the overall
+# Takes, per metric, the values of the groups (..., G) with NaN where undefined, and the overall
 # values (...), and give the disparity (...): one table of groups, or any number of resampled ones at once.
 Combine = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
-Reduce = Callable[[Sequence[Floats]], Floats]
+Reduce = Callable[[Floats, Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,24 @@ class Disparity:
         return DisparityValue(value, coverage, f"left out: {listed}" if listed else None, worst)
 
 
-def rates(disparity: Disparity, predictions: Predictions) -> tuple[list[Floats], Reduce]:
+def rates(disparity: Disparity, predictions: Predictions) -> tuple[list[Floats], str | Reduce]:
     """Give the row scores a disparity is made of, and how group means of them become the disparity.
 
-    Scores are (n,) per metric, NaN where a row does not enter; the function takes group means, per metric
-    (..., G) with NaN where undefined, to the disparity (...), NaN where undefined. The overall value that an
-    equity-scaled metric also holds stays that of these predictions, as under a permutation of groups.
-    Raises Undefined where the metrics do, FairbenchError when they are not means over rows.
+    Scores are (n,) per metric, NaN where a row does not enter. The reduction is `max` or `mean` (of the metrics'
+    gaps), `worst` (group), or a function of group means and sizes, both (draws, metrics, groups), giving (draws,);
+    the overall value that an equity-scaled metric also holds stays that of these predictions, as it does when
+    groups are permuted. Raises Undefined where the metrics do, FairbenchError when they are not means over rows.
     """
     if not disparity.row_scored:
         raise FairbenchError(f"disparity `{disparity.name}` is not made of means over rows")
     scores = [metric.scores(predictions) for metric in disparity.metrics]
-    if empty := [m for m, score in zip(disparity.metrics, scores, strict=True) if np.isnan(score).all()]:
-        raise Undefined(f"{empty[0].undefined} among {len(predictions):,} rows")
+    for metric, score in zip(disparity.metrics, scores, strict=True):
+        if np.isnan(score).all():
+            raise Undefined(f"{metric.undefined} among {len(predictions):,} rows")
+    if disparity.combine in REDUCTIONS:
+        return scores, REDUCTIONS[disparity.combine]
     overall = [np.asarray(np.nanmean(score)) for score in scores]
-    return scores, lambda means: disparity.combine(means, overall)
+    return scores, lambda means, sizes: disparity.combine(list(np.moveaxis(means, 1, 0)), overall)
 
 
 def as_floats(values: Sequence[Value]) -> Floats:
@@ -132,7 +135,7 @@ def _gap(groups: Floats) -> Floats:
 
 
 def _deviations(groups: Floats, overall: Floats) -> Floats:
-    return _among_two(groups, np.nansum(np.abs(groups - overall[..., None]), axis=-1))
+    return _among_two(groups, np.nansum(np.abs(groups - np.asarray(overall)[..., None]), axis=-1))
 
 
 def _mean(groups: Floats) -> Floats:
@@ -164,6 +167,10 @@ def lowest(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
 def highest(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
     """Take the largest group value."""
     return _among_two(groups[0], np.fmax.reduce(groups[0], axis=-1, initial=-np.inf))
+
+
+# What evidence calls these rules, whose intervals and power it knows.
+REDUCTIONS: dict[Combine, str] = {gap: "max", gap_max: "max", gap_mean: "mean", lowest: "worst"}
 
 
 @dataclass(frozen=True)

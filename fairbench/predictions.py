@@ -117,12 +117,9 @@ class Predictions:
         or `merge:NAME` (into the group NAME). Groups are those present, by name, unrecorded ones last.
         Raises FairbenchError for an unknown attribute, policy or group, or for more than 1,000 groups.
         """
-        parts = attribute.split("+")
-        if len(set(parts)) < len(parts):
-            raise FairbenchError(f"attribute `{attribute}` names the same attribute twice")
-        columns = [self._attribute(part) for part in parts]
+        columns = self._attributes(attribute)
         codes, names = _cross(columns)
-        whole = np.logical_and.reduce([column.cat.codes.to_numpy() >= 0 for column in columns])
+        whole = self.recorded(attribute)
         if policy == "keep":
             return codes, names
         if policy != "drop" and not policy.startswith("merge:"):
@@ -136,6 +133,16 @@ class Predictions:
         if into not in names:
             raise suggest(f"group of {attribute} (to merge unrecorded values into)", into, names)
         return np.where(whole, codes, names.index(into)).astype(np.int32), names
+
+    def recorded(self, attribute: str) -> npt.NDArray[np.bool_]:
+        """Say of every row whether the attribute (every one of several joined by +) is recorded, (n,)."""
+        return np.logical_and.reduce([part.cat.codes.to_numpy() >= 0 for part in self._attributes(attribute)])
+
+    def _attributes(self, joined: str) -> list[pd.Series[Any]]:
+        parts = joined.split("+")
+        if len(set(parts)) < len(parts):
+            raise FairbenchError(f"attribute `{joined}` names the same attribute twice")
+        return [self._attribute(part) for part in parts]
 
     def _attribute(self, name: str) -> pd.Series[Any]:
         if name not in self.attributes:
