@@ -7,7 +7,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,11 @@ class Dataset(Configurable):
     limit: Annotated[int, Range(1)] | None = None
     prompt: str
 
-    root: ClassVar[Path | None] = None  # set per instance by the loader when needs_root
+    root: ClassVar[Path | None] = None  # set on the instance, where needs_root
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.warnings: list[str] = []  # what `table` found odd; ends up in every record
 
     @property
     @abstractmethod
@@ -163,7 +167,9 @@ def rows(dataset: Dataset) -> pd.DataFrame:
     wanted = ["id", "cluster", "split", "image", "target", *dataset.attributes]
     missing = [column for column in wanted if column not in table]
     if missing:
-        raise FairbenchError(f"{where}: its table lacks {', '.join(missing)}", f"it has {', '.join(table.columns)}")
+        raise FairbenchError(
+            f"{where}: its table lacks {', '.join(missing)}", f"it has {', '.join(table.columns)}"
+        )
     if table.empty:
         raise FairbenchError(f"{where} has no rows")
     repeated = table["id"][table["id"].duplicated()]
@@ -175,7 +181,9 @@ def rows(dataset: Dataset) -> pd.DataFrame:
     for column, values in known.items():
         odd = set(table[column].dropna().unique()) - set(values)
         if odd:
-            raise FairbenchError(f"{where}: {column} has {sorted(map(str, odd))}, which is not among {list(values)}")
+            raise FairbenchError(
+                f"{where}: {column} has {sorted(map(str, odd))}, which is not among {list(values)}"
+            )
     for column in ("split", "target"):
         if table[column].isna().any():
             raise FairbenchError(f"{where}: {int(table[column].isna().sum())} rows have no {column}")

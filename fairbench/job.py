@@ -109,7 +109,9 @@ class Job:
         except (KeyError, TypeError, ValueError) as error:
             raise FairbenchError(f"this is not a job that this version wrote: {error}") from error
         if job.key != key:
-            raise FairbenchError(f"job {key} does not match its own content", "the file was edited; run it again")
+            raise FairbenchError(
+                f"job {key} does not match its own content", "the file was edited; run it again"
+            )
         return job
 
 

@@ -130,7 +130,9 @@ def load(
             raise FairbenchError(f"--plugin {path}: {loaded.broken[-1].reason}")
     for name, plugin in manager.list_name_plugin():
         for attribute in dir(plugin):
-            implements = manager.parse_hookimpl_opts(plugin, attribute) if attribute.startswith("fairbench_") else None
+            implements = (
+                manager.parse_hookimpl_opts(plugin, attribute) if attribute.startswith("fairbench_") else None
+            )
             if implements is not None and not hasattr(hookspecs, attribute):
                 hooks = [hook for hook in dir(hookspecs) if hook.startswith("fairbench_")]
                 error = suggest("hook", attribute, hooks)

@@ -65,7 +65,9 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise FairbenchError(f"{where} = {value!r} is not a choice", f"choose one of: {', '.join(map(str, arguments))}")
+        raise FairbenchError(
+            f"{where} = {value!r} is not a choice", f"choose one of: {', '.join(map(str, arguments))}"
+        )
     if origin in (Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() == "none"):
             if type(None) in arguments:
@@ -81,7 +83,9 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             raise FairbenchError(f"{where} = {value!r} is not a list", "separate the items by commas")
-        return tuple(convert(item.strip() if isinstance(item, str) else item, arguments[0], where) for item in items)
+        return tuple(
+            convert(item.strip() if isinstance(item, str) else item, arguments[0], where) for item in items
+        )
     return _convert_scalar(value, kind, where)
 
 
@@ -102,7 +106,9 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
         else:
             if kind is float or number == float(value):
                 return number
-    raise FairbenchError(f"{where} = {value!r} is not a {getattr(kind, '__name__', kind)}", "check the setting's type")
+    raise FairbenchError(
+        f"{where} = {value!r} is not a {getattr(kind, '__name__', kind)}", "check the setting's type"
+    )
 
 
 @dataclass_transform(kw_only_default=True)
@@ -135,15 +141,32 @@ class Configurable:
         found: dict[str, tuple[Any, Any]] = {}
         for base in reversed(cls.__mro__):
             if issubclass(base, Configurable):
-                for key, kind in inspect.get_annotations(base, eval_str=True).items():
-                    if get_origin(kind) is not ClassVar and kind is not ClassVar and not key.startswith("_"):
-                        found[key] = (kind, getattr(cls, key, _REQUIRED))
+                for key, kind in _own_settings(base).items():
+                    found[key] = (kind, getattr(cls, key, _REQUIRED))
         return found
 
     def settings(self) -> dict[str, Any]:
         """Return the settings in force, JSON-ready."""
         values = {key: getattr(self, key) for key in self.fields()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _own_settings(base: type) -> dict[str, Any]:
+    """Resolve the annotations of one class that are settings: neither private nor ClassVar."""
+    written = inspect.get_annotations(base)
+    wanted = {key: kind for key, kind in written.items() if not key.startswith("_") and not _is_fact(kind)}
+    # ClassVars may name types that exist for type checkers only, so they are left out before resolving.
+    return inspect.get_annotations(
+        type("_", (), {"__annotations__": wanted, "__module__": base.__module__}), eval_str=True
+    )
+
+
+def _is_fact(kind: Any) -> bool:
+    return (
+        kind.startswith(("ClassVar", "typing.ClassVar"))
+        if isinstance(kind, str)
+        else get_origin(kind) is ClassVar
+    )
 
 
 def describe(kind: Any) -> str:

@@ -1,0 +1,295 @@
+"""The Backbone contract: a frozen vision-language model with a small trainable part.
+
+A family of models (one plugin file) says how to construct, load, prepare, see and decode. What all
+decoders share lives here: LoRA on the language model only, two readouts, pooled hidden states.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fairbench.errors import FairbenchError
+from fairbench.job import Stage
+from fairbench.settings import Configurable, Count, Fraction, Positive
+
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class States:
+    """Which hidden states a method wants: pooled, per example, shape (B, len(depths), D).
+
+    `depths` are shares of the decoder's depth (0 the embeddings, 1 the final normalised state), so
+    that models of different depth agree; `tokens` names the positions to pool over.
+    """
+
+    depths: tuple[float, ...] = (0.5,)
+    tokens: Literal["image", "text", "all"] = "image"
+    pool: Literal["mean", "random-token"] = "mean"
+    normalise: bool = False
+
+
+@dataclass
+class Batch:
+    """One effective batch, whole: whatever the micro-batch or the number of processes.
+
+    `target` and `group` are (B,) integers, -1 where not recorded; `attributes` has one such tensor
+    for each attribute; `row` is each example's position in the training table. `examples` are the
+    rows that this process computes, from position `start` on. What a method puts into `notes` is
+    averaged over the steps and kept in the record.
+    """
+
+    row: Tensor
+    target: Tensor
+    group: Tensor
+    attributes: dict[str, Tensor]
+    n_groups: int
+    examples: Sequence[Mapping[str, Tensor]] = ()
+    start: int = 0
+    notes: dict[str, float] = field(default_factory=dict)
+
+    def by_group(self, values: Tensor) -> Tensor:
+        """Return the mean of (B,) `values` in each group, (n_groups,), NaN where the batch lacks it."""
+        member = functional.one_hot(self.group.clamp_min(0), self.n_groups) * (self.group >= 0)[:, None]
+        member = member.to(values.dtype)
+        return (member.T @ values) / member.sum(0).where(member.any(0), torch.nan)
+
+
+@dataclass
+class Outputs:
+    """What a forward pass yields, per example and never averaged: shapes (B,), (B,), (B, C), (B, K, D)."""
+
+    loss: Tensor
+    p_true: Tensor
+    scores: Tensor
+    states: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that are there, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class Backbone(Configurable, nn.Module):
+    """A vision-language model whose weights stay frozen but for the parts that a stage trains."""
+
+    title: ClassVar[str]
+    recipe: ClassVar[tuple[Stage, ...]]  # the stages that a benchmark uses unless it states its own
+    batch_size: ClassVar[int] = 8
+    pixels: ClassVar[tuple[str, ...]] = ("pixel_values",)  # inputs that nothing but `see` needs
+
+    readout: Literal["head", "words"] = "head"
+    rank: Count = 32
+    alpha: Positive = 64.0
+    dropout: Fraction = 0.05
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    checkpointing: bool = False
+
+    # ── what a family writes ─────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def construct(self) -> None:
+        """Set `model`, `image_token_id` and `pad_token_id` from the configuration alone (maybe on `meta`)."""
+
+    @abstractmethod
+    def load(self, dtype: torch.dtype) -> None:
+        """Like `construct`, with the real weights in `dtype`. Raises FairbenchError when they are absent."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash what identifies weights, processor and configuration, without loading them."""
+
+    @property
+    @abstractmethod
+    def language_model(self) -> nn.Module:
+        """The decoder: gets LoRA, takes `inputs_embeds`."""
+
+    @abstractmethod
+    def tokenise(self, text: str) -> list[int]:
+        """Return a text's token ids, without special tokens."""
+
+    @abstractmethod
+    def prepare(self, image: Image.Image, prompt: str) -> Inputs:
+        """Turn one example into tensors on a CPU worker: `input_ids` (T,) and image tensors to concatenate."""
+
+    @abstractmethod
+    def see(self, inputs: Inputs) -> Tensor:
+        """Return frozen vision features, one row per image token of the batch; nothing in here is trained."""
+
+    @abstractmethod
+    def decode(self, inputs: Inputs, features: Tensor, every: bool) -> tuple[Tensor, ...]:
+        """Run the language model: hidden states (B, T, D), all depth+1 of them if `every`, else the last only."""
+
+    @abstractmethod
+    def vocabulary_scores(self, hidden: Tensor) -> Tensor:
+        """Map (B, D) final hidden states to (B, vocabulary) logits."""
+
+    def projector(self) -> nn.Module | None:
+        """The module between vision and language, where it may be trained."""
+        return None
+
+    # ── what all families share ──────────────────────────────────────────────────────────────────
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.model: nn.Module
+        self.image_token_id: int
+        self.pad_token_id: int
+        self.dtype = torch.float32
+        self.padding_side: Literal["right", "left"] = "right"
+        self.head: nn.Linear | None = None
+        self.word_ids: list[int] = []
+
+    @property
+    def width(self) -> int:
+        """Hidden size of the language model."""
+        return int(self.language_model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder layers."""
+        return int(self.language_model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+    def build(
+        self, classes: Sequence[str], words: Sequence[str], dtype: torch.dtype, device: torch.device
+    ) -> Backbone:
+        """Load the weights in `dtype`, add what is trained for these classes (in float32), and move to `device`."""
+        self.dtype = dtype
+        self.load(dtype)
+        self.attach(classes, words)
+        return self.to(device)
+
+    def attach(self, classes: Sequence[str], words: Sequence[str]) -> None:
+        """Freeze everything, then add LoRA and the readout for these classes."""
+        from peft import LoraConfig, inject_adapter_in_model
+
+        self.requires_grad_(False)
+        self.lora_config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=list(self.targets)
+        )
+        inject_adapter_in_model(self.lora_config, self.language_model)
+        for part in ("lora", "projector"):
+            for parameter in self.part(part):
+                parameter.data = parameter.data.float()
+        if self.checkpointing:
+            # Reentrant checkpointing gives no gradient and no error where only inputs are asked for.
+            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        if self.readout == "head":
+            self.head = nn.Linear(self.width, len(classes))
+        else:
+            self.word_ids = [self.tokenise(word)[0] for word in words]
+            if len(set(self.word_ids)) < len(words):
+                raise FairbenchError(
+                    f"{self.name}: the words {list(words)} share a first token, so the readout `words` cannot tell "
+                    "them apart",
+                    "give the dataset other words, or use readout `head`",
+                )
+        projector = self.projector()
+        self._projector_start = {k: v.clone() for k, v in projector.state_dict().items()} if projector else {}
+        for parameter in self.trainable().values():
+            parameter.requires_grad_(True)
+        self.train(False)
+
+    def reset(self, seed: int) -> None:
+        """Put every trainable part back to its start, drawn from `seed` where it is random."""
+        device = next(self.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for module in self.language_model.modules():
+                if hasattr(module, "reset_lora_parameters"):
+                    module.reset_lora_parameters("default", True)
+            if self.head is not None:
+                self.head.reset_parameters()
+        projector = self.projector()
+        if projector is not None:
+            projector.load_state_dict(self._projector_start)
+
+    def part(self, name: str) -> list[nn.Parameter]:
+        """Return the parameters of a part that a stage may train: `lora`, `head` or `projector`."""
+        projector = self.projector()
+        parts = {
+            "lora": [p for n, p in self.language_model.named_parameters() if "lora_" in n],
+            "head": list(self.head.parameters()) if self.head is not None else [],
+            "projector": list(projector.parameters()) if projector is not None else [],
+        }
+        if name not in parts:
+            raise FairbenchError(f"no part of a backbone is called `{name}`", f"there is: {', '.join(parts)}")
+        return parts[name]
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return every parameter that some stage may train, by name."""
+        ids = {id(p) for part in ("lora", "head", "projector") for p in self.part(part)}
+        return {name: p for name, p in self.named_parameters() if id(p) in ids}
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch the language model's dropout; vision stays in evaluation mode, whatever its norms."""
+        super().train(False)
+        if hasattr(self, "model"):
+            self.language_model.train(mode)
+        return self
+
+    def stack(self, examples: Sequence[Mapping[str, Tensor]]) -> Inputs:
+        """Pad the examples' tokens to the longest on `padding_side` and concatenate everything else."""
+        length = max(len(example["input_ids"]) for example in examples)
+        ids = torch.full((len(examples), length), self.pad_token_id)
+        mask = torch.zeros((len(examples), length), dtype=torch.long)
+        for i, example in enumerate(examples):
+            n = len(example["input_ids"])
+            where = slice(0, n) if self.padding_side == "right" else slice(length - n, length)
+            ids[i, where] = example["input_ids"]
+            mask[i, where] = 1
+        rest = {k: torch.cat([e[k] for e in examples]) for k in examples[0] if k != "input_ids"}
+        return {"input_ids": ids, "attention_mask": mask, **rest}
+
+    def forward(self, inputs: Inputs, target: Tensor, reads: States | None = None) -> Outputs:
+        """Score every example's classes; `inputs["features"]`, when there, saves seeing the image again."""
+        features = inputs.get("features")
+        with torch.autocast(target.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            if features is None:
+                with torch.no_grad():
+                    features = self.see(inputs)
+            hidden = self.decode(inputs, features, every=reads is not None)
+        last = last_token(hidden[-1], inputs["attention_mask"])
+        if self.head is not None:
+            scores = self.head(last.to(self.head.weight.dtype))
+        else:
+            scores = self.vocabulary_scores(last)[:, self.word_ids].float()
+        known = target >= 0
+        loss = functional.cross_entropy(scores, target.clamp_min(0), reduction="none")
+        p_true = scores.softmax(-1).gather(1, target.clamp_min(0)[:, None]).squeeze(1)
+        states = None if reads is None else self.pooled(hidden, inputs, reads)
+        return Outputs(loss.where(known, 0.0), p_true.where(known, 0.0), scores, states)
+
+    def pooled(self, hidden: tuple[Tensor, ...], inputs: Inputs, reads: States) -> Tensor:
+        """Pool hidden states as asked; a row without such tokens is pooled over all its real ones."""
+        real = inputs["attention_mask"].bool()
+        image = (inputs["input_ids"] == self.image_token_id) & real
+        mask = {"image": image, "text": real & ~image, "all": real}[reads.tokens]
+        mask = mask | (real & ~mask.any(1, keepdim=True))
+        if reads.pool == "random-token":
+            chosen = (inputs["token_draw"] * mask.sum(1)).long()
+            mask = mask & (mask.cumsum(1) - 1 == chosen[:, None])
+        weight = mask.float() / mask.sum(1, keepdim=True)
+        picked = [hidden[min(math.floor(len(hidden) * depth), len(hidden) - 1)] for depth in reads.depths]
+        states = torch.stack([torch.einsum("bt,btd->bd", weight, state.float()) for state in picked], 1)
+        return functional.normalize(states, dim=-1) if reads.normalise else states
+
+
+def last_token(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return each row's hidden state at its last real token, (B, D), whichever side is padded."""
+    position = torch.arange(mask.shape[1], device=mask.device)
+    index = (mask * position).argmax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), index]
+
+
+def text_positions(mask: Tensor) -> Tensor:
+    """Return (B, T) positions that count real tokens only, so that padding shifts nothing."""
+    return (mask.cumsum(1) - 1).clamp_min(0)

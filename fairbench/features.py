@@ -1,0 +1,138 @@
+"""A cache of what the frozen vision tower sees: each image is looked at once for all methods and seeds.
+
+Rows are computed in chunks of fixed membership, one file and one lease per chunk, so several
+processes share the work, a killed one loses a chunk, and the numbers do not depend on who computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fairbench.backbone import Backbone
+from fairbench.dataset import Dataset
+
+CHUNK = 128
+Example = Mapping[str, Tensor]
+
+
+class Prepared(torch.utils.data.Dataset[Example]):
+    """A dataset's rows as tensors, prepared from the image each time they are asked for."""
+
+    def __init__(self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> None:
+        self.dataset = dataset
+        self.rows = table.to_dict("records")
+        self.backbone = backbone
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        row = self.rows[index]
+        return self.backbone.prepare(self.dataset.image(row), self.dataset.prompt)
+
+
+class Seen(torch.utils.data.Dataset[Example]):
+    """The same rows with `features` in place of pixels, all in memory."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def cache_key(backbone: Backbone, dataset: Dataset, dtype: torch.dtype) -> str:
+    """Hash what decides the features: weights, processor, images, prompt and number format."""
+    settings = json.dumps(backbone.settings(), sort_keys=True)
+    text = "\0".join([backbone.name, backbone.fingerprint(), settings, dataset.fingerprint(), str(dtype)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def see_all(
+    backbone: Backbone,
+    prepared: Prepared,
+    folder: Path,
+    limit: int,
+    report: Callable[[int, int], None],
+    batch: int = 16,
+) -> Seen | Prepared:
+    """Return every row with its features, computing what the folder lacks.
+
+    When the features would take more than `limit` bytes of memory, the rows are returned as they
+    were and the vision tower sees each image every time. `report(done, total)` counts rows.
+    """
+    sample = _see(backbone, [prepared[0]])[0]
+    size = sum(t.numel() * t.element_size() for t in sample.values()) * len(prepared)
+    if size > limit:
+        return prepared
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(prepared), CHUNK)
+    missing = [start for start in starts if not _file(folder, start).exists()]
+    wait = False
+    while missing:
+        for start in list(missing):
+            report(len(prepared) - len(missing) * CHUNK, len(prepared))
+            lock = FileLock(_file(folder, start).with_suffix(".lock"))
+            try:
+                with lock.acquire(timeout=-1 if wait else 0):
+                    if not _file(folder, start).exists():
+                        _compute(backbone, prepared, folder, start, batch)
+            except Timeout:
+                continue
+            missing.remove(start)
+        wait = True  # what is left is being computed by others
+    return Seen([example for start in starts for example in _load(_file(folder, start))])
+
+
+def _see(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+    """Replace pixels by features; the vision tower never sees padding, so its rows are the images'."""
+    device = next(backbone.parameters()).device
+    inputs = {key: value.to(device) for key, value in backbone.stack(examples).items()}
+    with torch.no_grad():
+        features = backbone.see(inputs).cpu()
+    counts = [int((example["input_ids"] == backbone.image_token_id).sum()) for example in examples]
+    seen = []
+    for example, part in zip(examples, features.split(counts), strict=True):
+        kept = {key: value for key, value in example.items() if key not in backbone.pixels}
+        seen.append({**kept, "features": part.clone()})
+    return seen
+
+
+def _compute(backbone: Backbone, prepared: Prepared, folder: Path, start: int, batch: int) -> None:
+    stop = min(start + CHUNK, len(prepared))
+    examples: list[dict[str, Tensor]] = []
+    for first in range(start, stop, batch):
+        examples += _see(backbone, [prepared[i] for i in range(first, min(first + batch, stop))])
+    tensors = {
+        f"{i:03d}.{key}": value.contiguous()
+        for i, example in enumerate(examples)
+        for key, value in example.items()
+    }
+    temporary = _file(folder, start).with_suffix(f".{os.getpid()}")
+    save_file(tensors, temporary)
+    os.replace(temporary, _file(folder, start))
+
+
+def _load(path: Path) -> list[Example]:
+    examples: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in sorted(load_file(path).items()):
+        index, key = name.split(".", 1)
+        examples.setdefault(index, {})[key] = tensor
+    return list(examples.values())
+
+
+def _file(folder: Path, start: int) -> Path:
+    return folder / f"{start:08d}.safetensors"

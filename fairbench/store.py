@@ -1,0 +1,125 @@
+"""Where jobs leave their results: `runs/<key>/`, written so that a kill at any moment loses at most one job."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fairbench.errors import FairbenchError
+from fairbench.job import Job, Record
+from fairbench.predictions import Predictions
+
+RECORD, JOB, PREDICTIONS, LOG, ADAPTER = (
+    "record.json",
+    "job.json",
+    "predictions.parquet",
+    "log.jsonl",
+    "adapter",
+)
+
+
+class Store:
+    """A folder of finished and failed jobs, one subfolder each, named by the job's key.
+
+    `record.json` is written last and by rename: where it is, the job is over.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, job: Job) -> Path:
+        """Return the folder of a job, which need not exist yet."""
+        return self.root / job.key
+
+    def record(self, job: Job) -> Record | None:
+        """Return a job's record, or None while it has not ended."""
+        path = self.folder(job) / RECORD
+        return read_record(path) if path.exists() else None
+
+    def records(self) -> list[Record]:
+        """Return all records, in the order of their keys."""
+        if not self.root.is_dir():
+            raise FairbenchError(
+                f"{self.root} is not a folder of runs", "`fairbench run` makes one; name it with --out"
+            )
+        return [read_record(path) for path in sorted(self.root.glob(f"*/{RECORD}"))]
+
+    def predictions(self, record: Record, split: str = "test") -> Predictions:
+        """Return the predictions of a finished job."""
+        return Predictions.read(self.folder(record.job) / PREDICTIONS, split=split)
+
+    def missing(self, jobs: Iterable[Job], retry_failed: bool = False) -> list[Job]:
+        """Return the jobs that have no record yet (or, on request, a failed one)."""
+
+        def wanted(job: Job) -> bool:
+            record = self.record(job)
+            return record is None or (retry_failed and record.failed)
+
+        return [job for job in jobs if wanted(job)]
+
+    @contextlib.contextmanager
+    def lease(self, job: Job) -> Iterator[bool]:
+        """Hold a job while it runs; yields False when another process holds it.
+
+        The operating system releases the lock when its holder dies, however it dies.
+        """
+        folder = self.root / ".leases"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / f"{job.key}.lock")
+        except OSError as error:
+            raise FairbenchError(
+                f"cannot write to {self.root}: {error.strerror}", "choose a folder with --out"
+            ) from error
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def prepare(self, job: Job) -> Path:
+        """Empty a job's folder of what an interrupted or failed attempt left, and describe the job in it."""
+        folder = self.folder(job)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        write_json(folder / JOB, job.to_json())
+        return folder
+
+    def save(self, record: Record) -> None:
+        """Write a job's record, which ends the job."""
+        write_json(self.folder(record.job) / RECORD, record.to_json())
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON so that the file is either there whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(data, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_record(path: Path) -> Record:
+    """Read one record; raises FairbenchError naming a file that is not one."""
+    try:
+        return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise FairbenchError(
+            f"cannot read {path}: {error}", "delete its folder to run the job again"
+        ) from error
+    except FairbenchError as error:
+        raise FairbenchError(
+            f"{path}: {error.message}", error.hint or "delete its folder to run the job again"
+        ) from error
