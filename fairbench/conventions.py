@@ -1,8 +1,8 @@
 """The same predictions in another project's convention, so that published tables can be compared.
 
-Five projects print five incompatible "EqOdds"; here each is a row of a table under the name its project uses.
-Values keep the project's own scale and direction. Where a rate has an empty denominator those projects print 1,
-0 or NaN; here the value is undefined and says why.
+Five projects print five incompatible "EqOdds"; here each is a row of a table under its project's name for
+it, in its project's scale and direction. Where a rate has an empty denominator those projects print 1, 0 or
+NaN; here the value is undefined and says why.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ def _rule(name: str, formula: str, metrics: Sequence[Metric], combine: Combine, 
 
 def _percent(combine: Combine) -> Combine:
     return lambda groups, overall: 100 * combine(groups, overall)
+
+
+def _from_one(combine: Combine) -> Combine:
+    return lambda groups, overall: 1 - combine(groups, overall)
 
 
 def _relative_deviation(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
@@ -124,29 +128,13 @@ CONVENTIONS = {
         of_metric=_fairllava,
     ),
     "medfair": Convention(
-        "MEDFAIR utils/evaluation.py, at the answers given (MEDFAIR re-tunes its threshold on the test set)",
+        "MEDFAIR utils/evaluation.py, at the answers given (MEDFAIR re-tunes its threshold on the test set); "
+        "1 is best; EqOpp1 looks at label 0 and EqOpp0 at label 1, as coded",
         (
-            _rule(
-                "EqOdd",
-                "1 − (|ΔFPR| + |ΔTPR|) / 2, 1 is best",
-                [TPR, FPR],
-                lambda groups, overall: 1 - gap_mean(groups, overall),
-                best=1,
-            ),
-            _rule(
-                "EqOpp0 (as coded: label 1)",
-                "1 − |ΔTPR|, 1 is best",
-                [TPR],
-                lambda g, o: 1 - gap(g, o),
-                best=1,
-            ),
-            _rule(
-                "EqOpp1 (as coded: label 0)",
-                "1 − |ΔFPR|, 1 is best",
-                [FPR],
-                lambda g, o: 1 - gap(g, o),
-                best=1,
-            ),
+            _rule("EqOdd", "1 − (|ΔFPR| + |ΔTPR|) / 2", [TPR, FPR], _from_one(gap_mean), best=1),
+            _rule("DP", "1 − |ΔSelection rate|", [SELECTION_RATE], _from_one(gap), best=1),
+            _rule("EqOpp0", "1 − |ΔTPR|", [TPR], _from_one(gap), best=1),
+            _rule("EqOpp1", "1 − |ΔFPR|", [FPR], _from_one(gap), best=1),
         ),
         of_metric=_medfair,
         two_groups=True,
@@ -204,15 +192,7 @@ def _measure(
         predictions = predictions.take(predictions.recorded(attribute))
     groups = len(predictions.groups(attribute, policy)[1])
     found = [(rule, rule.measure(predictions, attribute, policy)) for rule in rules]
-    if way.two_groups and groups > 2:
-        why = f"defined for two groups, and there are {groups}"
-        found = [
-            (
-                rule,
-                replace(value, value=None, reason=why)
-                if len(rule.metrics) > 1 or rule in way.fixed
-                else value,
-            )
-            for rule, value in found
-        ]
-    return found
+    if not way.two_groups or groups < 3:
+        return found
+    why = f"defined for two groups, and there are {groups}"
+    return [(rule, replace(v, value=None, reason=why) if rule in way.fixed else v) for rule, v in found]

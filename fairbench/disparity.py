@@ -101,10 +101,10 @@ class Disparity:
 def rates(disparity: Disparity, predictions: Predictions) -> tuple[list[Floats], str | Reduce]:
     """Give the row scores a disparity is made of, and how group means of them become the disparity.
 
-    Scores are (n,) per metric, NaN where a row does not enter. The reduction is `max` or `mean` (of the metrics'
-    gaps), `worst` (group), or a function of group means and sizes, both (draws, metrics, groups), giving (draws,);
-    the overall value that an equity-scaled metric also holds stays that of these predictions, as it does when
-    groups are permuted. Raises Undefined where the metrics do, FairbenchError when they are not means over rows.
+    Scores are (n,) per metric, NaN where a row does not enter. The reduction is `max` or `mean` (of the
+    metrics' gaps), `worst` (group), or a function of group means and sizes, both (draws, metrics, groups),
+    giving (draws,); the overall value in an equity-scaled metric stays that of these predictions, as it does
+    when groups are permuted. Raises Undefined where the metrics do, FairbenchError when one is no mean.
     """
     if not disparity.row_scored:
         raise FairbenchError(f"disparity `{disparity.name}` is not made of means over rows")

@@ -36,7 +36,7 @@ class Value:
 # What a metric may need of the predictions: the test, and the reason to give when it fails.
 NEEDS: dict[str, tuple[Callable[[Predictions], bool], str]] = {
     "classes": (lambda rows: "target" in rows.table, "the predictions have no target and answer classes"),
-    "two classes": (lambda rows: len(rows.classes) == 2, "it is defined for two classes only"),
+    "two classes": (lambda rows: len(rows.classes) == 2, "defined for two classes only"),
     "probabilities": (lambda rows: rows.has_probabilities, "the predictions have no probabilities"),
     "text": (lambda rows: "text" in rows.table, "the predictions have no text"),
 }

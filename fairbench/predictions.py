@@ -136,7 +136,10 @@ class Predictions:
 
     def recorded(self, attribute: str) -> npt.NDArray[np.bool_]:
         """Say of every row whether the attribute (every one of several joined by +) is recorded, (n,)."""
-        return np.logical_and.reduce([part.cat.codes.to_numpy() >= 0 for part in self._attributes(attribute)])
+        recorded = np.ones(len(self), dtype=np.bool_)
+        for part in self._attributes(attribute):
+            recorded &= part.cat.codes.to_numpy() >= 0
+        return recorded
 
     def _attributes(self, joined: str) -> list[pd.Series[Any]]:
         parts = joined.split("+")

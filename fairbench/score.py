@@ -24,12 +24,12 @@ def score(
 ) -> Json:
     """Compute the four rates, `metrics`, and every disparity, for each attribute.
 
-    Returns `n`, counts, `classes`, `overall.<metric>` and `attributes.<attribute>` with `unrecorded` (policy and
-    rows), `groups.<group>.{n, positives, negatives, unparsed, <metric>…}` and per disparity `{value, coverage,
-    reason?, group?, preset?}`, where coverage is [groups used, groups present]. All values are fractions; an
-    undefined one is null and its reason stands beside it under `undefined`. With more than two classes there are
-    `per_class` counts, and TPR and FPR of each class against the rest. Raises FairbenchError for an unknown
-    attribute or policy.
+    Returns `n`, counts, `classes`, `overall.<metric>` and `attributes.<attribute>` with `unrecorded` (policy
+    and rows), `groups.<group>.{n, positives, negatives, unparsed, <metric>…}` and per disparity `{value,
+    coverage, reason?, group?, preset?}`, where coverage is [groups used, groups present]. All values are
+    fractions; an undefined one is null and its reason stands beside it under `undefined`. More than two
+    classes have `per_class` counts, and TPR and FPR of each against the rest. Raises FairbenchError for an
+    unknown attribute or policy.
     """
     rules = disparities(metrics, predictions.classes, equity)
     made_of = [metric for rule in rules.values() for metric in rule.metrics]
