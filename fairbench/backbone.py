@@ -22,6 +22,7 @@ from fairbench.job import Stage
 from fairbench.settings import Configurable, Count, Fraction, Positive
 
 Inputs = dict[str, Tensor]
+Reading = Literal["group-mean", "per-sample"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,26 @@ class Batch:
         member = functional.one_hot(self.group.clamp_min(0), self.n_groups) * (self.group >= 0)[:, None]
         member = member.to(values.dtype)
         return (member.T @ values) / member.sum(0).where(member.any(0), torch.nan)
+
+
+    def present(self) -> int:
+        """Return how many groups the batch holds."""
+        return len(set(self.group[self.group >= 0].tolist()))
+
+    def gap(self, values: Tensor) -> Tensor:
+        """Return the largest group mean of (B,) `values` minus the smallest; 0 with fewer than two groups."""
+        means = self.by_group(values)
+        means = means[~means.isnan()]
+        return means.max() - means.min() if len(means) > 1 else values.sum() * 0.0
+
+    def weighted(self, losses: Tensor, weights: Tensor, reading: Reading) -> Tensor:
+        """Weigh (B,) losses by (n_groups,) weights: each group's mean, or each example.
+
+        Rows of no recorded group have no mean; per sample they count with weight 1.
+        """
+        if reading == "group-mean":
+            return (weights * self.by_group(losses)).nansum()
+        return (torch.cat([weights, weights.new_ones(1)])[self.group] * losses).mean()
 
 
 @dataclass
@@ -208,6 +229,10 @@ class Backbone(Configurable, nn.Module):
                     module.reset_lora_parameters("default", True)
             if self.head is not None:
                 self.head.reset_parameters()
+            self.reset_projector()
+
+    def reset_projector(self) -> None:
+        """Put the projector back to its loaded weights; a family whose projector starts random draws it anew."""
         projector = self.projector()
         if projector is not None:
             projector.load_state_dict(self._projector_start)

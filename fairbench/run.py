@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fairbench.backbone import Backbone, Batch, Outputs, States
+from fairbench.backbone import Backbone, Batch, Outputs, Reading, States
 from fairbench.errors import FairbenchError
 from fairbench.job import Job, Stage
 
@@ -43,6 +43,13 @@ class Rows:
     def counts(self) -> Tensor:
         """Rows in each group, (n_groups,)."""
         return torch.bincount(self.group[self.group >= 0], minlength=len(self.groups))
+
+    def inverse_frequency(self, cap: float, reading: Reading, normalise: bool) -> Tensor:
+        """Return (n_groups,) weights min(N/N_s, cap); normalised, their total (or mean over rows) is 1."""
+        weights = (self.counts.sum() / self.counts).clamp(max=cap)
+        if not normalise:
+            return weights
+        return weights / (weights.sum() if reading == "group-mean" else (weights * self.counts).sum() / self.counts.sum())
 
     def balance(self, by: By) -> Tensor:
         """Return (N,) weights of mean 1 that give every cell the same total; unrecorded rows keep 1."""

@@ -1,0 +1,29 @@
+"""Reweighting: let small cells count more."""
+
+from typing import Literal
+
+from fairbench import Batch, Method, Outputs, Run, hookimpl
+from torch import Tensor
+
+
+class Reweight(Method):
+    """Weigh each example's loss so that every group (or class, or group and class) has the same total
+    (Idrissi et al. 2022, arXiv 2110.14503); the weights' mean is 1.
+    """
+
+    name = "reweight"
+    by: Literal["group", "class", "group-class"] = "group"
+
+    def setup(self, run: Run) -> None:
+        """Count the cells."""
+        self.register_buffer("weights", run.train.balance(self.by))
+
+    def loss(self, out: Outputs, batch: Batch) -> Tensor:
+        """Weighted mean cross-entropy."""
+        return (self.weights[batch.row] * out.loss).mean()
+
+
+@hookimpl
+def fairbench_methods() -> list[type[Method]]:
+    """Offer the method."""
+    return [Reweight]
