@@ -87,9 +87,8 @@ def index_classes(
 def _count_probabilities(columns: list[str], path: Path) -> int:
     found = sorted(int(match[1]) for match in map(PROBABILITY.fullmatch, columns) if match)
     if found != list(range(len(found))):
-        raise FairbenchError(
-            f"{path}: the probabilities must be p_0, p_1, … without a hole", f"found {found}"
-        )
+        there = ", ".join(f"p_{index}" for index in found)
+        raise FairbenchError(f"{path}: the probabilities must be p_0, p_1, … in full", f"found {there}")
     if found and "score" in columns:
         raise FairbenchError(f"{path}: both `score` and `p_0`… are there", "leave one of them out")
     return len(found)
