@@ -61,9 +61,10 @@ class Batch:
     def by_group(self, values: Tensor) -> Tensor:
         """Return the mean of (B,) `values` in each group, (n_groups,), NaN where the batch lacks it."""
         member = functional.one_hot(self.group.clamp_min(0), self.n_groups) * (self.group >= 0)[:, None]
-        member = member.to(values.dtype)
-        return (member.T @ values) / member.sum(0).where(member.any(0), torch.nan)
-
+        count = member.sum(0)
+        means = (member.to(values.dtype).T @ values) / count.clamp_min(1)
+        # Dividing by NaN instead would put NaN into the gradient of the groups that are there.
+        return means.where(count > 0, torch.nan)
 
     def present(self) -> int:
         """Return how many groups the batch holds."""

@@ -209,10 +209,10 @@ class _Attempt:
             job=job,
             backbone=self.backbone,  # type: ignore[arg-type]
             train=Rows(
-                target=torch.as_tensor(target),
-                group=torch.as_tensor(group).long(),
+                target=torch.tensor(target),
+                group=torch.tensor(group).long(),
                 groups=groups,
-                attributes={a: torch.as_tensor(code).long() for a, (code, _) in codes.items()},
+                attributes={a: torch.tensor(code).long() for a, (code, _) in codes.items()},
                 values={a: values for a, (_, values) in codes.items()},
                 classes=dataset.classes,
             ),
