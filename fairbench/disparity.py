@@ -19,6 +19,7 @@ from fairbench.metric import (
     Undefined,
     Value,
     answered,
+    rows_of,
 )
 from fairbench.predictions import Predictions
 from fairbench.settings import suggest
@@ -33,8 +34,8 @@ Reduce = Callable[[Floats, Floats], Floats]
 class DisparityValue:
     """A disparity between groups: None with a reason when undefined.
 
-    `coverage` is (groups that entered, groups present); when they differ, `reason` says which are left out
-    and why. `group` names the worst group of a worst-group disparity.
+    `coverage` is (groups that entered every one of its metrics, groups present); when they differ, `reason`
+    says which are left out of any, and why. `group` names the worst group of a worst-group disparity.
     """
 
     value: float | None
@@ -111,7 +112,7 @@ def rates(disparity: Disparity, predictions: Predictions) -> tuple[list[Floats],
     scores = [metric.scores(predictions) for metric in disparity.metrics]
     for metric, score in zip(disparity.metrics, scores, strict=True):
         if np.isnan(score).all():
-            raise Undefined(f"{metric.undefined} among {len(predictions):,} rows")
+            raise Undefined(f"{metric.undefined} among {rows_of(len(predictions))}")
     if disparity.combine in REDUCTIONS:
         return scores, REDUCTIONS[disparity.combine]
     overall = [np.asarray(np.nanmean(score)) for score in scores]

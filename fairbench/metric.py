@@ -107,7 +107,7 @@ class Metric:
         try:
             value = float(self.over(rows))
         except Undefined as reason:
-            return Value(None, n, f"{reason} among {n:,} rows")
+            return Value(None, n, f"{reason} among {rows_of(n)}")
         return Value(value, n) if math.isfinite(value) else Value(None, n, f"{self.name} came out as {value}")
 
     def _check_needs(self, rows: Predictions) -> None:
@@ -115,6 +115,11 @@ class Metric:
             met, reason = NEEDS[need]
             if not met(rows):
                 raise Undefined(reason)
+
+
+def rows_of(count: int) -> str:
+    """Say a number of rows."""
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _means(scores: Floats, codes: IntArray, count: int, lacking: str) -> tuple[Value, ...]:
@@ -126,7 +131,7 @@ def _means(scores: Floats, codes: IntArray, count: int, lacking: str) -> tuple[V
     return tuple(
         Value(float(sums[g] / n[g]), int(n[g]))
         if n[g]
-        else Value(None, 0, f"{lacking} among {sizes[g]:,} rows" if sizes[g] else "no rows")
+        else Value(None, 0, f"{lacking} among {rows_of(int(sizes[g]))}" if sizes[g] else "no rows")
         for g in range(count)
     )
 
