@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageFile
+from PIL import Image
 
 from fairbench.errors import FairbenchError
+from fairbench.images import Stamp, Unreadable, Verdict, inspect, open_image, stamp
+from fairbench.predictions import UNRECORDED
+from fairbench.roots import cache_folder
 from fairbench.settings import Configurable, Fraction, Range
+from fairbench.splits import SPLITS, limited, split_clusters
 
-SPLITS = ("train", "val", "test")
-# A 16-bit chest radiograph has some 12 million pixels; ten times that is a decompression bomb.
-MAX_PIXELS = 120_000_000
+__all__ = ["SPLITS", "Dataset", "ImageFolder", "digest", "faults", "open_image", "rows"]
+
+COLUMNS = ("id", "cluster", "split", "image", "target")
+# Columns of a predictions file, which an attribute's column stands beside.
+TAKEN = {*COLUMNS, "answer", "reference", "text", "loss"}
 
 
 class Dataset(Configurable):
@@ -27,7 +33,8 @@ class Dataset(Configurable):
     `table` returns one row per example with the columns `id` (unique string), `cluster` (patient or
     lesion: rows of one cluster are not independent and share a split), `split` (train, val, test),
     `image` (what `image` needs to find it), `target` (a class name) and one column per attribute:
-    lower-case strings, missing when not recorded, never integer codes.
+    lower-case strings, missing when not recorded, never integer codes. The order of its rows is the
+    order in which batches are drawn, so it must not depend on how the files happen to be sorted.
     """
 
     title: ClassVar[str]
@@ -45,7 +52,8 @@ class Dataset(Configurable):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.warnings: list[str] = []  # what `table` found odd; ends up in every record
+        self.warnings: list[str] = []  # what the last reading found odd; ends up in every record
+        self._read: tuple[object, pd.DataFrame] | None = None
 
     @property
     @abstractmethod
@@ -62,6 +70,11 @@ class Dataset(Configurable):
         """What a model would answer for each class; their first tokens must differ (readout `words`)."""
         return self.classes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results must know: label map, bins, where the splits come from."""
+        return ()
+
     @abstractmethod
     def table(self) -> pd.DataFrame:
         """Read every row. Raises FairbenchError saying where to get what is missing."""
@@ -70,17 +83,23 @@ class Dataset(Configurable):
     def image(self, row: Mapping[str, object]) -> Image.Image:
         """Open one row's image as RGB."""
 
+    def stamp(self) -> object | None:
+        """Return what stays equal as long as `table` would return the same; None (default): read it anew."""
+        return None
+
     def fingerprint(self) -> str:
         """Hash everything that decides what a model would see, without reading every pixel."""
-        return digest(rows(self), json.dumps(self.settings(), sort_keys=True), self.prompt, *self.classes)
+        return digest(rows(self), json.dumps(self.settings(), sort_keys=True), *self.classes, *self.words)
+
+    split_clusters = staticmethod(split_clusters)
 
 
 class ImageFolder(Dataset):
     """A dataset of image files under one root folder; `image` holds the path relative to it.
 
-    Every file is opened once when the dataset is first read (`verify`): `decode` reads all pixels,
-    `header` only the file's first bytes. Unreadable files are left out with a warning, and the run
-    stops when their share exceeds `unreadable_share`.
+    `table` passes its rows through `readable`, which looks at every file once (`verify`: `decode`
+    reads all pixels, `header` only the first bytes), leaves out those that cannot be read with a
+    warning, and stops when their share exceeds `unreadable_share`.
     """
 
     needs_root: ClassVar[bool] = True
@@ -88,10 +107,20 @@ class ImageFolder(Dataset):
     verify: Literal["decode", "header"] = "decode"
     unreadable_share: Fraction = 0.01
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.verdicts: dict[str, Verdict] = {}  # relative path → what was found; filled by `readable`
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Files that the last reading left out: relative path → why."""
+        return {relative: verdict.fault for relative, verdict in self.verdicts.items() if verdict.fault}
+
     def path(self, relative: str) -> Path:
-        """Return the file's path, refusing one that would leave the root."""
+        """Return the file's path, refusing one that would leave the root (links in it are the user's own)."""
         parts = PurePosixPath(str(relative).replace("\\", "/"))
-        if self.root is None or parts.is_absolute() or ".." in parts.parts:
+        outside = parts.is_absolute() or ".." in parts.parts or PureWindowsPath(str(relative)).drive
+        if self.root is None or outside or not parts.parts or "\0" in str(relative):
             raise FairbenchError(f"{self.name}: image path {relative!r} is not inside the data folder")
         return self.root / parts
 
@@ -100,112 +129,150 @@ class ImageFolder(Dataset):
         path = self.path(str(row["image"]))
         try:
             return open_image(path)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Unreadable as error:
             raise FairbenchError(f"{self.name}: cannot read image {path}: {error}") from error
 
-    def unreadable(self, table: pd.DataFrame) -> dict[str, str]:
-        """Try every file of the table; return path → reason for those that fail."""
-        bad: dict[str, str] = {}
+    def readable(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Leave out the rows whose file cannot be read; raises FairbenchError when there are too many."""
         for relative in table["image"]:
-            path = self.path(relative)
-            try:
-                if self.verify == "decode":
-                    open_image(path)
-                else:
-                    with Image.open(path) as image:
-                        check_size(image)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                bad[relative] = type(error).__name__ if isinstance(error, FileNotFoundError) else str(error)
-        return bad
+            self.path(relative)
+        assert self.root is not None  # path() has refused otherwise
+        self.verdicts, trouble = inspect(
+            self.root, table["image"], self.verify == "decode", cache_folder("inspected")
+        )
+        if trouble:
+            self.warnings.append(f"every file will be read again next time; cannot write to {trouble}")
+        bad = table["image"].isin(list(self.unreadable))
+        if not bad.any():
+            return table
+        first = "; ".join(f"{relative}: {why}" for relative, why in list(self.unreadable.items())[:5])
+        more = "; …" if bad.sum() > 5 else ""
+        found = f"{int(bad.sum()):,} of {len(table):,} images cannot be read ({first}{more})"
+        if bad.mean() > self.unreadable_share:
+            raise FairbenchError(
+                f"{self.name}: {found}: more than the {self.unreadable_share:.2%} that are tolerated",
+                f"`fairbench data check {self.name}` lists them; get them again"
+                + (f" ({self.homepage})" if self.homepage else "")
+                + f", or tolerate more with --set {self.name}.unreadable_share=…",
+            )
+        self.warnings.append(f"{found} and were left out")
+        return table[~bad]
+
+    def sources(self) -> Sequence[Path]:
+        """Return the files beside the images that `table` reads."""
+        return ()
+
+    def stamp(self) -> object | None:
+        """Change with the settings, the root, and the size or time of any file that was read."""
+        files: list[Stamp | None] = [stamp(path) for path in self.sources()]
+        files += [stamp(self.path(relative)) for relative in self.verdicts]
+        return (str(self.root), json.dumps(self.settings(), sort_keys=True), files)
 
     def fingerprint(self) -> str:
-        """Hash the table, every file's size, and the content of 256 files spread evenly over it."""
+        """Hash the table and the content of its files (by `header`: their sizes, and 256 files' content)."""
         table = rows(self)
-        sizes = [self.path(relative).stat().st_size for relative in table["image"]]
-        chosen = np.unique(np.linspace(0, len(table) - 1, 256).astype(int)) if len(table) else []
-        sample = [hashlib.sha256(self.path(table["image"].iloc[i]).read_bytes()).hexdigest() for i in chosen]
-        return digest(table, json.dumps(self.settings(), sort_keys=True), str(sizes), *sample, *self.classes)
-
-
-def check_size(image: Image.Image) -> None:
-    """Refuse an image with more pixels than any medical image has, before decoding it."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
-
-
-def open_image(path: Path) -> Image.Image:
-    """Decode a file to RGB: 16-bit grey is scaled by 257 to 8 bits, transparency goes onto black."""
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise ValueError("PIL is set to accept truncated images")
-    with Image.open(path) as image:
-        check_size(image)
-        if image.mode.startswith(("I", "F")):
-            grey = np.asarray(image, dtype=np.float64)
-            image = Image.fromarray(np.clip(grey / 257.0, 0, 255).astype(np.uint8))
-        return image.convert("RGB")
+        paths = [self.path(relative) for relative in table["image"]]
+        contents = [self.verdicts[relative].content for relative in table["image"]]
+        if self.verify == "header":
+            contents = [str(path.stat().st_size) for path in paths]
+            for index in np.unique(np.linspace(0, len(paths) - 1, 256).astype(int)):
+                contents.append(hashlib.sha256(paths[index].read_bytes()).hexdigest())
+        # How files are verified does not change what a model sees; `limit` shows in the table.
+        settings = {
+            k: v for k, v in self.settings().items() if k not in ImageFolder.fields() or k == "prompt"
+        }
+        return digest(table, json.dumps(settings, sort_keys=True), *self.classes, *self.words, *contents)
 
 
 def digest(table: pd.DataFrame, *extra: str) -> str:
-    """Hash a table's content and some strings to sixteen hexadecimal digits."""
+    """Hash a table's content, in the order of its rows, and some strings to sixteen hexadecimal digits."""
     state = hashlib.sha256()
+
+    def add(text: str | None) -> None:
+        raw = b"" if text is None else text.encode()
+        state.update(b"-;" if text is None else b"%d;" % len(raw) + raw)  # lengths keep fields apart
+
     for column in sorted(table.columns):
-        state.update(column.encode() + b"\0")
-        state.update("\0".join(table[column].astype("string").fillna("\1")).encode())
+        add(column)
+        for value in table[column]:
+            add(None if pd.isna(value) else str(value))
     for text in extra:
-        state.update(b"\0\0" + text.encode())
+        add(text)
     return state.hexdigest()[:16]
 
 
 def rows(dataset: Dataset) -> pd.DataFrame:
     """Read a dataset's table, check it against the contract, and apply `limit`.
 
-    Raises FairbenchError for a missing column, a repeated id, an unknown split, class or attribute
-    value, or a cluster that sits in two splits.
+    The table is kept on the dataset until its `stamp` changes. Raises FairbenchError for the first
+    of the table's `faults`.
     """
-    table = dataset.table().reset_index(drop=True)
+    if dataset._read is None or dataset._read[0] is None or dataset._read[0] != dataset.stamp():
+        dataset.warnings.clear()
+        table = dataset.table().reset_index(drop=True)
+        for fault in faults(dataset, table):
+            raise fault
+        if dataset.limit is not None and dataset.limit < len(table):
+            table = limited(table, dataset.limit, tuple(dataset.attributes))
+        for attribute in dataset.attributes:
+            if table[attribute].isna().all():
+                dataset.warnings.append(f"{attribute} is recorded for nobody")
+        table = table[[*COLUMNS, *dataset.attributes]].reset_index(drop=True)
+        dataset._read = (dataset.stamp(), table)
+    return dataset._read[1].copy()
+
+
+def faults(dataset: Dataset, table: pd.DataFrame) -> Iterator[FairbenchError]:
+    """Find how a table breaks the contract.
+
+    That is: missing columns or values, repeated ids, unknown splits, classes or attribute values,
+    clusters that sit in two splits, attributes that cannot be written beside results.
+    """
     where = f"dataset {dataset.name}"
-    wanted = ["id", "cluster", "split", "image", "target", *dataset.attributes]
-    missing = [column for column in wanted if column not in table]
+    yield from _misdeclared(dataset, where)
+    missing = [column for column in (*COLUMNS, *dataset.attributes) if column not in table]
     if missing:
-        raise FairbenchError(
-            f"{where}: its table lacks {', '.join(missing)}", f"it has {', '.join(table.columns)}"
+        yield FairbenchError(
+            f"{where}: its table lacks {', '.join(missing)}", f"it has {', '.join(map(str, table.columns))}"
         )
+        return
     if table.empty:
-        raise FairbenchError(f"{where} has no rows")
+        yield FairbenchError(f"{where} has no rows")
+        return
+    for column in COLUMNS:
+        if count := int(table[column].isna().sum()):
+            yield FairbenchError(f"{where}: {count:,} rows have no {column}")
     repeated = table["id"][table["id"].duplicated()]
     if len(repeated):
-        raise FairbenchError(f"{where}: id {repeated.iloc[0]!r} stands in {len(repeated) + 1} rows or more")
-    known = {"split": SPLITS, **dict(dataset.attributes)}
+        yield FairbenchError(
+            f"{where}: {repeated.nunique():,} ids stand in several rows, for instance {repeated.iloc[0]!r}"
+        )
+    known = {"split": SPLITS, **dataset.attributes}
     if dataset.task == "classify":
         known["target"] = dataset.classes
     for column, values in known.items():
-        odd = set(table[column].dropna().unique()) - set(values)
+        odd = sorted({repr(value) for value in table[column].dropna().unique() if value not in values})
         if odd:
-            raise FairbenchError(
-                f"{where}: {column} has {sorted(map(str, odd))}, which is not among {list(values)}"
+            yield FairbenchError(
+                f"{where}: {column} has {', '.join(odd[:10])}, which is not among {', '.join(values)}"
             )
-    for column in ("split", "target"):
-        if table[column].isna().any():
-            raise FairbenchError(f"{where}: {int(table[column].isna().sum())} rows have no {column}")
     shared = table.groupby("cluster")["split"].nunique()
     if (shared > 1).any():
-        raise FairbenchError(
-            f"{where}: {int((shared > 1).sum())} clusters sit in more than one split, for instance "
+        yield FairbenchError(
+            f"{where}: {int((shared > 1).sum()):,} clusters sit in more than one split, for instance "
             f"{shared.index[shared > 1][0]!r}",
             "the same patient or lesion would be trained on and tested on; split by cluster",
         )
-    if dataset.limit is not None and dataset.limit < len(table):
-        table = _limited(table, dataset.limit)
-    return table[wanted]
 
 
-def _limited(table: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Keep about `limit` rows: whole clusters in an order fixed by their names, each split in proportion."""
-    order = table["cluster"].map(lambda name: hashlib.sha256(str(name).encode()).hexdigest())
-    kept = []
-    for split in SPLITS:
-        part = table[table["split"] == split]
-        size = round(limit * len(part) / len(table))
-        by_cluster = part.assign(_order=order[part.index]).sort_values(["_order", "id"])
-        kept.append(by_cluster.head(size).index)
-    return table.loc[np.sort(np.concatenate(kept))].reset_index(drop=True)
+def _misdeclared(dataset: Dataset, where: str) -> Iterator[FairbenchError]:
+    """Find attributes whose name or values would clash with how results are written."""
+    for attribute, values in dataset.attributes.items():
+        if attribute in TAKEN or attribute.startswith("p_") or "+" in attribute:
+            yield FairbenchError(f"{where}: an attribute cannot be called `{attribute}`", "rename it")
+        for value in values:
+            if not isinstance(value, str) or value != value.lower().strip() or value in ("", UNRECORDED):
+                yield FairbenchError(
+                    f"{where}: {attribute} cannot have the value {value!r}",
+                    "values are lower-case words; what was not recorded is missing in the table",
+                )

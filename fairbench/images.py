@@ -1,0 +1,196 @@
+"""Open image files of unknown origin, and look at each of them only once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import PIL
+from filelock import FileLock
+from PIL import Image, ImageFile, ImageOps
+
+from fairbench.errors import FairbenchError
+
+# A 16-bit chest radiograph has some 12 million pixels, a mammogram 30; beyond this, PIL itself grows wary.
+MAX_PIXELS = 80_000_000
+MAX_BYTES = 1 << 29
+# Decoders that read pixels and do nothing else: EPS, for one, would start Ghostscript.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+RULES = 1  # raise it when what counts as readable changes: verdicts kept on disk are then made again
+
+
+class Unreadable(Exception):
+    """An image cannot be used, and why."""
+
+
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """Decode an image to RGB.
+
+    The first frame counts, the camera's orientation is applied, transparency goes onto black, and
+    16-bit grey is divided by 257 (65535 → 255). Raises Unreadable for a file that is damaged, too
+    large, of another format, or whose pixels have no stated range (floats, 32-bit beyond 65535).
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise FairbenchError(
+            "PIL is set to accept truncated images", "leave PIL.ImageFile.LOAD_TRUNCATED_IMAGES False"
+        )
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            check_size(image)
+            return _rgb(ImageOps.exif_transpose(image))
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged input
+        raise Unreadable(_reason(error)) from error
+
+
+def check_size(image: Image.Image) -> None:
+    """Refuse an image with more pixels than any medical image has, before decoding it."""
+    if image.width * image.height > MAX_PIXELS:
+        raise Unreadable(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise Unreadable(f"grey values from {grey.min()} to {grey.max()} are not 16-bit")
+        image = Image.fromarray((grey / 257.0).round().astype(np.uint8))
+    if image.mode == "F":
+        raise Unreadable("floating-point pixels have no stated range")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    return str(error) or type(error).__name__
+
+
+class Stamp(NamedTuple):
+    """A file's size in bytes and the time of its last change in nanoseconds."""
+
+    size: int
+    changed: int
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Return what tells whether a file changed, None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found when a file was last looked at; `fault` is empty for a readable one.
+
+    `content` is a digest of all its bytes, empty where only the header was read.
+    """
+
+    size: int
+    changed: int
+    content: str
+    fault: str
+
+
+def inspect(
+    root: Path, relatives: Iterable[str], decode: bool, cache: Path
+) -> tuple[dict[str, Verdict], str]:
+    """Look at the files of a folder, each once: what is known is kept under `cache` until a file changes.
+
+    Processes that look at the same folder at once wait for each other instead of doing the work twice.
+    Returns relative path → Verdict and, when the verdicts could not be kept, why (else empty).
+    """
+    stamps = {relative: stamp(root / relative) for relative in relatives}
+    kind = f"{root.resolve()}\0{decode}\0{PIL.__version__}\0{RULES}"
+    kept = cache / f"{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"
+    known = _known(kept)
+    if not _unknown(stamps, known):
+        return {relative: known[relative] for relative in stamps}, ""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(kept.with_suffix(".lock")):
+            known = _known(kept)
+            known |= _look(root, _unknown(stamps, known), stamps, decode)
+            _keep(kept, known)
+            trouble = ""
+    except OSError as error:
+        known |= _look(root, _unknown(stamps, known), stamps, decode)
+        trouble = f"{cache}: {error.strerror or error}"
+    return {relative: known[relative] for relative in stamps}, trouble
+
+
+def _unknown(stamps: Mapping[str, Stamp | None], known: Mapping[str, Verdict]) -> list[str]:
+    def fresh(relative: str, now: Stamp | None) -> bool:
+        verdict = known.get(relative)
+        return now is not None and verdict is not None and now == (verdict.size, verdict.changed)
+
+    return [relative for relative, now in stamps.items() if not fresh(relative, now)]
+
+
+def _look(
+    root: Path, relatives: Iterable[str], stamps: Mapping[str, Stamp | None], decode: bool
+) -> dict[str, Verdict]:
+    def one(relative: str) -> tuple[str, Verdict]:
+        now = stamps[relative]
+        if now is None:
+            return relative, Verdict(-1, -1, "", "there is no such file")
+        content, fault = _try(root / relative, now.size, decode)
+        return relative, Verdict(*now, content, fault)
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL
+        return dict(pool.map(one, relatives))
+
+
+def _try(path: Path, size: int, decode: bool) -> tuple[str, str]:
+    content = ""
+    try:
+        if not path.is_file():
+            raise Unreadable("not a file")
+        if size > MAX_BYTES:
+            raise Unreadable(f"{size:,} bytes are more than {MAX_BYTES:,}")
+        if decode:
+            data = path.read_bytes()
+            content = hashlib.sha256(data).hexdigest()[:32]
+            open_image(io.BytesIO(data))
+        else:
+            with Image.open(path, formats=FORMATS) as image:
+                check_size(image)
+    except FairbenchError:
+        raise
+    except Exception as error:
+        return content, _reason(error)
+    return content, ""
+
+
+def _known(kept: Path) -> dict[str, Verdict]:
+    try:
+        stored = json.loads(kept.read_text(encoding="utf-8"))
+        return {relative: Verdict(**verdict) for relative, verdict in stored.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # no verdicts, or not ours: look again
+
+
+def _keep(kept: Path, known: Mapping[str, Verdict]) -> None:
+    part = kept.with_suffix(f".{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps({name: asdict(item) for name, item in known.items()}), encoding="utf-8")
+        os.replace(part, kept)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,130 @@
+"""Where things lie on this machine: the folder of each dataset, and the cache."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import platformdirs
+
+from fairbench.errors import FairbenchError
+from fairbench.settings import suggest
+
+DATA, CACHE = "FAIRBENCH_DATA", "FAIRBENCH_CACHE"
+
+
+def roots(options: Sequence[str], names: Iterable[str]) -> dict[str, Path]:
+    """Return the folder of every dataset in `names`, which are those that need one.
+
+    The first that applies wins: an option `name=PATH` (`--data`), the subfolder `name` of the folder in
+    the environment variable FAIRBENCH_DATA, the entry `name` under `[data]` in the user's `fairbench.toml`.
+    Raises FairbenchError for an option that cannot be read or names no such dataset, for a path that does
+    not exist, and for a dataset that none of the three knows.
+    """
+    wanted = list(dict.fromkeys(names))
+    given = parse(options)
+    for name in given:
+        if name not in wanted:
+            unknown = suggest("dataset of this run that needs a folder", name, wanted)
+            raise FairbenchError(f"--data {name}=…: {unknown.message}", unknown.hint)
+    shared = _shared()
+    configured = read_config() if set(wanted) - set(given) else {}
+    found: dict[str, Path] = {}
+    for name in wanted:
+        if name in given:
+            found[name] = _existing(given[name], f"--data {name}={given[name]}")
+        elif shared is not None and (shared / name).exists():
+            found[name] = shared / name
+        elif name in configured:
+            found[name] = _existing(configured[name], f"{config_file()}: data.{name} = {configured[name]!r}")
+        else:
+            raise _unknown(name, shared)
+    return found
+
+
+def parse(options: Sequence[str]) -> dict[str, str]:
+    """Split `name=PATH` options; raises FairbenchError for one without either or for a name given twice."""
+    given: dict[str, str] = {}
+    for option in options:
+        name, equals, path = (part.strip() for part in option.partition("="))
+        if not (name and equals and path):
+            raise FairbenchError(
+                f"--data {option}: this is not name=PATH", "for example --data ham10000=~/ham"
+            )
+        if given.setdefault(name, path) != path:
+            raise FairbenchError(
+                f"--data gives two folders for {name}: {given[name]} and {path}", "keep one of them"
+            )
+    return given
+
+
+def config_file() -> Path:
+    """Return where the user's settings are read from, whether or not the file exists."""
+    return Path(platformdirs.user_config_dir("fairbench", appauthor=False)) / "fairbench.toml"
+
+
+def read_config() -> Mapping[str, str]:
+    """Return the `[data]` table of the user's settings, empty where there is no such file.
+
+    Raises FairbenchError for a file that is not TOML, an unknown key, or a path that is not absolute.
+    """
+    file = config_file()
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        content = tomllib.loads(text)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FairbenchError(f"cannot read {file}: {error}", "mend or remove it") from error
+    for key in content:
+        if key != "data":
+            unknown = suggest("key", key, ["data"])
+            raise FairbenchError(f"{file}: {unknown.message}", unknown.hint)
+    data = content.get("data", {})
+    if not isinstance(data, dict):
+        raise FairbenchError(f"{file}: data is not a table", '[data]\nham10000 = "/path/to/ham10000"')
+    for name, path in data.items():
+        if not isinstance(path, str) or not Path(path).expanduser().is_absolute():
+            raise FairbenchError(
+                f"{file}: data.{name} = {path!r} is not an absolute path", "start it with / or ~"
+            )
+    return data
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return a folder for what can be made again: under FAIRBENCH_CACHE, else the user's cache folder."""
+    chosen = os.environ.get(CACHE)
+    base = (
+        Path(chosen).expanduser()
+        if chosen
+        else Path(platformdirs.user_cache_dir("fairbench", appauthor=False))
+    )
+    return base.joinpath(*parts)
+
+
+def _shared() -> Path | None:
+    chosen = os.environ.get(DATA)
+    if not chosen:
+        return None
+    folder = Path(chosen).expanduser().absolute()
+    if not folder.is_dir():
+        raise FairbenchError(f"{DATA}={chosen}: there is no such folder", "correct or unset the variable")
+    return folder
+
+
+def _existing(path: str, where: str) -> Path:
+    whole = Path(path).expanduser().absolute()
+    if not whole.exists():
+        raise FairbenchError(f"{where}: {whole} does not exist", "check the path")
+    return whole
+
+
+def _unknown(name: str, shared: Path | None) -> FairbenchError:
+    looked = f"{shared} has no subfolder {name}" if shared else f"{DATA} is not set"
+    return FairbenchError(
+        f"where is the data of {name}?",
+        f"say --data {name}=PATH, or set {DATA} to a folder that holds a subfolder {name} ({looked}), "
+        f'or write [data] {name} = "/absolute/path" into {config_file()}',
+    )

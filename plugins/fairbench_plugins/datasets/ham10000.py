@@ -1,0 +1,313 @@
+"""HAM10000: dermatoscopic images of skin lesions, with sex, age and body site (Tschandl 2018)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+from fairbench import Dataset, FairbenchError, Fraction, ImageFolder, hookimpl
+
+# Each diagnosis with the words that name it; no two begin with the same letter, hence not the same token.
+DIAGNOSES = {
+    "akiec": "actinic keratosis",
+    "bcc": "basal cell carcinoma",
+    "bkl": "seborrheic keratosis",  # the commonest of the benign keratoses that bkl stands for
+    "df": "dermatofibroma",
+    "mel": "melanoma",
+    "nv": "nevus",
+    "vasc": "vascular lesion",
+}
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """How diagnoses become classes; `version` rises when a map changes, so that results stay apart."""
+
+    version: int
+    prompt: str
+    positive: tuple[str, ...] = ()  # empty: every diagnosis is a class of its own
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their index."""
+        return ("benign", "malignant") if self.positive else tuple(DIAGNOSES)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a model would answer for each class."""
+        return ("no", "yes") if self.positive else tuple(DIAGNOSES.values())
+
+    def target(self, diagnosis: pd.Series[Any]) -> pd.Series[Any]:
+        """Return the class of each diagnosis."""
+        return (
+            diagnosis.isin(self.positive).map({False: "benign", True: "malignant"})
+            if self.positive
+            else diagnosis
+        )
+
+
+LABELS = {
+    "malignant": LabelMap(1, "Is this skin lesion malignant? Answer yes or no.", ("mel", "bcc", "akiec")),
+    # MEDFAIR, FairMedFM and MedVLMBench count basal cell carcinoma as benign, so the question leaves it out.
+    "medfair": LabelMap(
+        1, "Is this skin lesion a melanoma or an actinic keratosis? Answer yes or no.", ("mel", "akiec")
+    ),
+    "dx7": LabelMap(
+        1, f"What type of skin lesion is this? Answer with one of: {', '.join(DIAGNOSES.values())}."
+    ),
+}
+
+# Each bin with the first age, in completed years, that lies above it.
+AGES: dict[str, dict[str, float]] = {
+    "fairllava": {"<45": 45, "45-65": 66, ">=66": np.inf},
+    "medfair2": {"<=60": 61, ">60": np.inf},
+    "medfair5": {"0-19": 20, "20-39": 40, "40-59": 60, "60-79": 80, ">=80": np.inf},
+    "fairmedfm": {"<60": 60, ">=60": np.inf},
+}
+SITES = (
+    "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand", "lower extremity",
+    "neck", "scalp", "trunk", "upper extremity",
+)  # fmt: skip
+
+METADATA = ("HAM10000_metadata", "HAM10000_metadata.csv", "HAM10000_metadata.tab")
+ISIC = "ISIC2018_Task3_Training_"
+FOLDERS = (
+    "HAM10000_images_part_1", "HAM10000_images_part_2", "HAM10000_images_part1", "HAM10000_images_part2",
+    f"{ISIC}Input", "HAM10000_images", "images", ".",
+)  # fmt: skip
+SUFFIXES = (".jpg", ".jpeg", ".png")
+SOURCE = (
+    "get HAM10000 from https://doi.org/10.7910/DVN/DBW86T (Dataverse: HAM10000_metadata and two archives "
+    "of images) or Kaggle's kmader/skin-cancer-mnist-ham10000, unpack it, and say --data ham10000=FOLDER"
+)
+
+
+class HAM10000(ImageFolder):
+    """10,015 dermatoscopic images of 7,470 lesions; the official files, as they come.
+
+    `labels` chooses the classes, `ages` the bins of `age`; `localization` adds the body site as an
+    attribute. No split is published: `fractions` of the images go to train, val and test, whole
+    lesions at a time, stratified by diagnosis, so every label map shares one split. `age_zero` says
+    what to make of the 39 images whose age is 0. `dx_type` (how the diagnosis was confirmed) is no
+    attribute, because it gives the label away.
+    """
+
+    name = "ham10000"
+    title = "HAM10000 (skin lesions)"
+    licence = "CC BY-NC 4.0"
+    citation = (
+        "Tschandl, Rosendahl, Kittler: The HAM10000 dataset, a large collection of multi-source "
+        "dermatoscopic images of common pigmented skin lesions. Sci Data 5:180161 (2018), "
+        "doi:10.1038/sdata.2018.161"
+    )
+    homepage = "https://doi.org/10.7910/DVN/DBW86T"
+    publishable: ClassVar[str] = (
+        "aggregate results, and for non-commercial use predictions and images with attribution"
+    )
+
+    labels: Literal["malignant", "medfair", "dx7"] = "malignant"
+    ages: Literal["fairllava", "medfair2", "medfair5", "fairmedfm"] = "fairllava"
+    age_zero: Literal["keep", "missing"] = "keep"
+    localization: bool = False
+    split_seed: int = 0
+    fractions: tuple[Fraction, ...] = (0.7, 0.1, 0.2)
+    prompt: str = ""  # empty: the question that belongs to the labels
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.prompt = self.prompt or LABELS[self.labels].prompt
+        if len(self.fractions) != 3 or min(self.fractions) == 0 or abs(sum(self.fractions) - 1) > 1e-9:
+            raise FairbenchError(
+                f"ham10000.fractions = {list(self.fractions)} are not the shares of train, val and test",
+                "give three numbers above 0 that add up to 1, such as 0.7,0.1,0.2",
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Benign and malignant, or the seven diagnoses."""
+        return LABELS[self.labels].classes
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """No and yes, or the diagnoses' full names."""
+        return LABELS[self.labels].words
+
+    @property
+    def attributes(self) -> Mapping[str, tuple[str, ...]]:
+        """Sex, binned age and, on request, body site."""
+        sites = {"localization": SITES} if self.localization else {}
+        return {"sex": ("female", "male"), "age": tuple(AGES[self.ages]), **sites}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Label map, age bins and splits in force."""
+        chosen = LABELS[self.labels]
+        shares = "/".join(f"{share:.0%}" for share in self.fractions)
+        return (
+            f"labels {self.labels} (version {chosen.version}): "
+            + (f"malignant = {', '.join(chosen.positive)}" if chosen.positive else ", ".join(DIAGNOSES)),
+            f"ages {self.ages}: {', '.join(AGES[self.ages])}; age 0: {self.age_zero}",
+            f"splits {shares} made by fairbench with seed {self.split_seed}: grouped by lesion, stratified "
+            "by diagnosis; the data names no patients, so one patient's lesions may sit in several splits",
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Read the metadata and find the images; raises FairbenchError saying what is missing."""
+        people = self._people().sort_values("image_id", ignore_index=True)
+        found = pd.DataFrame(
+            {
+                "id": people["image_id"],
+                "cluster": people["lesion_id"],
+                "image": self._images(people["image_id"]),
+                "target": LABELS[self.labels].target(people["dx"]),
+                "dx": people["dx"],
+                "sex": people["sex"],
+                "age": self._age(people["age"]),
+                "localization": people["localization"],
+            }
+        )
+        # Split before unreadable files are left out: a damaged file must not move other lesions.
+        found["split"] = self.split_clusters(found, "dx", self.fractions, self.split_seed)
+        return self.readable(found)
+
+    def sources(self) -> Sequence[Path]:
+        """Return the tables of the folder and, for files that come and go, the folders themselves."""
+        root = self._root()
+        tables = [*METADATA, *_isic("GroundTruth"), *_isic("LesionGroupings")]
+        return [root / name for name in (*tables, *FOLDERS)]
+
+    def _root(self) -> Path:
+        if self.root is None or not self.root.is_dir():
+            raise FairbenchError(f"ham10000: {self.root or 'its folder'} is not a folder", SOURCE)
+        return self.root
+
+    def _first(self, names: Iterable[str]) -> Path | None:
+        return next((self._root() / name for name in names if (self._root() / name).is_file()), None)
+
+    def _people(self) -> pd.DataFrame:
+        """Return image_id, lesion_id, dx, age, sex, localization as strings, missing where not recorded."""
+        metadata, truth = self._first(METADATA), self._first(_isic("GroundTruth"))
+        wanted = [
+            "lesion_id",
+            "image_id",
+            "dx",
+            "age",
+            "sex",
+            *(["localization"] if self.localization else []),
+        ]
+        if metadata is not None:
+            people = _read(metadata, wanted)
+        elif truth is not None:
+            people = self._isic_people(truth)
+        else:
+            there = ", ".join(sorted(os.listdir(self._root()))[:10]) or "nothing"
+            raise FairbenchError(
+                f"ham10000: {self.root} holds neither {' nor '.join(METADATA[:2])} (it holds {there})", SOURCE
+            )
+        people = people.reindex(columns=[*wanted[:5], "localization"])
+        for column, known in {
+            "dx": tuple(DIAGNOSES),
+            "sex": ("female", "male"),
+            "localization": SITES,
+        }.items():
+            people[column] = people[column].map(str.lower, na_action="ignore")
+            people[column] = people[column].where(people[column] != "unknown")
+            odd = people[~people[column].isin(known) & people[column].notna()]
+            if len(odd):
+                raise FairbenchError(
+                    f"ham10000: {metadata or truth}: image {odd['image_id'].iloc[0]} has {column} "
+                    f"{odd[column].iloc[0]!r}",
+                    f"expected {', '.join(known)}",
+                )
+        return people
+
+    def _isic_people(self, truth: Path) -> pd.DataFrame:
+        """Read the ISIC 2018 challenge's files, which know labels and lesions but not the people."""
+        codes = [code.upper() for code in DIAGNOSES]
+        labels = _read(truth, ["image", *codes])
+        lesions = self._first(_isic("LesionGroupings"))
+        if lesions is None:
+            raise FairbenchError(
+                f"ham10000: {truth} comes without {ISIC}LesionGroupings.csv (which images show one lesion)",
+                f"put it beside, from https://challenge.isic-archive.com/data/#2018, or {SOURCE}",
+            )
+        chosen = labels[codes].apply(pd.to_numeric, errors="coerce") == 1
+        if (chosen.sum(axis=1) != 1).any():
+            odd = labels["image"][chosen.sum(axis=1) != 1].iloc[0]
+            raise FairbenchError(
+                f"ham10000: {truth}: image {odd} does not have exactly one diagnosis", SOURCE
+            )
+        labels["dx"] = chosen.idxmax(axis=1)
+        people = labels[["image", "dx"]].merge(_read(lesions, ["image", "lesion_id"]), how="left", on="image")
+        self.warnings.append(
+            "the ISIC 2018 files lack sex, age and localization, so every attribute is unrecorded; "
+            f"put HAM10000_metadata beside them ({HAM10000.homepage})"
+        )
+        return people.rename(columns={"image": "image_id"}).astype(object)
+
+    def _age(self, written: pd.Series[Any]) -> pd.Series[Any]:
+        age = np.floor(pd.to_numeric(written, errors="coerce"))
+        odd = written[(age.isna() & written.notna()) | (age < 0) | (age > 120)]
+        if len(odd):
+            raise FairbenchError(
+                f"ham10000: age {odd.iloc[0]!r} is not a number of years from 0 to 120", SOURCE
+            )
+        if self.age_zero == "missing":
+            age = age.where(age != 0)
+        bins = AGES[self.ages]
+        names = np.array([*bins, None], dtype=object)  # what is not a number sorts last
+        return pd.Series(names[np.searchsorted(list(bins.values()), age, side="right")], index=written.index)
+
+    def _images(self, ids: pd.Series[Any]) -> pd.Series[Any]:
+        """Return each image's path under the root; all must be there."""
+        root, files = self._root(), dict[str, str]()
+        for folder in FOLDERS:
+            if (root / folder).is_dir():
+                for name in sorted(os.listdir(root / folder)):
+                    stem, suffix = os.path.splitext(name)
+                    if suffix.lower() in SUFFIXES:
+                        files.setdefault(stem, name if folder == "." else f"{folder}/{name}")
+        lost = ids[~ids.isin(list(files))]
+        if len(lost):
+            looked = ", ".join(folder for folder in FOLDERS if (root / folder).is_dir())
+            raise FairbenchError(
+                f"ham10000: {len(lost):,} of {len(ids):,} images are missing, for instance "
+                f"{lost.iloc[0]}.jpg (looked in {looked} of {root})",
+                f"expected {' and '.join(FOLDERS[:2])}; {SOURCE}",
+            )
+        return ids.map(files)
+
+
+def _isic(kind: str) -> tuple[str, ...]:
+    return (f"{ISIC}{kind}/{ISIC}{kind}.csv", f"{ISIC}{kind}.csv")
+
+
+def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
+    """Read columns of a table separated by commas, semicolons or tabs as strings; empty is missing."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+        separator = max(",;\t", key=header.count)
+        table = pd.read_csv(path, sep=separator, dtype=object, encoding="utf-8-sig", index_col=False)
+    except (OSError, ValueError) as error:
+        raise FairbenchError(f"ham10000: cannot read {path}: {error}", SOURCE) from error
+    table.columns = [str(column).strip() for column in table.columns]
+    missing = [column for column in wanted if column not in table]
+    if missing:
+        raise FairbenchError(
+            f"ham10000: {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}",
+            SOURCE,
+        )
+    return table[list(wanted)].map(lambda cell: cell.strip() or None if isinstance(cell, str) else None)
+
+
+@hookimpl
+def fairbench_datasets() -> Iterable[type[Dataset]]:
+    """Offer HAM10000."""
+    return [HAM10000]
