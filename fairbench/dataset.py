@@ -53,7 +53,7 @@ class Dataset(Configurable):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.warnings: list[str] = []  # what the last reading found odd; ends up in every record
-        self._read: tuple[object, pd.DataFrame] | None = None
+        self._known_rows: tuple[object, pd.DataFrame] | None = None
 
     @property
     @abstractmethod
@@ -207,7 +207,8 @@ def rows(dataset: Dataset) -> pd.DataFrame:
     The table is kept on the dataset until its `stamp` changes. Raises FairbenchError for the first
     of the table's `faults`.
     """
-    if dataset._read is None or dataset._read[0] is None or dataset._read[0] != dataset.stamp():
+    kept = dataset._known_rows
+    if kept is None or kept[0] is None or kept[0] != dataset.stamp():
         dataset.warnings.clear()
         table = dataset.table().reset_index(drop=True)
         for fault in faults(dataset, table):
@@ -218,8 +219,8 @@ def rows(dataset: Dataset) -> pd.DataFrame:
             if table[attribute].isna().all():
                 dataset.warnings.append(f"{attribute} is recorded for nobody")
         table = table[[*COLUMNS, *dataset.attributes]].reset_index(drop=True)
-        dataset._read = (dataset.stamp(), table)
-    return dataset._read[1].copy()
+        kept = dataset._known_rows = (dataset.stamp(), table)
+    return kept[1].copy()
 
 
 def faults(dataset: Dataset, table: pd.DataFrame) -> Iterator[FairbenchError]:

@@ -30,28 +30,21 @@ def split_clusters(table: pd.DataFrame, by: str, fractions: Sequence[float], see
 
 
 def limited(table: pd.DataFrame, limit: int, attributes: Sequence[str]) -> pd.DataFrame:
-    """Keep about `limit` rows, whole clusters, in the proportions of split, class, size and attributes.
+    """Keep about `limit` rows: whole clusters, in the proportions of splits, classes and attributes.
 
-    Clusters are lined up by these, then by a hash of their name, and thinned out evenly along the
-    line: every row adds limit/n to what is owed, and a cluster is kept once half of it is owed. So
-    the number kept differs from `limit` by less than the largest cluster has rows, except that no
-    split is left empty.
+    Clusters are lined up by split, class, attributes, size and a hash of their name, and taken at even
+    distances along the line, so that any stretch of it keeps its share to within one cluster. All have
+    the same chance whatever their size. A split that would be left empty keeps its first cluster.
     """
     key = ["split", "target", *attributes]
     clusters = table.sort_values("id").groupby("cluster")[key].first().fillna("").astype(str)
     clusters["size"] = table.groupby("cluster").size()
     clusters["order"] = [_hash(str(name)) for name in clusters.index]
-    clusters = clusters.sort_values(["split", "target", "size", *attributes, "order"])
-    kept, owed = [], 0.0
-    for name, size in clusters["size"].items():
-        owed += size * limit / len(table)
-        if owed >= size / 2:
-            kept.append(name)
-            owed -= size
-    first_of_split = clusters.reset_index().groupby("split")["cluster"].first()
-    for split in set(clusters["split"]) - set(clusters.loc[kept, "split"]):
-        kept.append(first_of_split[split])
-    return table[table["cluster"].isin(kept)]
+    clusters = clusters.sort_values([*key, "size", "order"])
+    passed = (np.arange(len(clusters) + 1) * limit + len(table) // 2) // len(table)
+    kept = clusters[np.diff(passed) > 0]
+    alone = clusters[~clusters["split"].isin(kept["split"])].drop_duplicates("split")
+    return table[table["cluster"].isin([*kept.index, *alone.index])]
 
 
 def _hash(text: str) -> str:
