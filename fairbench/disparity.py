@@ -239,7 +239,7 @@ def disparities(
         raise suggest("equity-scaled preset", equity, EQUITY)
     every = {metric.name: metric for metric in (*RATES, *metrics)}.values()
     table = [rule for metric in every for rule in _derived(metric, equity)]
-    table += EQ_ODDS if len(classes) == 2 else [*EQ_ODDS, _eq_odds_one_vs_rest(classes)]
+    table += [*EQ_ODDS, _eq_odds_one_vs_rest(classes)] if len(classes) > 2 else EQ_ODDS
     return {rule.name: rule for rule in table}
 
 

@@ -20,6 +20,7 @@ from fairbench.settings import suggest
 
 ROLES = ("id", "cluster", "split", "target", "answer", "score", "reference", "text", "loss")
 FREE_TEXT = ("id", "reference", "text")  # too many different values to be worth coding
+MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]  # in a csv, but not in its texts
 UNREADABLE = (ValueError, OSError, pa.ArrowException)
 _LAZY = csv.ConvertOptions(check_utf8=False)
 
@@ -42,7 +43,8 @@ def read(
         offered = about.get("attributes") or [c for c in columns if _role(c) is None]
         asked = offered if attributes is None else [part for a in attributes for part in a.split("+")]
         text = {"reference", "text"} <= set(columns)
-        for column in [*(() if text else ("target", "answer")), *asked]:
+        graded = not text or "target" in columns or "answer" in columns
+        for column in [*(("target", "answer") if graded else ()), *asked]:
             if column not in columns:
                 raise suggest(f"column of {path}", column, columns)
             if column in asked and _role(column):
@@ -76,7 +78,7 @@ def _role(column: str) -> str | None:
 
 def _read_parquet(path: Path, choose: Choose, split: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
     schema = pq.read_schema(path)
-    about = json.loads((schema.metadata or {}).get(b"fairbench", b"{}"))
+    about = _about(json.loads((schema.metadata or {}).get(b"fairbench", b"{}")), path)
     columns = choose(list(schema.names), about)
     for column in columns:
         if pa.types.is_nested(schema.field(column).type):
@@ -89,6 +91,16 @@ def _read_parquet(path: Path, choose: Choose, split: str | None) -> tuple[pd.Dat
     return table.to_pandas(self_destruct=True, split_blocks=True, ignore_metadata=True), about
 
 
+def _about(written: Any, path: Path) -> dict[str, Any]:
+    """Check what the file's metadata says about itself: anybody may have written it."""
+    lists = [written.get(key, []) for key in ("classes", "attributes")] if isinstance(written, dict) else [0]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+        raise FairbenchError(
+            f"{path}: its `fairbench` metadata is not what fairbench writes", "write it anew"
+        )
+    return dict(written)
+
+
 def _read_csv(path: Path, choose: Choose, split: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read strictly: pandas would drop the surplus fields of a row, and so shift its columns, unseen."""
     parse = csv.ParseOptions(newlines_in_values=True)
@@ -98,12 +110,15 @@ def _read_csv(path: Path, choose: Choose, split: str | None) -> tuple[pd.DataFra
     convert = csv.ConvertOptions(
         include_columns=columns,
         column_types={column: _csv_type(column) for column in columns},
-        null_values=["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"],
-        strings_can_be_null=True,
+        null_values=MISSING,
     )
     with pa.input_stream(path, compression="detect") as file:
         table = csv.read_csv(file, parse_options=parse, convert_options=convert)
-    return table.to_pandas(self_destruct=True, split_blocks=True), {}
+    frame = table.to_pandas(self_destruct=True, split_blocks=True)
+    for column in frame.select_dtypes("category"):
+        categories = frame[column].cat
+        frame[column] = categories.remove_categories([m for m in MISSING if m in categories.categories])
+    return frame, {}
 
 
 def _csv_type(column: str) -> pa.DataType:
@@ -129,7 +144,9 @@ def _check_keys(table: pd.DataFrame, path: Path) -> None:
     """Raise for a row without its id or cluster, and for an id that occurs twice."""
     for column in ("id", "cluster"):
         if column in table:
-            refuse(table[column].isna().to_numpy(), path, f"column `{column}` is empty")
+            refuse(
+                (table[column].isna() | (table[column] == "")).to_numpy(), path, f"column `{column}` is empty"
+            )
     if "id" in table:
         table["id"] = table["id"].astype(str)
         again = table["id"].duplicated().to_numpy()

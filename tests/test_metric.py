@@ -102,6 +102,16 @@ def test_binary_metrics_agree_with_scikit_learn_or_are_undefined(rows):
             assert value[name] is None
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_ranking_metrics_agree_with_scikit_learn_on_a_real_sized_set_with_ties(seed):
+    draw = np.random.default_rng(seed)
+    target, score = draw.integers(0, 2, 500), draw.integers(0, 50, 500) / 50
+    ours = predictions(target, target, "a" * 500, probabilities=np.column_stack([1 - score, score]))
+    fpr, tpr, _ = sk.roc_curve(target, score, drop_intermediate=False)
+    assert METRICS["sensitivity_at_90_specificity"].value(ours).value == tpr[fpr <= 0.1].max()
+    assert METRICS["auroc"].value(ours).value == pytest.approx(sk.roc_auc_score(target, score))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -90,6 +92,7 @@ def test_naming_class_0_as_positive_turns_everything_around(csv):
 
 
 REFUSED = {
+    "reference,text,target\nx,x,1": ("no column of .* is called `answer`", ""),
     "target,answr\n1,1": ("no column of .* is called `answer`", "answr"),
     "target,answer,rase\n1,1,a": ("no column of .* is called `race`", "rase"),
     "target,answer,score,race\n1,1,1.2,a": ("score.*no probability.*1 of 1 rows.*row 1", ""),
@@ -134,6 +137,14 @@ def test_a_missing_file_and_a_torn_parquet_are_refused(csv, tmp_path):
 def test_parquet_with_lists_is_refused(tmp_path):
     pd.DataFrame({"target": [[1], [0]], "answer": [1, 0]}).to_parquet(tmp_path / "p.parquet")
     with pytest.raises(FairbenchError, match="lists or records"):
+        Predictions.read(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize("about", ["[1]", '{"classes": "no,yes"}', '{"attributes": [1]}', "{"])
+def test_parquet_with_strange_metadata_is_refused(tmp_path, about):
+    table = pa.table({"target": [1, 0], "answer": [1, 0]}).replace_schema_metadata({"fairbench": about})
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(FairbenchError, match="metadata|cannot be read"):
         Predictions.read(tmp_path / "p.parquet")
 
 
@@ -230,8 +241,6 @@ def test_any_text_is_read_or_refused_but_never_a_crash(tmp_path, body):
 
 
 def test_the_parquet_says_its_classes_in_its_metadata(tmp_path):
-    import pyarrow.parquet as pq
-
     table = pd.DataFrame({"target": [0, 1], "answer": [0, 1], "race": ["a", None]})
     Predictions(table, ("no", "yes"), ("race",)).save(tmp_path / "p.parquet")
     about = json.loads(pq.read_schema(tmp_path / "p.parquet").metadata[b"fairbench"])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fairbench import plugins
 from fairbench.conventions import CONVENTIONS, convert
 from fairbench.errors import FairbenchError
+from fairbench.metric import Metric
 from fairbench.predictions import Predictions
 from fairbench.score import score
 
@@ -145,6 +146,28 @@ def test_policies_change_groups_but_not_the_overall_values():
         "drop": {"a": 1, "b": 1},
         "merge:a": {"a": 2, "b": 1},
     }
+
+
+def test_answers_in_words_are_scored_by_row_like_any_other(tmp_path):
+    """No classes at all: only what the text metric measures is defined, and its gaps with it."""
+    path = tmp_path / "p.csv"
+    path.write_text(
+        "id,reference,text,race\na,no mass,no mass,x\nb,a mass,no mass,x\nc,a mass,,y\nd,None,None,\n"
+    )
+    exact = Metric(
+        name="exact_match",
+        title="Exact match",
+        formula="share of texts that are the reference",
+        source="any textbook",
+        each=lambda rows: (rows.table["text"] == rows.table["reference"]).to_numpy(dtype=float),
+        needs=("text",),
+    )
+    found = score(Predictions.read(path, ["race"]), ["race"], [exact])
+    assert found["overall"]["exact_match"] == 0.5
+    assert found["overall"]["undefined"]["accuracy"] == "the predictions have no target and answer classes"
+    assert found["attributes"]["race"]["groups"]["unrecorded"]["exact_match"] == 1  # "None" is a text
+    assert found["attributes"]["race"]["exact_match_gap"] == {"value": 1.0, "coverage": [3, 3]}
+    assert found["attributes"]["race"]["eq_odds_max"]["value"] is None
 
 
 def two_groups(tpr=(0.5, 1.0), fpr=(0.5, 0.25)):
