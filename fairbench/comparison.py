@@ -15,20 +15,26 @@ from scipy import stats
 
 from fairbench.errors import FairbenchError
 from fairbench.intervals import Floats, Ints, labelled
+from fairbench.maxima import Part, bounds, defined, placed_noise
 from fairbench.resampling import Table, bootstrapped, checked, swapped, tabulate
 
-DRAWS = 2_000  # bootstrap draws behind the standard errors and the joint critical value
+DRAWS = 2_000  # bootstrap draws behind intervals
 ONE_SEED = "one seed: this compares two trained models, not two methods"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A minus B in the rows' units, its 95 % interval and p-value; None is undefined, `reason` says why."""
+    """A minus B in the rows' units, its 95 % interval and p-values; None is undefined, `reason` says why.
+
+    `p` is of "the two are equal", wherever each method's worst groups are; `exchange_p` of the stronger "the
+    two methods' answers are exchangeable", which it never undercuts: use `p` to rank.
+    """
 
     difference: float | None
     low: float | None
     high: float | None
     p: float | None
+    exchange_p: float | None = None
     reason: str | None = None
 
 
@@ -87,12 +93,16 @@ def compare(
     with one seed is set against every seed of the other. reduce: "max" or "mean" over rates of max - min over
     groups.
 
-    Null of the p-value: the two methods' answers on any one patient could be exchanged. With one seed the
-    swap test (Fisher 1935; Pitman 1937) is exact for it. With several seeds the seeds are a sample too: the
-    part of the swap distribution that all seeds share is convolved with a t of seeds - 1 degrees of freedom
-    for the rest, so two seeds can hardly show anything. Interval: see `projected`. Clusters and patients are
-    not resampled twice: whole clusters are drawn (Davison and Hinkley 1997, §3.8), and seeds, which cross
-    patients, enter through their own variance.
+    `exchange_p`: the two methods' answers on any one patient could be swapped (Fisher 1935; Pitman 1937);
+    exact with one seed. But methods with equal gaps between different groups are not exchangeable, and the
+    swap test alone would call their gaps different in 16 to 32 % of worlds. So `p` is the larger of it and
+    the p-value from the sampling noise of the two observed differences (`maxima.placed_noise`); for accuracy,
+    a mean, the two agree.
+
+    With several seeds the seeds are a sample too: the part of that noise that all seeds share is convolved
+    with a t of seeds - 1 degrees of freedom for the rest, so two seeds can hardly show anything. Interval:
+    `maxima.bounds`, joined with the seeds' t interval. Clusters are drawn whole, not resampled again inside
+    (Davison and Hinkley 1997, §3.8); seeds cross patients and enter through their own variance.
     """
     pair, flags = paired(a, b, group, cluster, correct, reduce, names)
     table = pair.table
@@ -110,23 +120,11 @@ def compare(
         value = measures(pair, both, np.broadcast_to(sizes, (len(draw), *sizes.shape)), reduce)
         null.append(value[:, :, 0] - value[:, :, 1])
     world = np.concatenate(null)
-    ends = intervals(pair, sums, sizes, reduce, min(repeats, DRAWS), rng)
-    results: list[Difference] = []
-    for index, (low, high) in enumerate(ends):
-        difference = observed[index]
-        if np.isnan(difference).any():
-            results.append(Difference(None, None, None, None, undefined(pair, index)))
-            continue
-        reach = seed_reach(difference)
-        mean = float(difference.mean())
-        results.append(
-            Difference(
-                mean,
-                mean - float(np.hypot(mean - low, reach)),
-                mean + float(np.hypot(high - mean, reach)),
-                swap_p(difference, world[:, index], rng),
-            )
-        )
+    maxima = directions(pair, sums, sizes, reduce, min(repeats, DRAWS), rng)
+    results = [
+        judged(observed[index], world[:, index], maxima[index], index, undefined(pair, index), rng)
+        for index in range(3)
+    ]
     gap, accuracy, worst_group = results
     return Comparison(gap, accuracy, worst_group, pair.seeds, flags)
 
@@ -152,9 +150,7 @@ def paired(
     values = [np.atleast_2d(value) for value in values]
     seeds = max(len(value) for value in values)
     if any(len(value) not in (1, seeds) for value in values):
-        raise FairbenchError(
-            "A and B have different numbers of seeds", "compare the seeds both have"
-        )
+        raise FairbenchError("A and B have different numbers of seeds", "compare the seeds both have")
     columns: list[Floats] = []
     for left, right in zip(values[: len(first)], values[len(first) :], strict=True):
         rows = [*np.broadcast_to(left, (seeds, left.shape[1]))]
@@ -186,8 +182,30 @@ def measures(pair: Pair, sums: Floats, sizes: Floats, reduce: str) -> Floats:
     return np.stack([gap, accuracy, worst], axis=1)
 
 
-def swap_p(observed: Floats, world: Floats, rng: np.random.Generator) -> float:
-    """Two-sided p-value of the seed-mean difference; observed: (seeds,), swapped world: (draws, seeds)."""
+def judged(
+    observed: Floats, world: Floats, parts: Sequence[Part], index: int, reason: str, rng: np.random.Generator
+) -> Difference:
+    """One difference with its interval and p-values; observed: (seeds,), world: (draws, seeds)."""
+    if np.isnan(observed).any():
+        return Difference(None, None, None, None, None, reason)
+    known = [defined(part) for part in parts]
+    low, high = bounds(known)
+    if index == 2:  # the worst group is minus a maximum
+        low, high = -high, -low
+    mean, reach = float(observed.mean()), seed_reach(observed)
+    exchange = two_sided(observed, world, rng)
+    placed = exchange if index == 1 else two_sided(observed, placed_noise(known), rng)
+    return Difference(
+        difference=mean,
+        low=mean - float(np.hypot(mean - low, reach)),
+        high=mean + float(np.hypot(high - mean, reach)),
+        p=max(exchange, placed),
+        exchange_p=exchange,
+    )
+
+
+def two_sided(observed: Floats, world: Floats, rng: np.random.Generator) -> float:
+    """Two-sided p-value of the seed-mean difference; observed: (seeds,), worlds without one: (draws, seeds)."""
     seeds = observed.size
     draws = world.mean(axis=1)
     if seeds > 1:
@@ -208,74 +226,39 @@ def seed_reach(observed: Floats) -> float:
     return float(t * observed.std(ddof=1) / np.sqrt(observed.size))
 
 
-def intervals(
+def directions(
     pair: Pair, sums: Floats, sizes: Floats, reduce: str, repeats: int, rng: np.random.Generator
-) -> list[tuple[float, float]]:
-    """Bound the three differences from one set of bootstrap draws of whole clusters within groups."""
+) -> list[list[Part]]:
+    """Gap, accuracy and worst group as maxima over directions, from one set of bootstrap draws."""
     table = pair.table
     width = table.sums.shape[1]
     drawn_values, drawn_overall = [], []
     for draw in bootstrapped(table, np.concatenate([table.sums, table.sizes], axis=1), repeats, rng):
         drawn_values.append(pair.values(draw[..., :width], draw[..., width:])[..., :-1])
         if pair.correct is not None:
-            drawn_overall.append(pair.overall(draw[..., :width], draw[..., width:]))
+            drawn_overall.append(pair.overall(draw[..., :width], draw[..., width:])[..., None])
     drawn = np.concatenate(drawn_values)
     value = pair.values(sums[None], sizes[None])[0][..., :-1]
-    scale = 1.0 if table.binary else float(np.nanstd(value)) or 1.0
-    pad = (
-        scale / np.maximum(sizes[:-1].T, 1)
-    ) ** 2  # one row's worth, so that few patients never look certain
+    row = 1.0 if table.binary else float(np.std(table.sums))
+    pad = (row / np.maximum(sizes[:-1].T, 1)) ** 2
     i, j = np.where(~np.eye(value.shape[-1], dtype=bool))
-    parts = [
-        (value[..., r, i] - value[..., r, j], drawn[..., r, i] - drawn[..., r, j], pad[r, i] + pad[r, j])
+    gaps = [
+        Part(value[..., r, i] - value[..., r, j], drawn[..., r, i] - drawn[..., r, j], pad[r, i] + pad[r, j])
         for r in range(pair.rates)
     ]
     if reduce == "max":
-        parts = [tuple(np.concatenate([part[k] for part in parts], axis=-1) for k in range(3))]  # type: ignore[misc]
-    gap = projected(parts)
+        values, draws = (
+            np.concatenate([getattr(part, name) for part in gaps], -1) for name in ("estimate", "draws")
+        )
+        gaps = [Part(values, draws, np.concatenate([part.pad for part in gaps]))]
     if pair.correct is None:
-        return [gap, (np.nan, np.nan), (np.nan, np.nan)]
+        return [gaps, [], []]
     c = pair.correct
-    total = sizes[:, c].sum()
     overall = pair.overall(sums[None], sizes[None])[0][..., None]
-    accuracy = projected(
-        [(overall, np.concatenate(drawn_overall)[..., None], np.array([(scale / total) ** 2]))]
+    accuracy = Part(
+        overall, np.concatenate(drawn_overall), np.array([(row / max(sizes[:, c].sum(), 1)) ** 2])
     )
-    low, high = projected([(-value[..., c, :], -drawn[..., c, :], pad[c])])
-    return [gap, accuracy, (-high, -low)]
-
-
-def projected(parts: Sequence[tuple[Floats, Floats, Floats]]) -> tuple[float, float]:
-    """Bounds on max_p A_p - max_p B_p that hold whichever directions p attain the two maxima.
-
-    A direction is an ordered pair of groups (or a group). parts: (estimates (2, seeds, directions), bootstrap
-    draws (draws, 2, seeds, directions), variance to add (directions,)); several parts are averaged. With
-    simultaneous intervals for A, B and A - B in every direction (sup-t of the joint draws; Montiel Olea and
-    Plagborg-Møller 2019), the difference of maxima is at most the largest upper bound of A_p - B_p over
-    directions that may attain A's maximum, and at least the smallest lower bound over those that may attain
-    B's.
-    """
-    prepared = []
-    largest = np.zeros(parts[0][1].shape[0])
-    for estimate, draws, pad in parts:
-        known = ~np.isnan(estimate).any(axis=(0, 1))
-        if not known.any():
-            return np.nan, np.nan
-        estimate, error = estimate[..., known], np.nan_to_num((draws - estimate)[..., known])
-        both = error[:, 0] - error[:, 1]
-        own = np.sqrt(error.var(axis=0) + pad[known])
-        joint = np.sqrt(both.mean(axis=1).var(axis=0) + pad[known])
-        largest = np.maximum(largest, (np.abs(error) / own).max(axis=(1, 2, 3)))
-        largest = np.maximum(largest, (np.abs(both.mean(axis=1)) / joint).max(axis=1))
-        prepared.append((estimate, own, joint))
-    critical = np.quantile(largest, 0.95)
-    low, high = [], []
-    for estimate, own, joint in prepared:
-        may = estimate + critical * own >= (estimate - critical * own).max(axis=-1, keepdims=True)
-        difference = estimate[0] - estimate[1]
-        high.append(np.where(may[0], difference + critical * joint, -np.inf).max(axis=-1).mean())
-        low.append(np.where(may[1], difference - critical * joint, np.inf).min(axis=-1).mean())
-    return float(np.mean(low)), float(np.mean(high))
+    return [gaps, [accuracy], [Part(-value[..., c, :], -drawn[..., c, :], pad[c])]]
 
 
 def undefined(pair: Pair, index: int) -> str:

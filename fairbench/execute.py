@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,10 @@ class _Attempt:
         splits = {split: np.flatnonzero(table["split"] == split) for split in ("train", "val", "test")}
         with self.phase("train"):
             run = self._run(method, dataset, table.iloc[splits["train"]])
-            for number, stage in enumerate(method.plan(job.stages)):
+            stages = method.plan(job.stages)
+            self.facts |= {"baseline": method.baseline, "control": method.control, "adjusts with group": method.group_at_test}
+            self.facts["stages"] = [asdict(stage) for stage in stages]
+            for number, stage in enumerate(stages):
                 self._train(run, method, source, splits["train"], number, stage)
             self.facts |= run.noted()
             self.micro_batch = run.micro_batch

@@ -33,6 +33,10 @@ class Stage:
     weight_decay: NonNegative = 0.0
     clip: Positive = 1.0
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "lr", "weight_decay", "clip"):  # 3 and 3.0 are one stage, with one key
+            object.__setattr__(self, name, float(getattr(self, name)))
+
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str = "stage") -> Stage:
         """Build a stage from a TOML table or JSON object, refusing unknown keys and bad values."""

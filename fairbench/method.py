@@ -25,6 +25,8 @@ class Method(Configurable, nn.Module):
 
     uses_attributes: ClassVar[bool] = True  # False: one training serves every attribute
     group_at_test: ClassVar[bool] = False  # may `adjust` know which group a test patient is in?
+    baseline: ClassVar[bool] = False  # joins every run, to be compared with
+    control: ClassVar[str] = ""  # what this guards against, for a row that is no contender (majority, …)
     reads: ClassVar[States | None] = None  # hidden states `loss` or `step` wants to see, pooled
 
     def plan(self, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:

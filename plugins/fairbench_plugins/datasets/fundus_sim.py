@@ -48,11 +48,11 @@ LOOKS = {  # what differs from eye to eye, whoever's it is: from, to, everything
     "disc_height": (1.00, 1.12),
     "cup_x": (-0.05, 0.05),
     "cup_y": (-0.05, 0.05),
-    "cup_contrast": (0.50, 0.90),
+    "cup_contrast": (0.60, 0.95),
     "pigment": (0.00, 0.50),
     "vessels": (0.70, 1.00),
-    "pallor": (0.00, 0.25),
-    "brightness": (0.85, 1.10),
+    "pallor": (0.00, 0.18),
+    "brightness": (0.88, 1.08),
     "vignette": (0.20, 0.45),
     "light_x": (-0.25, 0.25),
     "light_y": (-0.25, 0.25),
@@ -242,7 +242,7 @@ def _draw(eyes: pd.DataFrame) -> NDArray[np.uint8]:
     burden = eyes["burden"].to_numpy(np.float32)[:, None, None]
     look = {name: eyes[name].to_numpy(np.float32)[:, None, None] for name in (*LOOKS, "ratio")}
     look["pigment"] = look["pigment"] + 0.45 * burden
-    look["cup_contrast"] = look["cup_contrast"] * (1 - 0.60 * burden)
+    look["cup_contrast"] = look["cup_contrast"] * (1 - 0.75 * burden)
     look["noise"] = look["noise"] * (1 + 1.0 * burden)
     look["blur"] = look["blur"] + 0.7 * burden
     texture, bends, noise = _random_fields(eyes)

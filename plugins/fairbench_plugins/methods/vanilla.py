@@ -8,6 +8,7 @@ class Vanilla(Method):
 
     name = "vanilla"
     uses_attributes = False
+    baseline = True
 
 
 @hookimpl
