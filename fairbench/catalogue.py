@@ -31,8 +31,8 @@ disparity is undefined too.
 - **Any file.** `target` and `answer` may be class indices, true/false or names; the positive of two names
   must be given unless it is evident (no/yes, false/true, negative/positive, benign/malignant,
   absent/present, normal/abnormal). Only the columns needed are read. Five million rows with ids, clusters,
-  scores and two attributes take 10 s and 1.6 GiB to read, parquet or csv, and all metrics over six groups
-  stay below 1.8 GiB.
+  scores and two attributes take 10 to 20 s on one core and at most 1.6 GiB to read, parquet or csv, and all
+  metrics of them, by two attributes, stay below 1.8 GiB.
 """
 
 

@@ -144,7 +144,7 @@ def test_parquet_with_lists_is_refused(tmp_path):
 def test_parquet_with_strange_metadata_is_refused(tmp_path, about):
     table = pa.table({"target": [1, 0], "answer": [1, 0]}).replace_schema_metadata({"fairbench": about})
     pq.write_table(table, tmp_path / "p.parquet")
-    with pytest.raises(FairbenchError, match="metadata|cannot be read"):
+    with pytest.raises(FairbenchError, match=r"metadata|cannot be read"):
         Predictions.read(tmp_path / "p.parquet")
 
 
