@@ -211,6 +211,11 @@ class HAM10000(ImageFolder):
                 f"ham10000: {self.root} holds neither {' nor '.join(METADATA[:2])} (it holds {there})", SOURCE
             )
         people = people.reindex(columns=[*wanted[:5], "localization"])
+        for column in ("lesion_id", "image_id", "dx"):  # a row without a diagnosis is not a benign one
+            if lacking := int(people[column].isna().sum()):
+                raise FairbenchError(
+                    f"ham10000: {metadata or truth}: {lacking:,} rows have no {column}", SOURCE
+                )
         for column, known in {
             "dx": tuple(DIAGNOSES),
             "sex": ("female", "male"),
