@@ -32,6 +32,8 @@ _PUBLIC = {
     "Rows": "fairbench.run",
     "Run": "fairbench.run",
     "Metric": "fairbench.metric",
+    "RATES": "fairbench.metric",
+    "Undefined": "fairbench.metric",
     "Predictions": "fairbench.predictions",
     "Store": "fairbench.store",
     "tiny_tokenizer": "fairbench.tiny",

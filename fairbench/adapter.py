@@ -6,6 +6,7 @@ from pathlib import Path
 
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fairbench.backbone import Backbone
 from fairbench.errors import FairbenchError
@@ -38,9 +39,7 @@ def load(backbone: Backbone, folder: Path) -> None:
     expected = set(get_peft_model_state_dict(backbone.language_model))
     if set(lora) != expected:
         odd = sorted(set(lora) ^ expected)
-        raise FairbenchError(
-            f"{folder} does not fit {backbone.name}: {len(odd)} names differ, first {odd[0]}"
-        )
+        raise FairbenchError(f"{folder} does not fit {backbone.name}: {len(odd)} names differ, first {odd[0]}")
     set_peft_model_state_dict(backbone.language_model, lora)
     for part in ("head", "projector"):
         module = backbone.head if part == "head" else backbone.projector()
@@ -48,6 +47,6 @@ def load(backbone: Backbone, folder: Path) -> None:
             module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
 
 
-def _part(backbone: Backbone, part: str) -> dict[str, object]:
+def _part(backbone: Backbone, part: str) -> dict[str, Tensor]:
     module = backbone.head if part == "head" else backbone.projector()
     return {} if module is None else module.state_dict()

@@ -154,6 +154,11 @@ class Backbone(Configurable, nn.Module):
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Map (B, D) final hidden states to (B, vocabulary) logits."""
 
+    @property
+    @abstractmethod
+    def tokens(self) -> int:
+        """About how many tokens one example takes, for estimates of cost."""
+
     def projector(self) -> nn.Module | None:
         """The module between vision and language, where it may be trained."""
         return None
@@ -222,11 +227,13 @@ class Backbone(Configurable, nn.Module):
 
     def reset(self, seed: int) -> None:
         """Put every trainable part back to its start, drawn from `seed` where it is random."""
+        from peft.tuners.lora import LoraLayer
+
         device = next(self.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             for module in self.language_model.modules():
-                if hasattr(module, "reset_lora_parameters"):
+                if isinstance(module, LoraLayer):
                     module.reset_lora_parameters("default", True)
             if self.head is not None:
                 self.head.reset_parameters()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fairbench.backbone import Backbone
 from fairbench.dataset import Dataset
 from fairbench.errors import FairbenchError
-from fairbench.execute import build
 from fairbench.job import Choice, Job, Precision, Stage
 from fairbench.plugins import Plugins
 from fairbench.settings import Count, checked, suggest
@@ -109,7 +109,9 @@ def override(benchmark: Benchmark, assignments: Iterable[str], plugins: Plugins)
         target, _, value = text.partition("=")
         name, _, key = target.rpartition(".")
         if not value or not name or not key:
-            raise FairbenchError(f"--set {text}: expected name.parameter=value", "for instance --set fr.strength=0.1")
+            raise FairbenchError(
+                f"--set {text}: expected name.parameter=value", "for instance --set fr.strength=0.1"
+            )
         if name == "run":
             if key not in RUN_KEYS:
                 raise suggest("setting of run", key, RUN_KEYS)
@@ -145,10 +147,12 @@ def _changed(stage: Stage, values: Mapping[str, Any]) -> Stage:
 
 @dataclass(frozen=True)
 class Planned:
-    """A benchmark's jobs, and which of them serves which row and attribute of the leaderboard."""
+    """A benchmark's jobs, with what they are made of (nothing loaded yet)."""
 
     jobs: tuple[Job, ...]
     datasets: Mapping[str, Dataset]
+    backbones: Mapping[str, Backbone]
+    stages: Mapping[str, tuple[Stage, ...]]  # by job key, as the job's method plans them
 
 
 def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> Planned:
@@ -168,8 +172,10 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> P
         for name, dataset in datasets.items()
     }
     found: dict[str, Job] = {}
+    planned: dict[str, tuple[Stage, ...]] = {}
+    backbones: dict[str, Backbone] = {}
     for name in benchmark.backbones:
-        backbone = build(plugins, "backbone", _choice("backbone", name, benchmark, plugins))
+        backbone = backbones[name] = plugins.make("backbone", _choice("backbone", name, benchmark, plugins))
         chosen = _choice("backbone", name, benchmark, plugins, backbone.fingerprint())
         stages = benchmark.stages or backbone.recipe
         for stage in stages:
@@ -178,8 +184,8 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> P
                     raise suggest(f"part (stage {stage.name})", part, PARTS)
         for dataset_name, dataset in datasets.items():
             for method in _methods(benchmark, plugins):
-                uses = plugins.find("method", method.name).uses_attributes
-                for attributes in _attributes(benchmark, dataset) if uses else [()]:
+                made = plugins.make("method", method)
+                for attributes in _attributes(benchmark, dataset) if made.uses_attributes else [()]:
                     for seed in benchmark.seeds:
                         job = Job(
                             dataset=dataset_choices[dataset_name],
@@ -194,7 +200,8 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> P
                             select=benchmark.select,
                         )
                         found.setdefault(job.key, job)
-    return Planned(tuple(found.values()), datasets)
+                        planned.setdefault(job.key, made.plan(stages))
+    return Planned(tuple(found.values()), datasets, backbones, planned)
 
 
 def _refuse_unused_settings(benchmark: Benchmark, plugins: Plugins) -> None:
@@ -202,7 +209,9 @@ def _refuse_unused_settings(benchmark: Benchmark, plugins: Plugins) -> None:
     used |= set(_baselines(plugins)) if benchmark.baseline else set()
     for name in benchmark.settings:
         if name not in used:
-            raise FairbenchError(f"`{name}` has settings but is not part of this run", f"part of it: {', '.join(sorted(used))}")
+            raise FairbenchError(
+                f"`{name}` has settings but is not part of this run", f"part of it: {', '.join(sorted(used))}"
+            )
 
 
 def _choice(kind: str, name: str, benchmark: Benchmark, plugins: Plugins, fingerprint: str = "") -> Choice:
@@ -223,7 +232,7 @@ def _default(item: Any, key: str) -> Any:
 
 
 def _dataset(name: str, benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> Dataset:
-    dataset: Dataset = build(plugins, "dataset", Choice(name, benchmark.settings.get(name, {})), roots)
+    dataset: Dataset = plugins.make("dataset", Choice(name, benchmark.settings.get(name, {})), roots)
     return dataset
 
 

@@ -26,7 +26,7 @@ from fairbench.backbone import Backbone, Batch
 from fairbench.dataset import Dataset, rows
 from fairbench.errors import FairbenchError
 from fairbench.features import Prepared, Seen, cache_key, see_all
-from fairbench.job import Choice, Job, Record, Stage
+from fairbench.job import Job, Record, Stage
 from fairbench.method import Method
 from fairbench.plugins import Plugins, versions
 from fairbench.predictions import Predictions
@@ -81,9 +81,7 @@ class Worker:
                     f"the disk that holds {self.store.root} is full; finished jobs are safe",
                     "make room and run the same command again",
                 ) from error
-            attempt.error = (
-                str(error) if isinstance(error, FairbenchError) else f"{type(error).__name__}: {error}"
-            )
+            attempt.error = str(error) if isinstance(error, FairbenchError) else f"{type(error).__name__}: {error}"
             if not isinstance(error, FairbenchError):
                 (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         record = attempt.record()
@@ -99,19 +97,6 @@ class Worker:
             self._kept.pop(kind, None)
             self._kept[kind] = (key, make())
         return self._kept[kind][1]
-
-
-def build(plugins: Plugins, kind: str, choice: Choice, roots: Mapping[str, Path] | None = None) -> Any:
-    """Make the plugin that a job names, with its settings and, for a dataset on disk, its folder."""
-    item = plugins.find(kind, choice.name)(**choice.settings)
-    if kind == "dataset" and item.needs_root:
-        if choice.name not in (roots or {}):
-            raise FairbenchError(
-                f"where is {choice.name}?",
-                f"say --data {choice.name}=FOLDER (`fairbench data check {choice.name}`)",
-            )
-        item.root = Path((roots or {})[choice.name])
-    return item
 
 
 class _Attempt:
@@ -141,7 +126,7 @@ class _Attempt:
 
     def go(self) -> None:
         job, worker = self.job, self.worker
-        method: Method = build(worker.plugins, "method", job.method)
+        method: Method = worker.plugins.make("method", job.method)
         with self.phase("load"):
             dataset, table = worker.keep("dataset", repr((job.dataset, str(worker.roots))), self._read)
             self.warnings += dataset.warnings
@@ -156,17 +141,19 @@ class _Attempt:
         with self.phase("train"):
             run = self._run(method, dataset, table.iloc[splits["train"]])
             stages = method.plan(job.stages)
-            self.facts |= {"baseline": method.baseline, "control": method.control, "adjusts with group": method.group_at_test}
+            self.facts |= {
+                "baseline": method.baseline,
+                "control": method.control,
+                "adjusts with group": method.group_at_test,
+            }
             self.facts["stages"] = [asdict(stage) for stage in stages]
             for number, stage in enumerate(stages):
                 self._train(run, method, source, splits["train"], number, stage)
             self.facts |= run.noted()
             self.micro_batch = run.micro_batch
         with self.phase("predict"):
-            frames = [
-                self._predict(dataset, table, source, splits[split], split) for split in ("val", "test")
-            ]
-            frames[1] = adjusted(method, *frames, tuple(dataset.attributes))
+            frames = [self._predict(dataset, table, source, splits[split], split) for split in ("val", "test")]
+            frames[1] = adjusted(method, frames[0], frames[1], tuple(dataset.attributes))
         if worker.leads:
             predictions = Predictions(
                 pd.concat(frames, ignore_index=True), dataset.classes, tuple(dataset.attributes)
@@ -176,21 +163,17 @@ class _Attempt:
                 adapter.save(backbone, self.folder / ADAPTER)
 
     def _read(self) -> tuple[Dataset, pd.DataFrame]:
-        dataset: Dataset = build(self.worker.plugins, "dataset", self.job.dataset, self.worker.roots)
+        dataset: Dataset = self.worker.plugins.make("dataset", self.job.dataset, self.worker.roots)
         table = rows(dataset)
         if dataset.fingerprint() != self.job.dataset.fingerprint:
-            raise FairbenchError(
-                f"the data of {dataset.name} changed since this job was planned", "run it again"
-            )
+            raise FairbenchError(f"the data of {dataset.name} changed since this job was planned", "run it again")
         return dataset, table
 
     def _load(self, dataset: Dataset, precision: torch.dtype) -> Backbone:
-        backbone: Backbone = build(self.worker.plugins, "backbone", self.job.backbone)
+        backbone: Backbone = self.worker.plugins.make("backbone", self.job.backbone)
         return backbone.build(dataset.classes, dataset.words, precision, self.worker.accelerator.device)
 
-    def _source(
-        self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone, precision: torch.dtype
-    ) -> Any:
+    def _source(self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone, precision: torch.dtype) -> Any:
         folder = self.worker.store.root / ".features" / cache_key(backbone, dataset, precision)
         prepared = Prepared(dataset, table, backbone)
         report = self.worker.report
@@ -203,9 +186,7 @@ class _Attempt:
         job, device = self.job, self.worker.accelerator.device
         people = Predictions(train, dataset.classes, tuple(dataset.attributes))
         name = "+".join(job.attributes)
-        group, groups = (
-            people.groups(name, job.unrecorded) if name else (np.zeros(len(train), int), ("everyone",))
-        )
+        group, groups = people.groups(name, job.unrecorded) if name else (np.zeros(len(train), int), ("everyone",))
         codes = {a: people.groups(a, "drop") for a in job.attributes}
         target = train["target"].map({c: i for i, c in enumerate(dataset.classes)}).to_numpy()
         run = Run(
@@ -239,8 +220,7 @@ class _Attempt:
         method_odds = method.draw(run)
         batches = order(len(train), stage.epochs, self.job, number, method_odds)
         shares = [
-            np.array_split(np.arange(len(b)), accelerator.num_processes)[accelerator.process_index]
-            for b in batches
+            np.array_split(np.arange(len(b)), accelerator.num_processes)[accelerator.process_index] for b in batches
         ]
         loader = self._loader(source, [train[b[s]].tolist() for b, s in zip(batches, shares, strict=True)])
         run.begin(stage, len(batches))
@@ -272,9 +252,7 @@ class _Attempt:
         workers = 0 if isinstance(source, Seen) else self.worker.loaders
         return DataLoader(source, batch_sampler=batches, collate_fn=list, num_workers=workers)
 
-    def _predict(
-        self, dataset: Dataset, table: pd.DataFrame, source: Any, where: Any, split: str
-    ) -> pd.DataFrame:
+    def _predict(self, dataset: Dataset, table: pd.DataFrame, source: Any, where: Any, split: str) -> pd.DataFrame:
         """Return one split's predictions; each process computes its share."""
         backbone, accelerator = self.backbone, self.worker.accelerator
         assert backbone is not None
@@ -296,11 +274,7 @@ class _Attempt:
     def record(self) -> Record:
         backbone, accelerator = self.backbone, self.worker.accelerator
         trained = (
-            sum(
-                p.numel()
-                for part in {p for s in self.job.stages for p in s.train}
-                for p in backbone.part(part)
-            )
+            sum(p.numel() for part in {p for s in self.job.stages for p in s.train} for p in backbone.part(part))
             if backbone
             else 0
         )

@@ -30,7 +30,7 @@ class Prepared(torch.utils.data.Dataset[Example]):
 
     def __init__(self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> None:
         self.dataset = dataset
-        self.rows = table.to_dict("records")
+        self.rows: list[dict[str, object]] = table.to_dict("records")  # type: ignore[assignment]
         self.backbone = backbone
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ def _see(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tens
         features = backbone.see(inputs).cpu()
     counts = [int((example["input_ids"] == backbone.image_token_id).sum()) for example in examples]
     seen = []
-    for example, part in zip(examples, features.split(counts), strict=True):
+    for example, part in zip(examples, torch.split(features, counts), strict=True):
         kept = {key: value for key, value in example.items() if key not in backbone.pixels}
         seen.append({**kept, "features": part.clone()})
     return seen
@@ -117,9 +117,7 @@ def _compute(backbone: Backbone, prepared: Prepared, folder: Path, start: int, b
     for first in range(start, stop, batch):
         examples += _see(backbone, [prepared[i] for i in range(first, min(first + batch, stop))])
     tensors = {
-        f"{i:03d}.{key}": value.contiguous()
-        for i, example in enumerate(examples)
-        for key, value in example.items()
+        f"{i:03d}.{key}": value.contiguous() for i, example in enumerate(examples) for key, value in example.items()
     }
     temporary = _file(folder, start).with_suffix(f".{os.getpid()}")
     save_file(tensors, temporary)

@@ -69,6 +69,11 @@ def together() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def leads() -> bool:
+    """Whether this process is the one that prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def launch(jobs: Sequence[Job], setup: Setup, workers: int, watch: Watch) -> None:
     """Run all jobs that have no record; return when every one has.
 

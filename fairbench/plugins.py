@@ -24,6 +24,7 @@ import pluggy
 
 from fairbench import hookspecs
 from fairbench.errors import FairbenchError
+from fairbench.job import Choice
 from fairbench.settings import suggest
 
 GROUP = "fairbench"
@@ -91,6 +92,15 @@ class Plugins:
                 error = FairbenchError(error.message, f"{error.hint}; these plugins failed to load: {names}")
             raise error
         return table[name]
+
+    def make(self, kind: str, choice: Choice, roots: Mapping[str, Path] | None = None) -> Any:
+        """Make what a choice names, with its settings and, for a dataset on disk, its folder."""
+        item = self.find(kind, choice.name)(**choice.settings)
+        if getattr(item, "needs_root", False):
+            if choice.name not in (roots or {}):
+                raise FairbenchError(f"where is {choice.name}?", f"say --data {choice.name}=FOLDER")
+            item.root = Path((roots or {})[choice.name])
+        return item
 
     def version(self, kind: str, name: str) -> str:
         """Return what provides a plugin, with its version: part of every job's key."""

@@ -49,7 +49,9 @@ class Rows:
         weights = (self.counts.sum() / self.counts).clamp(max=cap)
         if not normalise:
             return weights
-        return weights / (weights.sum() if reading == "group-mean" else (weights * self.counts).sum() / self.counts.sum())
+        return weights / (
+            weights.sum() if reading == "group-mean" else (weights * self.counts).sum() / self.counts.sum()
+        )
 
     def balance(self, by: By) -> Tensor:
         """Return (N,) weights of mean 1 that give every cell the same total; unrecorded rows keep 1."""
@@ -109,7 +111,8 @@ class Run:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        return self.accelerator.device
+        device: torch.device = self.accelerator.device
+        return device
 
     @property
     def progress(self) -> float:
@@ -179,9 +182,7 @@ class Run:
         where = slice(start + piece.start, start + piece.stop)
         inputs = {k: v.to(self.device) for k, v in self.backbone.stack(batch.examples[piece]).items()}
         inputs["token_draw"] = entry.draws[where].to(self.device)
-        seed = np.random.SeedSequence(
-            [self.job.seed, self.stage_number, self.step, entry.number, where.start]
-        )
+        seed = np.random.SeedSequence([self.job.seed, self.stage_number, self.step, entry.number, where.start])
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(seed.generate_state(1)[0]))
             out: Outputs = self.backbone(inputs, batch.target[where], entry.reads)
@@ -256,9 +257,7 @@ class Run:
 
     def _reduce(self, parameters: Sequence[nn.Parameter]) -> None:
         if self.accelerator.num_processes > 1:
-            flat = torch.cat(
-                [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-            )
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
             flat = self.accelerator.reduce(flat, "sum")
             for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
                 parameter.grad = part.view_as(parameter)
@@ -266,9 +265,7 @@ class Run:
     def _step(self, player: int, parameters: Sequence[nn.Parameter]) -> None:
         assert self.stage is not None
         if all(parameter.grad is None for parameter in parameters):
-            raise FairbenchError(
-                "the loss reaches no weight that this step may change", "check the method's loss"
-            )
+            raise FairbenchError("the loss reaches no weight that this step may change", "check the method's loss")
         optimizer = self._players[player]
         norm = nn.utils.clip_grad_norm_(parameters, self.stage.clip)
         if not torch.isfinite(norm):
@@ -325,6 +322,4 @@ def warmed(stage: Stage, step: int, steps: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
-    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[
-        stage.decay
-    ]
+    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[stage.decay]

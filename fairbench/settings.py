@@ -69,9 +69,8 @@ def convert(value: Any, kind: Any, where: str) -> Any:
             f"{where} = {value!r} is not a choice", f"choose one of: {', '.join(map(str, arguments))}"
         )
     if origin in (Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
-            if type(None) in arguments:
-                return None
+        if type(None) in arguments and (value is None or str(value).lower() == "none"):
+            return None
         for option in arguments:
             if option is not type(None):
                 try:
@@ -163,9 +162,7 @@ def _own_settings(base: type) -> dict[str, Any]:
 
 def _is_fact(kind: Any) -> bool:
     return (
-        kind.startswith(("ClassVar", "typing.ClassVar"))
-        if isinstance(kind, str)
-        else get_origin(kind) is ClassVar
+        kind.startswith(("ClassVar", "typing.ClassVar")) if isinstance(kind, str) else get_origin(kind) is ClassVar
     )
 
 

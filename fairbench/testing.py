@@ -1,10 +1,10 @@
 """The conformance kit: what every plugin must do, and toys to show it on in under two seconds a method.
 
-    from fairbench.testing import parametrize_method
+from fairbench.testing import parametrize_method
 
-    @parametrize_method(MyMethod)
-    def test_my_method(check, method):
-        check(method)
+@parametrize_method(MyMethod)
+def test_my_method(check, method):
+    check(method)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from fairbench import plugins as plugin_loader
 from fairbench.adapter import load as load_adapter
 from fairbench.backbone import Backbone, Inputs, States, text_positions
 from fairbench.dataset import Dataset, rows
-from fairbench.execute import Worker, build
+from fairbench.execute import Worker
 from fairbench.hookspecs import hookimpl
 from fairbench.job import Choice, Job, Record, Stage
 from fairbench.method import Method
@@ -45,7 +45,7 @@ class ToyDataset(Dataset):
     citation = "none"
     prompt: str = "Bright?"
     classes = ("dark", "bright")
-    attributes = {"site": ("a", "b", "c"), "sex": ("female", "male")}  # type: ignore[assignment]
+    attributes = {"site": ("a", "b", "c"), "sex": ("female", "male")}
     rows_per_split: tuple[int, ...] = (96, 24, 48)
 
     def table(self) -> pd.DataFrame:
@@ -55,7 +55,7 @@ class ToyDataset(Dataset):
         count = len(split)
         bright = generator.random(count) < 0.5
         level = np.clip(128 + np.where(bright, 40, -40) + generator.normal(0, 30, count), 0, 255).astype(int)
-        site = generator.choice(["a", "b", "c", None], count, p=[0.6, 0.25, 0.1, 0.05])
+        site = generator.choice(np.array(["a", "b", "c", None]), count, p=[0.6, 0.25, 0.1, 0.05])
         return pd.DataFrame(
             {
                 "id": [f"r{i:03d}" for i in range(count)],
@@ -117,6 +117,11 @@ class ToyBackbone(Backbone):
         """The decoder."""
         return self.model["decoder"]  # type: ignore[index, no-any-return]
 
+    @property
+    def tokens(self) -> int:
+        """Two for the image, and a prompt."""
+        return 10
+
     def tokenise(self, text: str) -> list[int]:
         """Return byte tokens."""
         return list(self.tokenizer.encode(text))
@@ -138,7 +143,10 @@ class ToyBackbone(Backbone):
         embedded = self.language_model.get_input_embeddings()(ids)  # type: ignore[operator]
         embedded = embedded.masked_scatter((ids == 257)[..., None], features.to(embedded.dtype))
         out = self.language_model(
-            inputs_embeds=embedded, attention_mask=mask, position_ids=text_positions(mask), output_hidden_states=every
+            inputs_embeds=embedded,
+            attention_mask=mask,
+            position_ids=text_positions(mask),
+            output_hidden_states=every,
         )
         return tuple(out.hidden_states) if every else (out.last_hidden_state,)
 
@@ -222,7 +230,7 @@ def train(
         weights = {name: p.detach().clone() for name, p in model.trainable().items()}
         frame = pd.read_parquet(store.folder(job) / PREDICTIONS)
         if (store.folder(job) / ADAPTER).exists():
-            fresh: Backbone = build(loaded, "backbone", job.backbone)
+            fresh: Backbone = loaded.make("backbone", job.backbone)
             fresh.build(data.classes, data.words, torch.float32, torch.device("cpu"))
             load_adapter(fresh, store.folder(job) / ADAPTER)
             for name, parameter in fresh.trainable().items():
@@ -336,12 +344,17 @@ def check_padding_changes_nothing(backbone: type[Backbone]) -> None:
     unknown = torch.zeros(1, dtype=torch.long)
     with torch.no_grad():
         alone = [model(model.stack([example]), unknown, reads) for example in examples]
-        for side in ("left", "right"):
-            model.padding_side = side  # type: ignore[assignment]
+        sides: tuple[Literal["left", "right"], ...] = ("left", "right")
+        for side in sides:
+            model.padding_side = side
             together = model(model.stack(examples), unknown.repeat(len(examples)), reads)
             for i, one in enumerate(alone):
-                assert torch.allclose(together.scores[i], one.scores[0], atol=1e-4), f"padding {side} changes scores"
-                assert torch.allclose(together.states[i], one.states[0], atol=1e-4), f"padding {side} changes states"
+                assert torch.allclose(together.scores[i], one.scores[0], atol=1e-4), (
+                    f"padding {side} changes scores"
+                )
+                assert torch.allclose(together.states[i], one.states[0], atol=1e-4), (
+                    f"padding {side} changes states"
+                )
 
 
 def check_seeing_once_is_enough(backbone: type[Backbone]) -> None:

@@ -7,6 +7,11 @@ import json
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
 from fairbench import (
     Backbone,
     Inputs,
@@ -15,12 +20,8 @@ from fairbench import (
     from_checkpoint,
     hookimpl,
     text_positions,
+    tiny_tokenizer,
 )
-from fairbench import tiny_tokenizer
-from PIL import Image
-from torch import Tensor, nn
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 IMAGE = "<image>"
 # Vicuna's first template, as LLaVA-1.5 and FairLLaVA use it (methods' papers fix it, so a setting would only hurt).
@@ -84,6 +85,11 @@ class Llava(Backbone):
     def projector(self) -> nn.Module:
         """The two layers between CLIP and Llama."""
         return self.model.model.multi_modal_projector
+
+    @property
+    def tokens(self) -> int:
+        """One for each patch, and a prompt."""
+        return (self.shape["vision"]["image_size"] // self.shape["vision"]["patch_size"]) ** 2 + 50
 
     def tokenise(self, text: str) -> list[int]:
         """Return token ids."""

@@ -7,6 +7,11 @@ import json
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
 from fairbench import (
     Backbone,
     Count,
@@ -16,12 +21,8 @@ from fairbench import (
     from_checkpoint,
     hookimpl,
     text_positions,
+    tiny_tokenizer,
 )
-from fairbench import tiny_tokenizer
-from PIL import Image
-from torch import Tensor, nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 IMAGE, START, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (IMAGE, START, END, "<|im_start|>", "<|im_end|>", "<|video_pad|>")
@@ -83,6 +84,11 @@ class Qwen25VL(Backbone):
     def language_model(self) -> nn.Module:
         """The decoder."""
         return self.model.model.language_model
+
+    @property
+    def tokens(self) -> int:
+        """The most image tokens, and a prompt."""
+        return self.max_pixels // 28**2 + 40
 
     def tokenise(self, text: str) -> list[int]:
         """Return token ids."""

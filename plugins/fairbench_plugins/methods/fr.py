@@ -1,7 +1,8 @@
 """FR-LoRA: penalise the soft accuracy gap."""
 
-from fairbench import Batch, Method, NonNegative, Outputs, hookimpl
 from torch import Tensor
+
+from fairbench import Batch, Method, NonNegative, Outputs, hookimpl
 
 
 class FR(Method):

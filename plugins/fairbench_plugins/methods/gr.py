@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from fairbench import Batch, Method, Outputs, Positive, Run, hookimpl
 from torch import Tensor
+
+from fairbench import Batch, Method, Outputs, Positive, Run, hookimpl
 
 
 class GR(Method):

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from fairbench import Batch, Method, NonNegative, Outputs, Positive, Run, hookimpl
 from torch import Tensor
+
+from fairbench import Batch, Method, NonNegative, Outputs, Positive, Run, hookimpl
 
 
 class Hybrid(Method):

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from fairbench import Method, Run, hookimpl
 from torch import Tensor
+
+from fairbench import Method, Run, hookimpl
 
 
 class Resample(Method):

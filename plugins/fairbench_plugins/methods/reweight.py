@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from fairbench import Batch, Method, Outputs, Run, hookimpl
 from torch import Tensor
+
+from fairbench import Batch, Method, Outputs, Run, hookimpl
 
 
 class Reweight(Method):

@@ -1,0 +1,294 @@
+"""The command line: it parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fairbench import __version__, commands
+from fairbench.errors import FairbenchError
+
+if TYPE_CHECKING:
+    from fairbench.benchmark import Benchmark, Planned
+    from fairbench.plugins import Plugins
+
+DEFAULT = "quickstart"
+
+
+class Group(click.Group):
+    """A group whose errors are two lines on stderr: `error: …` and `hint: …`."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, turning expected failures into exit status 2 and Ctrl-C into 130."""
+        kwargs["standalone_mode"] = False
+        try:
+            _add_plugin_commands(self)
+            result = super().main(*args, **kwargs)
+        except FairbenchError as error:
+            click.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            sys.exit(2)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(141)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _add_plugin_commands(group: click.Group) -> None:
+    """Let plugins add their commands; a broken one is named, and all else works."""
+    from fairbench import plugins
+
+    loaded = plugins.load(kinds=())
+    loaded.manager.hook.fairbench_commands(cli=group)
+    for broken in loaded.broken:
+        click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fairbench")
+def main() -> None:
+    """Which debiasing method makes a medical vision-language model fairer, and is the difference real?
+
+    Start with `fairbench run`: it needs no data, no download and no GPU.
+    """
+
+
+commands.add_to(main)
+
+
+def _split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+def _integers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if value is None else tuple(int(item) for item in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers, such as 0,1,2") from error
+
+
+def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what to run; `run` and `plan` share them."""
+    options = [
+        click.argument("which", metavar="[BENCHMARK]", default=DEFAULT, required=False),
+        click.option("--datasets", callback=_split, help="Datasets, separated by commas."),
+        click.option("--backbones", callback=_split, help="Backbones, separated by commas."),
+        click.option("--methods", callback=_split, help="Methods, separated by commas."),
+        click.option(
+            "--attr", "attributes", callback=_split, help="Attributes: comma crosses, + joins (race+gender)."
+        ),
+        click.option("--seeds", callback=_integers, help="Seeds, such as 0,1,2."),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
+        ),
+        click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable."),
+        click.option("--out", default="runs", show_default=True, help="Folder of results; stays on this machine."),
+        click.option("--no-baseline", is_flag=True, help="Do not add the baseline method."),
+        click.option(
+            "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_choices
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop (the same as `fairbench plan`).")
+@click.option("--retry-failed", is_flag=True, help="Run jobs again that ended in an error.")
+@click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
+@click.option("--micro-batch", type=click.IntRange(1), help="Examples computed at once (default: the whole batch).")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a worker.")
+@click.option(
+    "--loaders",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Image-reading processes of a worker.",
+)
+@click.option(
+    "--feature-cache",
+    type=float,
+    default=8.0,
+    show_default=True,
+    metavar="GIB",
+    help="Memory for cached features.",
+)
+def run(
+    dry_run: bool,
+    retry_failed: bool,
+    workers: int | None,
+    micro_batch: int | None,
+    threads: int,
+    loaders: int,
+    feature_cache: float,
+    **chosen: Any,
+) -> None:
+    """Run a benchmark (default: quickstart) and print its leaderboard; what is done already is not done again.
+
+    BENCHMARK is a bundled name (`fairbench list benchmarks`) or a TOML file; the options override it.
+    """
+    from fairbench import launch, progress
+    from fairbench.store import Store
+
+    _, benchmark, planned, roots = _planned(**chosen)
+    store = Store(chosen["out"])
+    missing = store.missing(planned.jobs, retry_failed)
+    if dry_run:
+        _print_plan(planned, store)
+        return
+    for job in missing:
+        if retry_failed and store.record(job) is not None:
+            store.prepare(job)
+    _write_benchmark(benchmark, store, chosen)
+    setup = launch.Setup(
+        out=str(store.root),
+        roots=roots,
+        plugin_files=tuple(str(Path(file).resolve()) for file in chosen["files"]),
+        micro_batch=micro_batch,
+        feature_bytes=int(feature_cache * 2**30),
+        loaders=loaders,
+        threads=threads,
+    )
+    if missing:
+        count = workers or launch.default_workers(len(missing))
+        with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
+            launch.launch(missing, setup, count, watch)
+    if launch.leads():
+        commands.finish(store, {job.key for job in planned.jobs}, benchmark.name)
+
+
+@main.command()
+@_choices
+def plan(**chosen: Any) -> None:
+    """Print the jobs of a benchmark without running them: what is shared, what is done, what it costs."""
+    from fairbench.store import Store
+
+    _, _, planned, _ = _planned(**chosen)
+    _print_plan(planned, Store(chosen["out"]))
+
+
+def _planned(
+    which: str,
+    assignments: Sequence[str],
+    data: Sequence[str],
+    out: str,
+    no_baseline: bool,
+    files: Sequence[str],
+    attributes: tuple[str, ...] | None,
+    methods: tuple[str, ...] | None,
+    **named: Any,
+) -> tuple[Plugins, Benchmark, Planned, dict[str, Path]]:
+    """Resolve the choices to jobs; every wrong name is an error here, before anything expensive starts."""
+    from dataclasses import replace
+
+    from fairbench import benchmark as benchmarks
+    from fairbench import plugins as plugin_loader
+    from fairbench.job import Choice
+    from fairbench.roots import roots
+
+    plugins = plugin_loader.load(("dataset", "backbone", "method"), files)
+    for broken in plugins.broken:
+        click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
+    benchmark = benchmarks.load(which)
+    changes = {key: value for key, value in named.items() if value is not None}
+    if named["datasets"] is not None and attributes is None:
+        attributes = ()  # another dataset has other attributes: each of its own
+    if attributes is not None:
+        changes["attributes"] = attributes
+    if methods is not None:
+        changes["methods"] = tuple(Choice(name) for name in methods)
+    benchmark = replace(benchmark, **changes, baseline=benchmark.baseline and not no_baseline)
+    benchmark = benchmarks.override(benchmark, assignments, plugins)
+    needing = [name for name in benchmark.datasets if plugins.find("dataset", name).needs_root]
+    found = roots(data, needing)
+    return plugins, benchmark, benchmarks.jobs(benchmark, plugins, found), found
+
+
+def _write_benchmark(benchmark: Benchmark, store: Any, chosen: dict[str, Any]) -> None:
+    from fairbench import benchmark as benchmarks
+
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
+        (store.root / f"{benchmark.name}.toml").write_text(text + benchmarks.to_toml(benchmark), encoding="utf-8")
+    except OSError as error:
+        raise FairbenchError(
+            f"cannot write to {store.root}: {error.strerror}", "choose a folder with --out"
+        ) from error
+
+
+def _print_plan(planned: Planned, store: Any) -> None:
+    from rich.console import Console
+
+    from fairbench import cost
+
+    console = Console()
+    cost.show(cost.estimate(planned, store), console)
+
+
+@main.command("list")
+@click.argument(
+    "kind", type=click.Choice(["datasets", "backbones", "methods", "metrics", "benchmarks"]), required=False
+)
+@click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
+def list_(kind: str | None, files: tuple[str, ...]) -> None:
+    """List what is on offer, with settings, and which plugins are broken."""
+    from fairbench import overview
+
+    overview.show(kind, files)
+
+
+@main.command()
+def doctor() -> None:
+    """Print versions, devices, disk, and every plugin's health."""
+    from fairbench import overview
+
+    overview.doctor()
+
+
+@main.group()
+def data() -> None:
+    """Look at datasets."""
+
+
+@data.command("check")
+@click.argument("name")
+@click.option("--data", "folders", multiple=True, metavar="NAME=PATH", help="Where a dataset lies.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable.")
+@click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(
+    name: str, folders: tuple[str, ...], assignments: tuple[str, ...], files: tuple[str, ...], as_json: bool
+) -> None:
+    """Check a dataset: counts per split, class and group, missing values, unreadable files, leakage, licence."""
+    import json
+
+    from rich.console import Console
+
+    from fairbench import check as checks
+    from fairbench import plugins as plugin_loader
+    from fairbench.benchmark import Benchmark, override
+    from fairbench.job import Choice
+    from fairbench.roots import roots
+
+    plugins = plugin_loader.load(("dataset", "backbone", "method"), files)
+    needs = [name] if plugins.find("dataset", name).needs_root else []
+    settings = override(Benchmark(datasets=(name,)), assignments, plugins).settings.get(name, {})
+    report = checks.check(plugins.make("dataset", Choice(name, settings), roots(folders, needs)))
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+    else:
+        checks.render(report, Console())
