@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +49,24 @@ RUN_KEYS = ("batch_size", "precision", "unrecorded", "select")
 _PLAIN = ("description", "datasets", "backbones", "attributes", "seeds", "baseline", *RUN_KEYS)
 
 
-def shelf() -> Path:
-    """Return the folder of bundled benchmarks, in an installed package or a checkout."""
-    here = Path(__file__).parent
-    return here / "benchmarks" if (here / "benchmarks").is_dir() else here.parent / "benchmarks"
-
-
-def names() -> list[str]:
-    """Return the bundled benchmarks' names."""
-    return sorted(path.stem for path in shelf().glob("*.toml"))
+def shelf() -> dict[str, Path]:
+    """Return the bundled benchmarks by name: the checkout's own, or what an installed wheel carries."""
+    checkout = Path(__file__).parent.parent
+    if (checkout / "pyproject.toml").is_file():
+        return {path.stem: path for path in sorted((checkout / "benchmarks").glob("*.toml"))}
+    files = distribution("fairbench").files or []
+    found = [file for file in files if file.match("share/fairbench/benchmarks/*.toml")]
+    return {file.stem: Path(str(file.locate())) for file in sorted(found)}
 
 
 def load(which: str) -> Benchmark:
     """Read a benchmark by the name of a bundled one or the path of a TOML file."""
-    path = Path(which) if which.endswith(".toml") else shelf() / f"{which}.toml"
+    bundled = shelf()
+    if which not in bundled and not which.endswith(".toml"):
+        raise suggest("benchmark", which, bundled)
+    path = bundled.get(which, Path(which))
     if not path.is_file():
-        if which.endswith(".toml"):
-            raise FairbenchError(f"there is no benchmark file {which}")
-        raise suggest("benchmark", which, names())
+        raise FairbenchError(f"there is no benchmark file {which}")
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

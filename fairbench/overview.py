@@ -73,8 +73,8 @@ def _benchmarks() -> Table:
     from fairbench.benchmark import shelf
 
     table = Table("name", "what", title="benchmarks", title_justify="left", box=None, pad_edge=False)
-    for path in sorted(shelf().glob("*.toml")):
-        table.add_row(path.stem, escape(tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")))
+    for name, path in shelf().items():
+        table.add_row(name, escape(tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")))
     return table
 
 
