@@ -205,7 +205,7 @@ def judged(
 
 
 def two_sided(observed: Floats, world: Floats, rng: np.random.Generator) -> float:
-    """Two-sided p-value of the seed-mean difference; observed: (seeds,), worlds without one: (draws, seeds)."""
+    """Two-sided p-value of the seed mean; observed: (seeds,), worlds without a difference: (draws, seeds)."""
     seeds = observed.size
     draws = world.mean(axis=1)
     if seeds > 1:
@@ -255,9 +255,7 @@ def directions(
         return [gaps, [], []]
     c = pair.correct
     overall = pair.overall(sums[None], sizes[None])[0][..., None]
-    accuracy = Part(
-        overall, np.concatenate(drawn_overall), np.array([(row / max(sizes[:, c].sum(), 1)) ** 2])
-    )
+    accuracy = Part(overall, np.concatenate(drawn_overall), np.array([(row / max(sizes[:, c].sum(), 1)) ** 2]))
     return [gaps, [accuracy], [Part(-value[..., c, :], -drawn[..., c, :], pad[c])]]
 
 

@@ -114,9 +114,7 @@ def limits(m: Moments, alpha: float) -> tuple[Floats, Floats]:
     return wilson(m.mean, rows, alpha)
 
 
-def gap_interval(
-    values: Floats, low: Floats, high: Floats, reduce: str = "max"
-) -> tuple[float, float] | None:
+def gap_interval(values: Floats, low: Floats, high: Floats, reduce: str = "max") -> tuple[float, float] | None:
     """Bounds on max - min over groups, from limits made at `pairwise_alpha`; None if a rate has < 2 groups.
 
     values, low, high: (rates, groups), NaN where undefined. Every pairwise difference gets its square-and-add

@@ -92,9 +92,7 @@ def detectable_improvement(
     n = _sizes(sizes)
     variance, disagree = rate * (1 - rate), 1 - agreement
     if n.size < 2 or not variance > 0 or not 0 <= agreement <= 1 or not baseline_gap > 0:
-        return Detectable(
-            None, reason="needs two groups, rows that vary, agreement in 0 to 1 and a gap to cut"
-        )
+        return Detectable(None, reason="needs two groups, rows that vary, agreement in 0 to 1 and a gap to cut")
     rng = np.random.default_rng(0)
     common, own = rng.standard_normal((2, DRAWS, n.size))
     common = common * np.sqrt(np.maximum(variance - disagree / 4, 0) / n)

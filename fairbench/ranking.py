@@ -65,9 +65,7 @@ def rank(
     return tuple(Rank(name, 1 + beaten[name], len(names) - wins[name]) for name in names)
 
 
-def ties(
-    baseline: str, comparisons: Mapping[tuple[str, str], Difference], what: str, alpha: float = 0.05
-) -> str:
+def ties(baseline: str, comparisons: Mapping[tuple[str, str], Difference], what: str, alpha: float = 0.05) -> str:
     """One sentence: which methods are indistinguishable from the baseline, and which are not.
 
     comparisons: (method, baseline) -> method minus baseline; Holm-adjusted here. what: "ethnicity gap".

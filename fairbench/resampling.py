@@ -84,9 +84,7 @@ def codes(columns: Sequence[NDArray[np.generic]]) -> Ints:
     return code
 
 
-def tabulate(
-    rates: Sequence[Floats], group: Ints, cluster: Ints | None, groups: int, paired: int = 1
-) -> Table:
+def tabulate(rates: Sequence[Floats], group: Ints, cluster: Ints | None, groups: int, paired: int = 1) -> Table:
     """Rows as a Table of `groups` columns; rows of group -1 and rows in no rate are left out.
 
     With `paired` = m, every m consecutive rates share the rows (and sizes) of the first of them: the scores
@@ -140,9 +138,7 @@ def rounded(table: Table) -> Table:
     np.add.at(counts, code, table.counts)
     first = np.zeros(len(counts), dtype=np.int64)
     first[code] = np.arange(code.size)
-    return Table(
-        sums[first], table.sizes[first], counts, table.stratum[first], table.binary, table.repeats_rows
-    )
+    return Table(sums[first], table.sizes[first], counts, table.stratum[first], table.binary, table.repeats_rows)
 
 
 def permuted(table: Table, features: Floats, repeats: int, rng: np.random.Generator) -> Iterator[Floats]:

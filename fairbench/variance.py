@@ -86,9 +86,7 @@ def variance_parts(
     world = np.concatenate(draws)
     one, seeds = float(np.nanvar(world, axis=0).mean()), gaps.size
     if seeds == 1:
-        return VarianceParts(
-            None, one, 1, "one seed: run at least three to see what training again would change"
-        )
+        return VarianceParts(None, one, 1, "one seed: run at least three to see what training again would change")
     sample = float(np.clip((seeds * np.nanvar(world.mean(axis=1)) - one) / (seeds - 1), 0, one))
     between = float(gaps.var(ddof=1))
     buy = "seeds" if between / seeds > sample else "test patients"
