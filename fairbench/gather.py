@@ -1,0 +1,140 @@
+"""From records to the rows of a table: same patients, seeds of one method together, old versions marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from fairbench.answers import Answers, align
+from fairbench.errors import FairbenchError
+from fairbench.job import Job, Record
+from fairbench.predictions import Predictions
+from fairbench.standing import Contender, provenance, recipe
+from fairbench.store import JOB, RECORD, Store
+from fairbench.table import Absent, Flag
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One record with its predictions; without them, `absent` says why."""
+
+    record: Record
+    predictions: Predictions | None = None
+    absent: tuple[str, str] | None = None  # status, reason
+
+
+def unfinished(store: Store) -> list[Job]:
+    """Return the jobs that were begun and have no record: under way, or interrupted."""
+    folders = sorted(path.parent for path in store.root.glob(f"*/{JOB}"))
+    begun = [folder for folder in folders if not (folder / RECORD).exists()]
+    jobs = []
+    for folder in begun:
+        try:
+            jobs.append(Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8"))))
+        except (OSError, ValueError) as error:
+            raise FairbenchError(f"cannot read {folder / JOB}: {error}", f"delete {folder}") from error
+    return jobs
+
+
+def load(store: Store, record: Record) -> Entry:
+    """Read the predictions of a record, or say why there are none."""
+    if record.error is not None:
+        return Entry(record, absent=("failed", record.error))
+    try:
+        predictions = store.predictions(record)
+    except FairbenchError as error:
+        return Entry(record, absent=("unreadable", error.message))
+    if "target" not in predictions.table:
+        return Entry(record, absent=("unreadable", "its predictions have no target and answer classes"))
+    return Entry(record, predictions)
+
+
+def absent_job(job: Job, status: str, reason: str) -> Absent:
+    """Describe a job that is not in the table."""
+    return Absent(job.method.label, job.seed, job.key, status, reason)
+
+
+def _newest(entries: Iterable[Entry]) -> Entry:
+    return max(entries, key=lambda entry: entry.record.started)
+
+
+def same_patients(entries: Sequence[Entry]) -> tuple[list[Entry], list[Absent]]:
+    """Keep the records of the newest data, their rows in one order; refuse the others."""
+    if not entries:
+        return [], []
+    reference = _newest(entries)
+    assert reference.predictions is not None
+    data = reference.record.job.dataset
+    kept, refused = [], []
+    for entry in entries:
+        job = entry.record.job
+        assert entry.predictions is not None
+        try:
+            if job.dataset.fingerprint != data.fingerprint:
+                raise FairbenchError("its data are not those of the newest row (another fingerprint)")
+            ordered = align(reference.predictions, entry.predictions, ("the newest row", "this one"))
+            kept.append(replace(entry, predictions=ordered))
+        except FairbenchError as error:
+            refused.append(absent_job(job, "refused", f"stale: {error.message}"))
+    return kept, refused
+
+
+def contenders(entries: Sequence[Entry]) -> tuple[list[Contender], list[Absent]]:
+    """Join the seeds of one method, settings, recipe and versions to a row; of twins keep the newest."""
+    together: dict[str, dict[int, Entry]] = {}
+    twins = []
+    for entry in sorted(entries, key=lambda e: e.record.started):
+        record = entry.record
+        identity = json.dumps([record.job.method.label, record.job.attributes, recipe(record), provenance(record)])
+        older = together.setdefault(identity, {}).get(record.job.seed)
+        if older:
+            twins.append(absent_job(older.record.job, "refused", "a newer job did the same"))
+        together[identity][record.job.seed] = entry
+    found = []
+    for seeds in together.values():
+        ordered = [seeds[seed] for seed in sorted(seeds)]
+        answers = Answers(tuple(sorted(seeds)), tuple(e.predictions for e in ordered if e.predictions))
+        records = tuple(e.record for e in ordered)
+        found.append(Contender(records[0].job.method.label, records, answers))
+    found.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
+    return [_named(c, found[:place]) for place, c in enumerate(found)], twins
+
+
+def _named(contender: Contender, newer: Sequence[Contender]) -> Contender:
+    """Tell rows of one label apart by what the older was made with."""
+    rival = next((c for c in newer if c.label == contender.label), None)
+    if rival is None:
+        return contender
+    mine, theirs = ({**recipe(c.first), **provenance(c.first)} for c in (contender, rival))
+    unlike = [key for key in mine if mine[key] != theirs[key]]
+    shown = [f"{key} {mine[key]}" if isinstance(mine[key], str | int) else f"other {key}" for key in unlike]
+    twins = sum(c.label == contender.label for c in newer)
+    number = f" #{twins + 1}" if twins > 1 else ""
+    return replace(contender, label=f"{contender.label} [{', '.join(shown)}]{number}")
+
+
+def stale_rows(contenders: Sequence[Contender]) -> dict[str, Flag]:
+    """Find the rows made with another version of some distribution than the newest row that used it."""
+    current: dict[str, str] = {}
+    made = {c.label: _versions(c.first) for c in contenders}
+    for contender in sorted(contenders, key=lambda c: max(r.started for r in c.records)):
+        current |= made[contender.label]
+    found = {}
+    for label, versions in made.items():
+        old = [
+            f"{name} {number}, now {current[name]}" for name, number in versions.items() if number != current[name]
+        ]
+        if old:
+            found[label] = Flag("stale", "; ".join(old))
+    return found
+
+
+def _versions(record: Record) -> dict[str, str]:
+    """Split what provides a record's parts into names and versions: `my-plugin 1.2`, `file.py 0f3a`."""
+    made = provenance(record)
+    versions = {"fairbench": made["fairbench"], f"weights of {record.job.backbone.name}": made["weights"]}
+    for kind in ("dataset", "backbone", "method"):
+        name, _, number = made[kind].rpartition(" ")
+        versions[name or kind] = number
+    return versions

@@ -1,0 +1,140 @@
+"""Scores with their evidence, of one predictions file, and the paired comparison of two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fairbench.answers import Answers, Groups, align, contrast
+from fairbench.comparison import Difference
+from fairbench.disparity import Disparity, disparities, rates
+from fairbench.evidence import group_rates, judge
+from fairbench.intervals import auroc_limits, delong
+from fairbench.metric import RATES, Metric, Undefined
+from fairbench.predictions import Predictions
+from fairbench.score import Json, score
+
+NO_EVIDENCE = {
+    "ci": None,
+    "floor_mean": None,
+    "floor_95": None,
+    "p": None,
+    "excess": None,
+    "detectable": None,
+}
+
+
+def judged(
+    predictions: Predictions,
+    attributes: Sequence[str],
+    metrics: Sequence[Metric] = (),
+    policy: str = "keep",
+    equity: str = "fairllava",
+) -> Json:
+    """Score predictions as `fairbench.score.score` does, and say what each disparity is worth.
+
+    Adds `ci`, `floor_mean`, `floor_95`, `p`, `excess`, `detectable` (fractions, see `Evidence`) and `flags`
+    to every disparity, null where they cannot be computed, and `ci` with an interval per rate to `overall` and
+    to every group. A disparity that is no mean over rows (of AUROC, say) has no exact test: `no_evidence`
+    says so.
+    """
+    found = score(predictions, attributes, metrics, policy, equity)
+    rules = disparities(metrics, predictions.classes, equity)
+    everyone = Groups("", np.zeros(len(predictions), dtype=np.int64), ("all",), _clusters(predictions))
+    if "target" in predictions.table:
+        found["overall"]["ci"] = _intervals(predictions, everyone)["all"]
+    for attribute in attributes:
+        groups = Groups.of(predictions, attribute, policy)
+        part = found["attributes"][attribute]
+        for name, intervals in _intervals(predictions, groups).items():
+            part["groups"][name]["ci"] = intervals
+        for name, rule in rules.items():
+            part[name] |= _evidence(rule, predictions, groups, part[name]["value"])
+    return found
+
+
+def _clusters(predictions: Predictions) -> Any:
+    cluster = predictions.clusters()
+    return None if np.unique(cluster).size == cluster.size else cluster.astype(np.int64)
+
+
+def _intervals(predictions: Predictions, groups: Groups) -> dict[str, Json]:
+    """Give every group's 95 % intervals by rate, and of AUROC: [low, high]."""
+    found: dict[str, Json] = {name: {} for name in groups.names}
+    for metric in RATES:
+        try:
+            scores = metric.scores(predictions)
+        except Undefined:
+            continue
+        for rate in group_rates(scores, groups.codes, groups.cluster, groups.names):
+            if rate.interval:
+                found[rate.group][metric.name] = [rate.interval.low, rate.interval.high]
+    if predictions.has_probabilities and len(predictions.classes) == 2:
+        for place, name in enumerate(groups.names):
+            inside = groups.codes == place
+            cluster = None if groups.cluster is None else groups.cluster[inside]
+            one = delong(predictions.target[inside] == 1, predictions.probability(1)[inside], cluster)
+            ends = auroc_limits(one, 0.05) if one else (np.nan, np.nan)
+            if np.isfinite(ends).all():
+                found[name]["auroc"] = list(ends)
+    return found
+
+
+def _evidence(rule: Disparity, predictions: Predictions, groups: Groups, value: float | None) -> Json:
+    if value is None:
+        return NO_EVIDENCE
+    if not rule.row_scored:
+        return {**NO_EVIDENCE, "no_evidence": "not a mean over rows: no exact test"}
+    scores, reduce = rates(rule, predictions)
+    found = judge(
+        scores,
+        groups.codes,
+        groups.cluster,
+        reduce,
+        names=groups.names,
+        higher_is_worse=not rule.higher_is_better,
+    )
+    return {
+        "ci": [found.ci.low, found.ci.high] if found.ci else None,
+        **{key: getattr(found, key) for key in NO_EVIDENCE if key != "ci"},
+        **({"flags": list(found.flags)} if found.flags else {}),
+    }
+
+
+def compared(a: Predictions, b: Predictions, attributes: Sequence[str], policy: str = "keep") -> Json:
+    """Compare A minus B on the same rows, matched by id: accuracy, MaxAccGap, EqOdds(max), worst group.
+
+    Returns `n`, `overall.accuracy` and `attributes.<attribute>.{max_acc_gap, eq_odds_max, worst_group}`, each
+    `{difference, ci, p}` in fractions, null with a `reason` where undefined. Raises FairbenchError when the
+    two are not about the same rows, targets and groups.
+    """
+    first, second = Answers((0,), (a,)), Answers((0,), (align(a, b),))
+    found: Json = {"n": len(a), "overall": {}, "attributes": {}, "flags": []}
+    for attribute in attributes:
+        groups = Groups.of(a, attribute, policy)
+        result = contrast(first, second, groups)
+        found["overall"]["accuracy"] = _difference(result.accuracy)
+        found["flags"] = sorted({*found["flags"], *result.flags})
+        odds = (
+            _difference(contrast(first, second, groups, odds=True).gap)
+            if first.odds
+            else _difference(Difference(None, None, None, None, reason="defined for two classes only"))
+        )
+        found["attributes"][attribute] = {
+            "max_acc_gap": _difference(result.gap),
+            "eq_odds_max": odds,
+            "worst_group": _difference(result.worst_group),
+        }
+    return found
+
+
+def _difference(found: Difference) -> Json:
+    known = found.low is not None and found.high is not None
+    return {
+        "difference": found.difference,
+        "ci": [found.low, found.high] if known else None,
+        "p": found.p,
+        **({"reason": found.reason} if found.reason else {}),
+    }

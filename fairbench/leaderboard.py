@@ -1,0 +1,209 @@
+"""From a folder of runs to a leaderboard: everything recomputed from predictions, no device needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fairbench import __version__
+from fairbench.answers import Groups, constant
+from fairbench.comparison import Difference
+from fairbench.errors import FairbenchError
+from fairbench.evidence import MINIMUM, Evidence
+from fairbench.gather import Entry, absent_job, contenders, load, same_patients, stale_rows, unfinished
+from fairbench.job import Job
+from fairbench.predictions import Predictions
+from fairbench.ranking import finding, ties
+from fairbench.standing import measured, missing, side_effects, stand
+from fairbench.store import Store
+from fairbench.table import Absent, Board, Constant, Flag, Group, Row, Table, Tried
+from fairbench.withheld import withhold
+
+
+def build(
+    store: Store,
+    keys: set[str] | None = None,
+    attributes: Sequence[str] | None = None,
+    title: str = "Leaderboard",
+    min_cell: int = 0,
+) -> Board:
+    """Build the board of a folder of runs, or of the jobs in `keys`: a table per dataset × backbone × attribute.
+
+    `attributes` default to those that methods were trained for, else to all of the dataset. `min_cell`
+    withholds the counts and values of groups smaller than it. Raises FairbenchError when nothing has ended.
+    """
+    records = [r for r in store.records() if keys is None or r.job.key in keys]
+    if not records:
+        raise FairbenchError(f"no job in {store.root} has ended yet", f"see `fairbench status {store.root}`")
+    entries = [load(store, record) for record in records]
+    waiting = [job for job in unfinished(store) if keys is None or job.key in keys]
+    tables = []
+    for place in dict.fromkeys(_place(entry.record.job) for entry in sorted(entries, key=_order)):
+        here = [entry for entry in entries if _place(entry.record.job) == place]
+        jobs = [job for job in waiting if _place(job) == place]
+        for attribute in attributes or _attributes(here):
+            tables.append(_table(attribute, here, jobs))
+    board = Board(title, tuple(tables), __version__)
+    return replace(board, tables=tuple(withhold(table, min_cell) for table in tables)) if min_cell else board
+
+
+def _place(job: Job) -> tuple[str, str, str]:
+    return job.dataset.label, job.backbone.label, job.unrecorded
+
+
+def _order(entry: Entry) -> tuple[str, str, str]:
+    return _place(entry.record.job)
+
+
+def _attributes(entries: Sequence[Entry]) -> list[str]:
+    """List what methods were trained for; where none uses attributes, all attributes of the dataset."""
+    trained = sorted({"+".join(e.record.job.attributes) for e in entries if e.record.job.attributes})
+    known = next((e.predictions.attributes for e in entries if e.predictions), ())
+    return trained or list(known) or [""]
+
+
+def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> Table:
+    """One table, from the jobs that used no attribute and those trained for this one."""
+
+    def belongs(job: Job) -> bool:
+        return not job.attributes or "+".join(job.attributes) == attribute
+
+    mine = [e for e in entries if belongs(e.record.job)]
+    usable, refused = same_patients([e for e in mine if e.predictions is not None])
+    found, twins = contenders(usable)
+    absent = [absent_job(e.record.job, *e.absent) for e in mine if e.absent]
+    absent += [absent_job(job, "unfinished", "begun and not ended") for job in waiting if belongs(job)]
+    absent += [*refused, *twins]
+    methods = [c for c in found if not c.control]
+    controls = [c for c in found if c.control]
+    job = mine[0].record.job
+    if not attribute or not found:
+        return _empty(attribute, job, usable, absent, mine)
+    predictions = usable[0].predictions
+    assert predictions is not None
+    groups = Groups.of(predictions, attribute, job.unrecorded)
+    seeds = sorted({seed for c in found for seed in c.answers.seeds})
+    stale = stale_rows(found)
+    flagged = {row.label: row for row in stand(methods, controls, groups, seeds)}
+    rows = tuple(_marked(row, stale) for row in flagged.values())
+    guards = [measured(c, groups) for c in controls]
+    guards = [replace(row, flags=(*missing(row, seeds), *row.flags)) for row in guards]
+    baseline = next((row.label for row in rows if row.baseline), None)
+    clusters = predictions.clusters()
+    table = Table(
+        dataset=job.dataset.label,
+        backbone=job.backbone.label,
+        attribute=attribute,
+        unrecorded=job.unrecorded,
+        fingerprint=usable[0].record.job.dataset.fingerprint,
+        rows_tested=len(predictions),
+        clusters=int(np.unique(clusters).size),
+        classes=predictions.classes,
+        groups=_groups(predictions, groups),
+        constant=_constant(predictions, groups),
+        baseline=baseline,
+        finding=(),
+        notes=(),
+        rows=rows,
+        controls=tuple(_marked(row, stale) for row in guards),
+        absent=tuple(sorted(absent, key=lambda a: (a.label, a.seed, a.key))),
+        side_effects=side_effects(sorted(methods, key=lambda c: [*flagged].index(c.label)), job.unrecorded),
+        tried=_tried(mine),
+    )
+    return replace(table, finding=tuple(_finding(table)), notes=tuple(_notes(table)))
+
+
+def _empty(
+    attribute: str, job: Job, usable: Sequence[Entry], absent: Sequence[Absent], mine: Sequence[Entry]
+) -> Table:
+    """Make a table without rows: every job failed, or the dataset records no attribute."""
+    reason = "No job of this table finished." if not usable else "This dataset records no attribute."
+    return Table(
+        dataset=job.dataset.label,
+        backbone=job.backbone.label,
+        attribute=attribute,
+        unrecorded=job.unrecorded,
+        fingerprint=job.dataset.fingerprint,
+        rows_tested=0,
+        clusters=0,
+        classes=(),
+        groups=(),
+        constant=Constant("", 0.0, None),
+        baseline=None,
+        finding=(reason,),
+        notes=(),
+        rows=(),
+        controls=(),
+        absent=tuple(absent),
+        side_effects=(),
+        tried=_tried(mine),
+    )
+
+
+def _marked(row: Row, stale: dict[str, Flag]) -> Row:
+    return replace(row, flags=(stale[row.label], *row.flags)) if row.label in stale else row
+
+
+def _groups(predictions: Predictions, groups: Groups) -> tuple[Group, ...]:
+    two = len(predictions.classes) == 2
+    counted = []
+    for place, name in enumerate(groups.names):
+        target = predictions.target[groups.codes == place]
+        positives = int((target == 1).sum()) if two else None
+        counted.append(Group(name, int(target.size), positives, int((target == 0).sum()) if two else None))
+    return tuple(counted)
+
+
+def _constant(predictions: Predictions, groups: Groups) -> Constant:
+    best = constant(predictions)
+    by_group = best.by_group(groups)[0]
+    gap = float(np.nanmax(by_group) - np.nanmin(by_group)) if np.isfinite(by_group).sum() > 1 else None
+    return Constant(predictions.classes[int(best.predictions[0].answer[0])], float(best.correct.mean()), gap)
+
+
+def _tried(entries: Sequence[Entry]) -> Tried:
+    jobs = [e.record.job for e in entries if not e.record.facts.get("control")]
+    return Tried(
+        methods=len({job.method.name for job in jobs}),
+        settings=len({job.method.label for job in jobs}),
+        seeds=tuple(sorted({job.seed for job in jobs})),
+        trainings=len(jobs),
+    )
+
+
+def _finding(table: Table) -> Iterable[str]:
+    """Say in words whose gap is more than chance, and who differs from the baseline."""
+    judged = {
+        row.label: Evidence(g.value, None, g.floor_mean, g.floor_95, g.p, g.excess, g.detectable, g.reason)
+        for row in table.rows
+        if (g := row.max_acc_gap)
+    }
+    if judged:
+        yield finding(judged, table.attribute, table.clusters)
+    if table.baseline is None:
+        yield "There is no baseline in this table, so nothing says what the methods changed."
+        return
+    changes = {row.label: row.changes["max_acc_gap"] for row in table.rows if row.changes}
+    if changes:
+        pairs = {
+            (label, table.baseline): Difference(c.difference, c.low, c.high, c.p, reason=c.reason)
+            for label, c in changes.items()
+        }
+        yield ties(table.baseline, pairs, f"{table.attribute} gap")
+
+
+def _notes(table: Table) -> Iterable[str]:
+    seeds = max((len(row.seeds) for row in table.rows), default=1)
+    if seeds > 1:
+        yield "With several seeds, values are the mean over them; intervals and p-values are for that mean."
+    else:
+        yield "One seed each: a difference is one between two trained models, not yet between two methods."
+    small = [
+        f"{g.name} (n = {g.n}{f', {g.positives} + / {g.negatives} −' if g.positives is not None else ''})"
+        for g in table.groups
+        if min(n for n in (g.n, g.positives, g.negatives) if n is not None) < MINIMUM
+    ]
+    if small:
+        yield f"Too small to say anything on their own (fewer than {MINIMUM} rows of a class): {', '.join(small)}."

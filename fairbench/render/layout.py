@@ -1,0 +1,305 @@
+"""What a leaderboard says and in which order, as headings, sentences and grids that every format can print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fairbench.render.blocks import Block, Grid, Heading, Paragraph, Terms
+from fairbench.render.format import (
+    fraction,
+    gibibytes,
+    p_value,
+    percent,
+    plain,
+    seconds,
+    share,
+    signed,
+    whole,
+    with_interval,
+)
+from fairbench.standing import LEGEND
+from fairbench.table import Board, Change, Row, Table
+
+WIDE = 5  # groups beside each other in one grid
+
+
+def lay_out(board: Board) -> list[Block]:
+    """Lay a board out; all text from data is on one line and free of control characters."""
+    blocks: list[Block] = [Heading(plain(board.title), 1)]
+    for table in board.tables:
+        blocks += _table(table)
+    used = {flag.code for table in board.tables for row in (*table.rows, *table.controls) for flag in row.flags}
+    blocks.append(Heading("How to read this", 2))
+    blocks.append(Terms((*_READING, *((code, LEGEND[code]) for code in LEGEND if code in used))))
+    blocks.append(Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions."))
+    return blocks
+
+
+_READING = (
+    (
+        "Rank",
+        "By MaxAccGap. A method ranks below another only if their paired comparison says so; 1-4 is a tie.",
+    ),
+    (
+        "MaxAccGap",
+        "Largest minus smallest group accuracy. EqOdds(max): the larger of the gaps in true and in false"
+        " positive rate.",
+    ),
+    (
+        "ES-Acc",
+        "Accuracy / (1 + MaxAccGap in points), the reading called fairllava; others are not comparable.",
+    ),
+    ("[low, high]", "95 % interval, simultaneous over groups for gaps, so that it covers the true gap."),
+    (
+        "By chance",
+        "What the same answers give when groups are shuffled over patients: mean and 95th percentile. p is the"
+        " share of such worlds with a gap at least as large.",
+    ),
+    (
+        "p (Holm)",
+        "Of the paired comparison with the baseline on the same patients and seeds, adjusted for the number of"
+        " rows.",
+    ),
+)
+
+
+def _table(table: Table) -> Iterable[Block]:
+    place = f"{table.dataset} · {table.backbone} · {table.attribute}"
+    yield Heading(plain(place), 2)
+    yield Paragraph(plain(" ".join(table.finding)), finding=True)
+    if table.rows:
+        yield _results(table)
+        yield _chance(table)
+        if table.baseline:
+            yield _against(table)
+        yield from _by_group(table)
+        yield _counts(table)
+        yield _cost(table)
+    yield from _flags(table)
+    if table.rows:
+        yield _controls(table)
+    if table.side_effects:
+        yield _side_effects(table)
+    if table.absent:
+        yield _absent(table)
+    for note in (*table.notes, *_undefined(table), _tried(table), _data(table)):
+        yield Paragraph(plain(note))
+
+
+def _grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:
+    return Grid(plain(caption), tuple(map(plain, columns)), tuple(tuple(map(plain, row)) for row in rows))
+
+
+def _name(row: Row) -> str:
+    return f"{row.label} (baseline)" if row.baseline else row.label
+
+
+def _marks(row: Row) -> str:
+    return "; ".join(dict.fromkeys(flag.code for flag in row.flags))
+
+
+def _results(table: Table) -> Grid:
+    columns = (
+        "Rank",
+        "Method",
+        "Seeds>",
+        "Acc (%)>",
+        "AUROC>",
+        "MaxAccGap (points)>",
+        "EqOdds(max) (points)>",
+        "ES-Acc fairllava (%)>",
+        "Worst group",
+        "Its Acc (%)>",
+        "Flags",
+    )
+    rows = (
+        (
+            row.rank,
+            _name(row),
+            str(len(row.seeds)),
+            percent(row.accuracy.value),
+            fraction(row.auroc.value),
+            percent(row.max_acc_gap.value),
+            percent(row.eq_odds_max.value),
+            percent(row.es_accuracy.value),
+            row.worst_name,
+            percent(row.worst_group.value),
+            _marks(row),
+        )
+        for row in table.rows
+    )
+    return _grid("Results", columns, rows)
+
+
+def _chance(table: Table) -> Grid:
+    columns = ["Method"]
+    for name in ("MaxAccGap", "EqOdds(max)"):
+        columns += [f"{name} (points)>", "By chance: mean>", "95th>", "p>"]
+    rows = []
+    for row in table.rows:
+        cells = [row.label]
+        for gap in (row.max_acc_gap, row.eq_odds_max):
+            cells += [with_interval(gap), percent(gap.floor_mean), percent(gap.floor_95), p_value(gap.p)]
+        rows.append(cells)
+    return _grid("Is the gap more than chance gives?", columns, rows)
+
+
+def _against(table: Table) -> Grid:
+    measures = (("max_acc_gap", "MaxAccGap"), ("worst_group", "Worst group Acc"), ("accuracy", "Acc"))
+    columns = ["Method"]
+    for _, name in measures:
+        columns += [f"{name} (points)>", "p (Holm)>"]
+    rows = []
+    for row in table.rows:
+        if row.label == table.baseline:
+            continue
+        found = [row.changes.get(measure, Change()) for measure, _ in measures]
+        cells = [cell for change in found for cell in (signed(change), p_value(change.adjusted))]
+        rows.append([row.label, *cells])
+    return _grid(f"Difference to {table.baseline}, on the same patients", columns, rows)
+
+
+def _by_group(table: Table) -> Iterable[Grid]:
+    parts = range(0, len(table.groups), WIDE)
+    for start in parts:
+        groups = table.groups[start : start + WIDE]
+        columns = ["Method", *(f"{g.name} (n = {_count(g.n, table)})>" for g in groups)]
+        rows = [
+            [row.label, *(with_interval(value) for value in row.groups[start : start + WIDE])] for row in table.rows
+        ]
+        part = f", part {start // WIDE + 1} of {len(parts)}" if len(parts) > 1 else ""
+        yield _grid(f"Accuracy by group (%){part}", columns, rows)
+
+
+def _count(n: int | None, table: Table) -> str:
+    return "withheld" if n is None and table.min_cell else whole(n)
+
+
+def _counts(table: Table) -> Grid:
+    two = len(table.classes) == 2
+    names = (f"{table.classes[1]} (positive)>", f"{table.classes[0]} (negative)>") if two else ()
+    rows = [
+        [g.name, _count(g.n, table), *((_count(n, table) for n in (g.positives, g.negatives)) if two else ())]
+        for g in table.groups
+    ]
+    return _grid("Groups in the test split (rows)", ["Group", "n>", *names], rows)
+
+
+def _cost(table: Table) -> Grid:
+    columns = ["Method", "Seeds", "Trainable (%)>", "Train time (s)>", "Peak memory (GiB)>"]
+    rows = [
+        [
+            row.label,
+            ", ".join(map(str, row.seeds)),
+            share(row.trainable),
+            seconds(row.train_seconds),
+            gibibytes(row.peak_memory),
+        ]
+        for row in table.rows
+    ]
+    return _grid("Cost of one training", columns, rows)
+
+
+def _flags(table: Table) -> Iterable[Grid]:
+    rows = [
+        [row.label, flag.code, flag.detail]
+        for row in (*table.rows, *table.controls)
+        for flag in row.flags
+        if flag.detail
+    ]
+    if rows:
+        yield _grid("Flags in detail", ["Method", "Flag", "Detail"], rows)
+
+
+def _controls(table: Table) -> Grid:
+    columns = (
+        "Control",
+        "Seeds>",
+        "Acc (%)>",
+        "AUROC>",
+        "MaxAccGap (points)>",
+        "EqOdds(max) (points)>",
+        "Flags",
+    )
+    rows = [
+        (
+            f"{row.label} ({row.control})" if row.control != row.label else row.label,
+            str(len(row.seeds)),
+            with_interval(row.accuracy),
+            fraction(row.auroc.value),
+            percent(row.max_acc_gap.value),
+            percent(row.eq_odds_max.value),
+            _marks(row),
+        )
+        for row in table.controls
+    ]
+    best = table.constant
+    always = (
+        f"always “{best.answer}” (computed)",
+        "",
+        percent(best.accuracy),
+        "0.500",
+        percent(best.max_acc_gap),
+    )
+    return _grid("Controls: what a row must beat", columns, [(*always, "0.0", ""), *rows])
+
+
+def _side_effects(table: Table) -> Grid:
+    columns = ("Method", "Attribute", "MaxAccGap (points)>", "Difference to baseline (points)>", "p (Holm)>")
+    rows = (
+        (e.label, e.attribute, percent(e.gap), signed(e.change), p_value(e.change.adjusted))
+        for e in table.side_effects
+    )
+    return _grid("Side effects: what it did to the gaps of other attributes", columns, rows)
+
+
+def _absent(table: Table) -> Grid:
+    rows = ((a.label, str(a.seed), a.status, a.reason) for a in table.absent)
+    return _grid("Not in this table", ("Method", "Seed>", "Status", "Reason"), rows)
+
+
+def _undefined(table: Table) -> Iterable[str]:
+    """Say why cells are empty, once per reason."""
+    reasons: dict[str, set[str]] = {}
+    for row in (*table.rows, *table.controls):
+        cells = {
+            "AUROC": row.auroc.reason if row.auroc.value is None else None,
+            "MaxAccGap": row.max_acc_gap.reason if row.max_acc_gap.value is None else None,
+            "EqOdds(max)": row.eq_odds_max.reason if row.eq_odds_max.value is None else None,
+        }
+        cells |= {
+            group.name: value.reason
+            for group, value in zip(table.groups, row.groups, strict=True)
+            if value.value is None
+        }
+        cells |= {f"difference in {k}": c.reason for k, c in row.changes.items() if c.difference is None}
+        for name, reason in cells.items():
+            if reason:
+                reasons.setdefault(reason, set()).add(name)
+    for reason, names in reasons.items():
+        yield f"Undefined ({', '.join(sorted(names))}): {reason}."
+
+
+def _tried(table: Table) -> str:
+    tried = table.tried
+    beyond = tried.settings - tried.methods
+    more = f", {beyond} of them beyond the first of their method" if beyond else ""
+    return (
+        f"Tried here: {_number(tried.methods, 'method')} in {_number(tried.settings, 'setting')}{more};"
+        f" {_number(len(tried.seeds), 'seed')} ({', '.join(map(str, tried.seeds))});"
+        f" {_number(tried.trainings, 'job')} in all. The best of many tries looks better than it is."
+    )
+
+
+def _data(table: Table) -> str:
+    clusters = "" if table.clusters == table.rows_tested else f" in {table.clusters:,} clusters"
+    hidden = f" Groups smaller than {table.min_cell} are withheld." if table.min_cell else ""
+    selection = ", ".join(sorted({str(row.recipe.get("select")) for row in table.rows})) or "none"
+    return (
+        f"Test split: {table.rows_tested:,} rows{clusters}; unrecorded {table.attribute}: {table.unrecorded};"
+        f" model selection: {selection}; data {table.fingerprint or 'without a fingerprint'}.{hidden}"
+    )
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
