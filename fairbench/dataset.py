@@ -178,9 +178,7 @@ class ImageFolder(Dataset):
             for index in np.unique(np.linspace(0, len(paths) - 1, 256).astype(int)):
                 contents.append(hashlib.sha256(paths[index].read_bytes()).hexdigest())
         # How files are verified does not change what a model sees; `limit` shows in the table.
-        settings = {
-            k: v for k, v in self.settings().items() if k not in ImageFolder.fields() or k == "prompt"
-        }
+        settings = {k: v for k, v in self.settings().items() if k not in ImageFolder.fields() or k == "prompt"}
         return digest(table, json.dumps(settings, sort_keys=True), *self.classes, *self.words, *contents)
 
 

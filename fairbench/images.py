@@ -109,9 +109,7 @@ class Verdict:
     fault: str
 
 
-def inspect(
-    root: Path, relatives: Iterable[str], decode: bool, cache: Path
-) -> tuple[dict[str, Verdict], str]:
+def inspect(root: Path, relatives: Iterable[str], decode: bool, cache: Path) -> tuple[dict[str, Verdict], str]:
     """Look at the files of a folder, each once: what is known is kept under `cache` until a file changes.
 
     Processes that look at the same folder at once wait for each other instead of doing the work twice.

@@ -50,9 +50,7 @@ def parse(options: Sequence[str]) -> dict[str, str]:
     for option in options:
         name, equals, path = (part.strip() for part in option.partition("="))
         if not (name and equals and path):
-            raise FairbenchError(
-                f"--data {option}: this is not name=PATH", "for example --data ham10000=~/ham"
-            )
+            raise FairbenchError(f"--data {option}: this is not name=PATH", "for example --data ham10000=~/ham")
         if given.setdefault(name, path) != path:
             raise FairbenchError(
                 f"--data gives two folders for {name}: {given[name]} and {path}", "keep one of them"
@@ -87,20 +85,14 @@ def read_config() -> Mapping[str, str]:
         raise FairbenchError(f"{file}: data is not a table", '[data]\nham10000 = "/path/to/ham10000"')
     for name, path in data.items():
         if not isinstance(path, str) or not Path(path).expanduser().is_absolute():
-            raise FairbenchError(
-                f"{file}: data.{name} = {path!r} is not an absolute path", "start it with / or ~"
-            )
+            raise FairbenchError(f"{file}: data.{name} = {path!r} is not an absolute path", "start it with / or ~")
     return data
 
 
 def cache_folder(*parts: str) -> Path:
     """Return a folder for what can be made again: under FAIRBENCH_CACHE, else the user's cache folder."""
     chosen = os.environ.get(CACHE)
-    base = (
-        Path(chosen).expanduser()
-        if chosen
-        else Path(platformdirs.user_cache_dir("fairbench", appauthor=False))
-    )
+    base = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("fairbench", appauthor=False))
     return base.joinpath(*parts)
 
 

@@ -129,9 +129,7 @@ def test_duplicates_across_splits_and_classes_are_cautions(ward):
     assert duplicate.ids == ("i00", "i07")
     assert duplicate.splits == ("test", "train")
     text = " ".join(report.cautions)
-    assert all(
-        f"in several {what}, for instance i00 = i07" in text for what in ("splits", "clusters", "classes")
-    )
+    assert all(f"in several {what}, for instance i00 = i07" in text for what in ("splits", "clusters", "classes"))
     ward.verify = "header"
     assert check(ward).duplicates is None
     assert "not looked for" in printed(check(ward))

@@ -46,9 +46,7 @@ class LabelMap:
     def target(self, diagnosis: pd.Series[Any]) -> pd.Series[Any]:
         """Return the class of each diagnosis."""
         return (
-            diagnosis.isin(self.positive).map({False: "benign", True: "malignant"})
-            if self.positive
-            else diagnosis
+            diagnosis.isin(self.positive).map({False: "benign", True: "malignant"}) if self.positive else diagnosis
         )
 
 
@@ -58,9 +56,7 @@ LABELS = {
     "medfair": LabelMap(
         1, "Is this skin lesion a melanoma or an actinic keratosis? Answer yes or no.", ("mel", "akiec")
     ),
-    "dx7": LabelMap(
-        1, f"What type of skin lesion is this? Answer with one of: {', '.join(DIAGNOSES.values())}."
-    ),
+    "dx7": LabelMap(1, f"What type of skin lesion is this? Answer with one of: {', '.join(DIAGNOSES.values())}."),
 }
 
 # Each bin with the first age, in completed years, that lies above it.
@@ -213,9 +209,7 @@ class HAM10000(ImageFolder):
         people = people.reindex(columns=[*wanted[:5], "localization"])
         for column in ("lesion_id", "image_id", "dx"):  # a row without a diagnosis is not a benign one
             if lacking := int(people[column].isna().sum()):
-                raise FairbenchError(
-                    f"ham10000: {metadata or truth}: {lacking:,} rows have no {column}", SOURCE
-                )
+                raise FairbenchError(f"ham10000: {metadata or truth}: {lacking:,} rows have no {column}", SOURCE)
         for column, known in {
             "dx": tuple(DIAGNOSES),
             "sex": ("female", "male"),
@@ -245,9 +239,7 @@ class HAM10000(ImageFolder):
         chosen = labels[codes].apply(pd.to_numeric, errors="coerce") == 1
         if (chosen.sum(axis=1) != 1).any():
             odd = labels["image"][chosen.sum(axis=1) != 1].iloc[0]
-            raise FairbenchError(
-                f"ham10000: {truth}: image {odd} does not have exactly one diagnosis", SOURCE
-            )
+            raise FairbenchError(f"ham10000: {truth}: image {odd} does not have exactly one diagnosis", SOURCE)
         labels["dx"] = chosen.idxmax(axis=1)
         people = labels[["image", "dx"]].merge(_read(lesions, ["image", "lesion_id"]), how="left", on="image")
         self.warnings.append(
@@ -260,9 +252,7 @@ class HAM10000(ImageFolder):
         age = np.floor(pd.to_numeric(written, errors="coerce"))
         odd = written[(age.isna() & written.notna()) | (age < 0) | (age > 120)]
         if len(odd):
-            raise FairbenchError(
-                f"ham10000: age {odd.iloc[0]!r} is not a number of years from 0 to 120", SOURCE
-            )
+            raise FairbenchError(f"ham10000: age {odd.iloc[0]!r} is not a number of years from 0 to 120", SOURCE)
         if self.age_zero == "missing":
             age = age.where(age != 0)
         bins = AGES[self.ages]
