@@ -210,5 +210,5 @@ def _table(attribute: str, values: Mapping[str, Counts]) -> Table:
 
 def _some(texts: Iterator[str]) -> tuple[str, ...]:
     listed = list(texts)
-    more = [f"… and {len(listed) - SHOWN:,} more"] if len(listed) > SHOWN else []
+    more = [f"… and {len(listed) - SHOWN:,} more (--json lists all)"] if len(listed) > SHOWN else []
     return (f"{len(listed):,}", *listed[:SHOWN], *more) if listed else ("none",)
