@@ -39,7 +39,7 @@ SHAPE: dict[str, Any] = {
 LAYERS = 30
 START, END, IMAGE = 1, 2, 16  # <|im_start|>, <|im_end|>, and <empty_output>, which no chat contains
 CHANNELS, STRIDE = 1280, 32  # of EfficientNet-Lite0's last feature map
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, DEVIATION = 127.0, 128.0  # of 8-bit pixels; what EfficientNet-Lite was trained with, unlike EfficientNet
 
 # Import name → (distribution, the file that it is installed for).
 PARTS = {
@@ -207,8 +207,7 @@ class LiteLlava(Backbone):
         """Scale and normalise the image, and put its tokens before the prompt, in SmolLM2's chat format."""
         size = (self.resolution, self.resolution)
         small = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
-        scaled = (small / 255.0 - np.asarray(MEAN, small.dtype)) / np.asarray(DEVIATION, small.dtype)
-        pixels = torch.from_numpy(scaled).permute(2, 0, 1)[None].contiguous()
+        pixels = torch.from_numpy((small - MEAN) / DEVIATION).permute(2, 0, 1)[None].contiguous()
         user = [*self.tokenise("user\n"), *[IMAGE] * self.image_tokens, *self.tokenise(f"\n{prompt}")]
         ids = [START, *user, END, *self.tokenise("\n"), START, *self.tokenise("assistant\n")]
         return {"input_ids": torch.tensor(ids), "pixel_values": pixels}
