@@ -18,7 +18,7 @@ from fairbench.errors import FairbenchError
 Floats = NDArray[np.float64]
 
 DRAWS = 4_000
-STEPS = 30  # halvings of the search interval
+STEPS = 20  # halvings of the search interval
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,19 @@ def detectable_gap(
     side = -1.0 if binary and rate > 0.5 else 1.0
 
     def found(group: int) -> Callable[[float], float]:
+        others = np.delete(noise, group, axis=1)
+        highest, lowest, own = others.max(axis=1), others.min(axis=1), noise[:, group]
+
         def share(gap: float) -> float:
-            values = noise.copy()
-            if binary:
-                moved = np.clip(rate + side * gap, 0, 1)
-                values[:, group] *= np.sqrt(moved * (1 - moved) / variance)
-            values[:, group] += side * gap
-            return float((np.ptp(values, axis=1) > critical).mean())
+            moved = float(np.clip(rate + side * gap, 0, 1)) if binary else rate
+            narrowing = np.sqrt(moved * (1 - moved) / variance) if binary else 1.0
+            value = side * gap + own * narrowing
+            return float((np.maximum(highest, value) - np.minimum(lowest, value) > critical).mean())
 
         return share
 
     top = float(room if binary else 20 * np.sqrt(variance / n.min()))
-    answers = tuple(_smallest(found(k), top, power) for k in range(n.size))
+    answers = _by_size(n, lambda group: _smallest(found(group), top, power))
     if any(answer is None for answer in answers):
         return Detectable(None, answers, "some group is too small: no gap it could hold would be found")
     return Detectable(max(a for a in answers if a is not None), answers)
@@ -113,7 +114,7 @@ def detectable_improvement(
 
         return share
 
-    answers = tuple(_smallest(found(k), baseline_gap, power) for k in range(n.size))
+    answers = _by_size(n, lambda group: _smallest(found(group), baseline_gap, power))
     if any(answer is None for answer in answers):
         return Detectable(None, answers, "for some group even removing the whole gap would go unnoticed")
     return Detectable(max(a for a in answers if a is not None), answers)
@@ -133,6 +134,13 @@ def _sizes(sizes: ArrayLike | Sequence[float]) -> Floats:
     if n.ndim != 1 or np.isnan(n).any() or (n < 0).any():
         raise FairbenchError("group sizes must be a list of numbers of rows")
     return n[n > 0]
+
+
+def _by_size(sizes: Floats, answer: Callable[[int], float | None]) -> tuple[float | None, ...]:
+    """Ask once for groups of one size: they differ only in their random numbers."""
+    first, inverse = np.unique(sizes, return_index=True, return_inverse=True)[1:]
+    known = [answer(int(group)) for group in first]
+    return tuple(known[which] for which in inverse)
 
 
 def _smallest(share: Callable[[float], float], top: float, power: float) -> float | None:
