@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fairbench.backbone import Backbone
-from fairbench.dataset import Dataset
 from fairbench.errors import FairbenchError
 from fairbench.job import Choice, Job, Precision, Stage
+from fairbench.method import Method
 from fairbench.plugins import Plugins
-from fairbench.settings import Count, checked, suggest
+from fairbench.selection import check as check_selection
+from fairbench.selection import needs_groups
+from fairbench.settings import Count, Range, checked, suggest
+
+if TYPE_CHECKING:
+    from fairbench.backbone import Backbone
+    from fairbench.dataset import Dataset
 
 PARTS = ("lora", "head", "projector")
 POLICIES = ("keep", "drop", "merge:GROUP")
@@ -35,8 +41,9 @@ class Benchmark:
     backbones: tuple[str, ...] = ()
     methods: tuple[Choice, ...] = ()
     attributes: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Range(0)], ...] = (0,)
     baseline: bool = True
+    controls: bool = True
     batch_size: Count | None = None
     precision: Precision = "auto"
     unrecorded: str = "keep"
@@ -46,7 +53,7 @@ class Benchmark:
 
 
 RUN_KEYS = ("batch_size", "precision", "unrecorded", "select")
-_PLAIN = ("description", "datasets", "backbones", "attributes", "seeds", "baseline", *RUN_KEYS)
+_PLAIN = ("description", "datasets", "backbones", "attributes", "seeds", "baseline", "controls", *RUN_KEYS)
 
 
 def shelf() -> dict[str, Path]:
@@ -71,6 +78,8 @@ def load(which: str) -> Benchmark:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FairbenchError(f"{path} is not TOML: {error}") from error
+    except OSError as error:
+        raise FairbenchError(f"cannot read {path}: {error.strerror}") from error
     return parse(data, path.stem, str(path))
 
 
@@ -81,12 +90,19 @@ def parse(data: Mapping[str, Any], name: str, where: str) -> Benchmark:
         if key not in known:
             raise suggest(f"key of {where}", key, known)
     plain = checked(Benchmark, {key: data[key] for key in _PLAIN if key in data}, where)
-    methods = tuple(_method(entry, where) for entry in data.get("methods", ()))
-    stages = tuple(Stage.read(stage, f"{where}: stage") for stage in data.get("stages", ()))
+    methods = tuple(_method(entry, where) for entry in _listed(data, "methods", where))
+    stages = tuple(Stage.read(stage, f"{where}: stage") for stage in _listed(data, "stages", where))
     settings = data.get("settings", {})
-    if not all(isinstance(value, Mapping) for value in settings.values()):
+    if not isinstance(settings, Mapping) or not all(isinstance(value, Mapping) for value in settings.values()):
         raise FairbenchError(f"{where}: [settings] holds one table for each plugin", "write [settings.NAME]")
     return Benchmark(name=name, methods=methods, stages=stages, settings=settings, **plain)
+
+
+def _listed(data: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = data.get(key, [])
+    if not isinstance(value, list):
+        raise FairbenchError(f"{where}: {key} must be a list, not {value!r}", f"write {key} = [ … ]")
+    return value
 
 
 def _method(entry: Any, where: str) -> Choice:
@@ -95,55 +111,6 @@ def _method(entry: Any, where: str) -> Choice:
     if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
         return Choice(entry["name"], {key: value for key, value in entry.items() if key != "name"})
     raise FairbenchError(f"{where}: a method is a name or a table with `name`, not {entry!r}")
-
-
-def override(benchmark: Benchmark, assignments: Iterable[str], plugins: Plugins) -> Benchmark:
-    """Apply `--set name.key=value`: of a plugin, of a stage by its name, or of `run` itself."""
-    run: dict[str, Any] = {}
-    stage_changes: dict[str, dict[str, Any]] = {}
-    settings = {name: dict(values) for name, values in benchmark.settings.items()}
-    known = {name for table in plugins.tables.values() for name in table}
-    stage_names = {stage.name for stage in benchmark.stages} | {
-        stage.name for name in benchmark.backbones for stage in plugins.find("backbone", name).recipe
-    }
-    for text in assignments:
-        target, _, value = text.partition("=")
-        name, _, key = target.rpartition(".")
-        if not value or not name or not key:
-            raise FairbenchError(
-                f"--set {text}: expected name.parameter=value", "for instance --set fr.strength=0.1"
-            )
-        if name == "run":
-            if key not in RUN_KEYS:
-                raise suggest("setting of run", key, RUN_KEYS)
-            run[key] = value
-        elif name in stage_names:
-            stage_changes.setdefault(name, {})[key] = value
-        elif name in known:
-            settings.setdefault(name, {})[key] = value
-        else:
-            raise suggest("plugin or stage", name, known | stage_names | {"run"})
-    benchmark = replace(benchmark, settings=settings, **checked(Benchmark, run, "run"))
-    if stage_changes:
-        stages = benchmark.stages or _recipe(benchmark, plugins)
-        changed = (_changed(stage, stage_changes.get(stage.name, {})) for stage in stages)
-        benchmark = replace(benchmark, stages=tuple(changed))
-    return benchmark
-
-
-def _recipe(benchmark: Benchmark, plugins: Plugins) -> tuple[Stage, ...]:
-    recipes = {plugins.find("backbone", name).recipe for name in benchmark.backbones}
-    if len(recipes) > 1:
-        raise FairbenchError(
-            f"{', '.join(benchmark.backbones)} have different stages, so --set of a stage is ambiguous",
-            "run one backbone at a time, or state [[stages]] in a benchmark file",
-        )
-    recipe: tuple[Stage, ...] = recipes.pop()
-    return recipe
-
-
-def _changed(stage: Stage, values: Mapping[str, Any]) -> Stage:
-    return replace(stage, **checked(Stage, values, f"stage {stage.name}"))
 
 
 @dataclass(frozen=True)
@@ -163,51 +130,56 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> P
     """
     if benchmark.unrecorded not in POLICIES and not benchmark.unrecorded.startswith("merge:"):
         raise suggest("policy for unrecorded values", benchmark.unrecorded, POLICIES)
+    check_selection(benchmark.select, plugins)
     for what in ("datasets", "backbones", "methods"):
         if not getattr(benchmark, what):
             raise FairbenchError(f"benchmark {benchmark.name} names no {what}", f"give some with --{what}")
     _refuse_unused_settings(benchmark, plugins)
+    methods = [(choice, plugins.make("method", choice)) for choice in _methods(benchmark, plugins)]
     datasets = {name: _dataset(name, benchmark, plugins, roots) for name in benchmark.datasets}
-    dataset_choices = {
+    attributes = {name: _attributes(benchmark, dataset) for name, dataset in datasets.items()}
+    backbones = {name: _backbone(name, benchmark, plugins) for name in benchmark.backbones}
+    for backbone in backbones.values():
+        for stage in benchmark.stages or backbone.recipe:
+            for part in (*stage.train, *stage.lr_scale):
+                if part not in PARTS:
+                    raise suggest(f"part (stage {stage.name})", part, PARTS)
+    # Fingerprints come last: they read the data and the weights.
+    chosen = {
+        name: _choice("backbone", name, benchmark, plugins, backbone.fingerprint())
+        for name, backbone in backbones.items()
+    }
+    data = {
         name: _choice("dataset", name, benchmark, plugins, dataset.fingerprint())
         for name, dataset in datasets.items()
     }
     found: dict[str, Job] = {}
     planned: dict[str, tuple[Stage, ...]] = {}
-    backbones: dict[str, Backbone] = {}
-    for name in benchmark.backbones:
-        backbone = backbones[name] = plugins.make("backbone", _choice("backbone", name, benchmark, plugins))
-        chosen = _choice("backbone", name, benchmark, plugins, backbone.fingerprint())
+    crossed = itertools.product(backbones.items(), datasets, methods)
+    for (backbone_name, backbone), dataset_name, (method, made) in crossed:
         stages = benchmark.stages or backbone.recipe
-        for stage in stages:
-            for part in stage.train:
-                if part not in PARTS:
-                    raise suggest(f"part (stage {stage.name})", part, PARTS)
-        for dataset_name, dataset in datasets.items():
-            for method in _methods(benchmark, plugins):
-                made = plugins.make("method", method)
-                for attributes in _attributes(benchmark, dataset) if made.uses_attributes else [()]:
-                    for seed in benchmark.seeds:
-                        job = Job(
-                            dataset=dataset_choices[dataset_name],
-                            backbone=chosen,
-                            method=method,
-                            stages=stages,
-                            attributes=attributes,
-                            seed=seed,
-                            batch_size=benchmark.batch_size or backbone.batch_size,
-                            precision=benchmark.precision,
-                            unrecorded=benchmark.unrecorded,
-                            select=benchmark.select,
-                        )
-                        found.setdefault(job.key, job)
-                        planned.setdefault(job.key, made.plan(stages))
+        ways = attributes[dataset_name] if made.uses_attributes or needs_groups(benchmark.select) else [()]
+        for way, seed in itertools.product(ways, benchmark.seeds):
+            job = Job(
+                dataset=data[dataset_name],
+                backbone=chosen[backbone_name],
+                method=method,
+                stages=stages,
+                attributes=way,
+                seed=seed,
+                batch_size=benchmark.batch_size or backbone.batch_size,
+                precision=benchmark.precision,
+                unrecorded=benchmark.unrecorded,
+                select=benchmark.select,
+            )
+            found.setdefault(job.key, job)
+            planned.setdefault(job.key, made.plan(stages))
     return Planned(tuple(found.values()), datasets, backbones, planned)
 
 
 def _refuse_unused_settings(benchmark: Benchmark, plugins: Plugins) -> None:
     used = {*benchmark.datasets, *benchmark.backbones, *(m.name for m in benchmark.methods)}
-    used |= set(_baselines(plugins)) if benchmark.baseline else set()
+    used |= set(_joining(benchmark, plugins))
     for name in benchmark.settings:
         if name not in used:
             raise FairbenchError(
@@ -237,26 +209,46 @@ def _dataset(name: str, benchmark: Benchmark, plugins: Plugins, roots: Mapping[s
     return dataset
 
 
+def _backbone(name: str, benchmark: Benchmark, plugins: Plugins) -> Backbone:
+    backbone: Backbone = plugins.make("backbone", _choice("backbone", name, benchmark, plugins))
+    return backbone
+
+
 def _methods(benchmark: Benchmark, plugins: Plugins) -> list[Choice]:
-    """Return the methods with their settings; a baseline joins unless it is there or unwanted."""
+    """Return the methods with their settings; baseline and controls join unless there or unwanted."""
     chosen = [Choice(m.name, {**benchmark.settings.get(m.name, {}), **m.settings}) for m in benchmark.methods]
-    absent = [name for name in _baselines(plugins) if name not in {m.name for m in chosen}]
-    if benchmark.baseline:
-        chosen = [*(Choice(name, benchmark.settings.get(name, {})) for name in absent), *chosen]
+    there = {choice.name for choice in chosen}
+    joining = [name for name in _joining(benchmark, plugins) if name not in there]
+    chosen = [*(Choice(name, benchmark.settings.get(name, {})) for name in joining), *chosen]
     return [_checked("method", choice, plugins) for choice in chosen]
 
 
-def _baselines(plugins: Plugins) -> list[str]:
-    return [name for name, method in plugins.tables["method"].items() if method.baseline]
+def _joining(benchmark: Benchmark, plugins: Plugins) -> list[str]:
+    def joins(method: type[Method]) -> bool:
+        control = bool(method.control) and not method.optional
+        return (method.baseline and benchmark.baseline) or (control and benchmark.controls)
+
+    return [name for name, method in plugins.tables["method"].items() if joins(method)]
 
 
 def _attributes(benchmark: Benchmark, dataset: Dataset) -> Sequence[tuple[str, ...]]:
     wanted = benchmark.attributes or tuple(dataset.attributes)
-    split = [tuple(entry.split("+")) for entry in wanted]
+    split = [tuple(name.strip() for name in entry.split("+")) for entry in wanted]
     for attribute in (name for entry in split for name in entry):
         if attribute not in dataset.attributes:
             raise suggest(f"attribute of {dataset.name}", attribute, dataset.attributes)
+    for entry in split:
+        if len(set(entry)) < len(entry):
+            raise FairbenchError(f"attributes {'+'.join(entry)} name one twice", "name each once")
+        _refuse_unknown_merge(benchmark.unrecorded, entry, dataset)
     return split
+
+
+def _refuse_unknown_merge(policy: str, attributes: tuple[str, ...], dataset: Dataset) -> None:
+    if policy.startswith("merge:"):
+        groups = ["×".join(values) for values in itertools.product(*(dataset.attributes[a] for a in attributes))]
+        if policy.removeprefix("merge:") not in groups:
+            raise suggest(f"group of {'+'.join(attributes)}", policy.removeprefix("merge:"), groups)
 
 
 def to_toml(benchmark: Benchmark) -> str:
@@ -274,5 +266,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    return value
+        return {key: _plain(item) for key, item in value.items()}
+    return "none" if value is None else value  # TOML has no null; `convert` reads the word

@@ -15,6 +15,7 @@ from fairbench.errors import FairbenchError
 if TYPE_CHECKING:
     from fairbench.benchmark import Benchmark, Planned
     from fairbench.plugins import Plugins
+    from fairbench.store import Store
 
 DEFAULT = "quickstart"
 
@@ -34,14 +35,15 @@ class Group(click.Group):
                 click.echo(f"hint: {error.hint}", err=True)
             sys.exit(2)
         except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
+            where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fairbench"
+            click.echo(f"error: {error.format_message()}\nhint: see `{where} --help`", err=True)
+            sys.exit(2)
+        except OSError as error:
+            click.echo(f"error: {error.strerror or error}: {error.filename}", err=True)
+            sys.exit(2)
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
             sys.exit(130)
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(141)
         sys.exit(result if isinstance(result, int) else 0)
 
 
@@ -50,8 +52,12 @@ def _add_plugin_commands(group: click.Group) -> None:
     from fairbench import plugins
 
     loaded = plugins.load(kinds=())
-    loaded.manager.hook.fairbench_commands(cli=group)
-    for broken in loaded.broken:
+    loaded.tell("fairbench_commands", cli=group)
+    _warn_of_broken(loaded)
+
+
+def _warn_of_broken(plugins: Plugins) -> None:
+    for broken in plugins.broken:
         click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
 
 
@@ -67,34 +73,22 @@ def main() -> None:
 commands.add_to(main)
 
 
-def _split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(item.strip() for item in value.split(",") if item.strip())
-
-
-def _integers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    try:
-        return None if value is None else tuple(int(item) for item in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers, such as 0,1,2") from error
-
-
 def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what to run; `run` and `plan` share them."""
     options = [
         click.argument("which", metavar="[BENCHMARK]", default=DEFAULT, required=False),
-        click.option("--datasets", callback=_split, help="Datasets, separated by commas."),
-        click.option("--backbones", callback=_split, help="Backbones, separated by commas."),
-        click.option("--methods", callback=_split, help="Methods, separated by commas."),
-        click.option(
-            "--attr", "attributes", callback=_split, help="Attributes: comma crosses, + joins (race+gender)."
-        ),
-        click.option("--seeds", callback=_integers, help="Seeds, such as 0,1,2."),
+        click.option("--datasets", help="Datasets, separated by commas."),
+        click.option("--backbones", help="Backbones, separated by commas."),
+        click.option("--methods", help="Methods, separated by commas."),
+        click.option("--attr", "attributes", help="Attributes: comma crosses, + joins (race+gender)."),
+        click.option("--seeds", help="Seeds, such as 0,1,2."),
         click.option(
             "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
         ),
         click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable."),
         click.option("--out", default="runs", show_default=True, help="Folder of results; stays on this machine."),
         click.option("--no-baseline", is_flag=True, help="Do not add the baseline method."),
+        click.option("--no-controls", is_flag=True, help="Do not add the controls (majority answer, …)."),
         click.option(
             "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
         ),
@@ -147,12 +141,12 @@ def run(
     store = Store(chosen["out"])
     missing = store.missing(planned.jobs, retry_failed)
     if dry_run:
-        _print_plan(planned, store)
+        _print_plan(planned, store, retry_failed)
         return
     for job in missing:
-        if retry_failed and store.record(job) is not None:
-            store.prepare(job)
-    _write_benchmark(benchmark, store, chosen)
+        store.forget_failure(job)
+    if launch.leads():
+        _write_benchmark(benchmark, store)
     setup = launch.Setup(
         out=str(store.root),
         roots=roots,
@@ -167,7 +161,21 @@ def run(
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
             launch.launch(missing, setup, count, watch)
     if launch.leads():
-        commands.finish(store, {job.key for job in planned.jobs}, benchmark.name)
+        _publish(store, {job.key for job in planned.jobs}, benchmark.name)
+
+
+def _publish(store: Any, keys: set[str], name: str) -> None:
+    """Build the leaderboard from what is on disk, print it, and write it beside the results."""
+    from rich.console import Console
+
+    from fairbench import leaderboard, render
+    from fairbench.render import terminal
+
+    board = leaderboard.build(store, keys)
+    for kind in ("md", "json"):
+        render.write(board, store.root / f"{name}.{kind}", kind)
+    terminal.show(board, Console())
+    click.echo(f"written: {store.root / name}.md and .json (aggregates only); {name}.toml runs the same again")
 
 
 @main.command()
@@ -186,57 +194,45 @@ def _planned(
     data: Sequence[str],
     out: str,
     no_baseline: bool,
+    no_controls: bool,
     files: Sequence[str],
-    attributes: tuple[str, ...] | None,
-    methods: tuple[str, ...] | None,
-    **named: Any,
+    **lists: str | None,
 ) -> tuple[Plugins, Benchmark, Planned, dict[str, Path]]:
     """Resolve the choices to jobs; every wrong name is an error here, before anything expensive starts."""
     from dataclasses import replace
 
     from fairbench import benchmark as benchmarks
+    from fairbench import choices
     from fairbench import plugins as plugin_loader
-    from fairbench.job import Choice
     from fairbench.roots import roots
 
-    plugins = plugin_loader.load(("dataset", "backbone", "method"), files)
-    for broken in plugins.broken:
-        click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
-    benchmark = benchmarks.load(which)
-    changes = {key: value for key, value in named.items() if value is not None}
-    if named["datasets"] is not None and attributes is None:
-        attributes = ()  # another dataset has other attributes: each of its own
-    if attributes is not None:
-        changes["attributes"] = attributes
-    if methods is not None:
-        changes["methods"] = tuple(Choice(name) for name in methods)
-    benchmark = replace(benchmark, **changes, baseline=benchmark.baseline and not no_baseline)
-    benchmark = benchmarks.override(benchmark, assignments, plugins)
+    plugins = plugin_loader.load(files=files)
+    _warn_of_broken(plugins)
+    benchmark = choices.narrow(benchmarks.load(which), lists)
+    benchmark = replace(
+        benchmark,
+        baseline=benchmark.baseline and not no_baseline,
+        controls=benchmark.controls and not no_controls,
+    )
+    benchmark = choices.override(benchmark, assignments, plugins)
     needing = [name for name in benchmark.datasets if plugins.find("dataset", name).needs_root]
     found = roots(data, needing)
     return plugins, benchmark, benchmarks.jobs(benchmark, plugins, found), found
 
 
-def _write_benchmark(benchmark: Benchmark, store: Any, chosen: dict[str, Any]) -> None:
-    from fairbench import benchmark as benchmarks
+def _write_benchmark(benchmark: Benchmark, store: Store) -> None:
+    from fairbench.benchmark import to_toml
 
-    try:
+    text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
+    with store.writing():
         store.root.mkdir(parents=True, exist_ok=True)
-        text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
-        (store.root / f"{benchmark.name}.toml").write_text(text + benchmarks.to_toml(benchmark), encoding="utf-8")
-    except OSError as error:
-        raise FairbenchError(
-            f"cannot write to {store.root}: {error.strerror}", "choose a folder with --out"
-        ) from error
+        (store.root / f"{benchmark.name}.toml").write_text(text + to_toml(benchmark), encoding="utf-8")
 
 
-def _print_plan(planned: Planned, store: Any) -> None:
-    from rich.console import Console
+def _print_plan(planned: Planned, store: Store, retry_failed: bool = False) -> None:
+    from fairbench import cost, overview
 
-    from fairbench import cost
-
-    console = Console()
-    cost.show(cost.estimate(planned, store), console)
+    cost.show(cost.estimate(planned, store, retry_failed), overview.console())
 
 
 @main.command("list")
@@ -276,19 +272,20 @@ def check(
     """Check a dataset: counts per split, class and group, missing values, unreadable files, leakage, licence."""
     import json
 
-    from rich.console import Console
-
     from fairbench import check as checks
+    from fairbench import overview
     from fairbench import plugins as plugin_loader
-    from fairbench.benchmark import Benchmark, override
+    from fairbench.benchmark import Benchmark
+    from fairbench.choices import override
     from fairbench.job import Choice
     from fairbench.roots import roots
 
-    plugins = plugin_loader.load(("dataset", "backbone", "method"), files)
+    plugins = plugin_loader.load(("dataset",), files)
+    _warn_of_broken(plugins)
     needs = [name] if plugins.find("dataset", name).needs_root else []
     settings = override(Benchmark(datasets=(name,)), assignments, plugins).settings.get(name, {})
     report = checks.check(plugins.make("dataset", Choice(name, settings), roots(folders, needs)))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     else:
-        checks.render(report, Console())
+        checks.render(report, overview.console())

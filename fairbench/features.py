@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,9 +27,13 @@ Example = Mapping[str, Tensor]
 
 
 class Prepared(torch.utils.data.Dataset[Example]):
-    """A dataset's rows as tensors, prepared from the image each time they are asked for."""
+    """A dataset's rows as tensors, prepared from the image each time they are asked for.
 
-    def __init__(self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> None:
+    `blank` shows a grey picture of the same size instead: a control that cannot have seen the patient.
+    """
+
+    def __init__(self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone, blank: bool = False) -> None:
+        self.blank = blank
         self.dataset = dataset
         self.rows: list[dict[str, object]] = table.to_dict("records")  # type: ignore[assignment]
         self.backbone = backbone
@@ -38,7 +43,10 @@ class Prepared(torch.utils.data.Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         row = self.rows[index]
-        return self.backbone.prepare(self.dataset.image(row), self.dataset.prompt)
+        image = self.dataset.image(row)
+        if self.blank:
+            image = Image.new("RGB", image.size, (128, 128, 128))
+        return self.backbone.prepare(image, self.dataset.prompt)
 
 
 class Seen(torch.utils.data.Dataset[Example]):

@@ -26,7 +26,9 @@ class Method(Configurable, nn.Module):
     uses_attributes: ClassVar[bool] = True  # False: one training serves every attribute
     group_at_test: ClassVar[bool] = False  # may `adjust` know which group a test patient is in?
     baseline: ClassVar[bool] = False  # joins every run, to be compared with
-    control: ClassVar[str] = ""  # what this guards against, for a row that is no contender (majority, …)
+    control: ClassVar[str] = ""  # for a row that is no contender: what it stands for (majority answer, …)
+    optional: ClassVar[bool] = False  # a control that joins a run only when asked for
+    sees_images: ClassVar[bool] = True  # False: every image is replaced by a grey one
     reads: ClassVar[States | None] = None  # hidden states `loss` or `step` wants to see, pooled
 
     def plan(self, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:

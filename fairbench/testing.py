@@ -11,26 +11,30 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+import pluggy
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fairbench import hookspecs
 from fairbench import plugins as plugin_loader
 from fairbench.adapter import load as load_adapter
 from fairbench.backbone import Backbone, Inputs, States, text_positions
 from fairbench.dataset import Dataset, rows
-from fairbench.execute import Worker
 from fairbench.hookspecs import hookimpl
 from fairbench.job import Choice, Job, Record, Stage
 from fairbench.method import Method
+from fairbench.metric import RATES, Metric
 from fairbench.store import ADAPTER, PREDICTIONS, Store
 from fairbench.tiny import tiny_tokenizer
+from fairbench.worker import Worker
 
 STAGES = (Stage(name="lora", train=("lora", "head"), epochs=1, lr=3e-3, warmup=2),)
 TOLERANCE = 2e-6  # what summation order may change in an adapter after twelve float32 steps
@@ -170,16 +174,20 @@ class _Offer:
         return [ToyBackbone, *(item for item in self.items if issubclass(item, Backbone))]
 
     @hookimpl
+    def fairbench_metrics(self) -> tuple[Metric, ...]:
+        return RATES
+
+    @hookimpl
     def fairbench_methods(self) -> list[type]:
         return [item for item in self.items if issubclass(item, Method)]
 
 
 def toys(*items: type) -> plugin_loader.Plugins:
     """Return plugins holding the toys and `items`, whatever is installed."""
-    loaded = plugin_loader.load(("dataset", "backbone", "method"), points=())
-    loaded.sources["toys"] = "toys 1"
-    loaded.manager.register(_Offer(items), "toys")
-    return loaded
+    manager = pluggy.PluginManager("fairbench")
+    manager.add_hookspecs(hookspecs)
+    manager.register(_Offer(items), "toys")
+    return plugin_loader.Plugins(manager, plugin_loader.KINDS, {"toys": "toys 1"})
 
 
 @dataclass(frozen=True)
@@ -204,11 +212,16 @@ def train(
     batch_size: int = 8,
     micro_batch: int | None = None,
     seed: int = 0,
+    select: str = "last",
     features: bool = True,
+    out: Path | None = None,
 ) -> Outcome:
-    """Run one job on the toys (or the given classes) in a temporary folder; raises what the job raised."""
+    """Run one job on the toys (or the given classes) in `out` or a temporary folder; raises what the job raised.
+
+    Several processes that torchrun started share one `out`.
+    """
     loaded = toys(*{method, backbone, dataset} - {ToyBackbone, ToyDataset})
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         store = Store(folder)
         worker = Worker(store, loaded, {}, lambda *_: None, micro_batch, feature_bytes=(8 << 30) if features else 0)
         data = dataset(**(dataset_settings or {}))
@@ -221,12 +234,13 @@ def train(
             seed=seed,
             batch_size=batch_size,
             unrecorded=unrecorded,
+            select=select,
         )
         record = worker.run(job)
         if record.error:
             trace = store.folder(job) / "traceback.txt"
             raise AssertionError(trace.read_text() if trace.exists() else record.error)
-        model: Backbone = worker._kept["backbone"][1]
+        model: Backbone = worker.kept("backbone")
         weights = {name: p.detach().clone() for name, p in model.trainable().items()}
         frame = pd.read_parquet(store.folder(job) / PREDICTIONS)
         if (store.folder(job) / ADAPTER).exists():
@@ -454,7 +468,6 @@ def parametrize_dataset(dataset: Dataset) -> Any:
 
 __all__ = [
     "Outcome",
-    "Path",
     "ToyBackbone",
     "ToyDataset",
     "difference",

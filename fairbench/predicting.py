@@ -1,0 +1,34 @@
+"""From class probabilities to the predictions that a job leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from fairbench.dataset import Dataset
+from fairbench.errors import FairbenchError
+from fairbench.method import Method
+
+
+def frame(dataset: Dataset, table: pd.DataFrame, probabilities: Any) -> pd.DataFrame:
+    """Put predictions beside who they are about."""
+    result = table[["id", "cluster", "split"]].reset_index(drop=True)
+    result["target"] = table["target"].map({c: i for i, c in enumerate(dataset.classes)}).to_numpy()
+    result["answer"] = probabilities.argmax(1)
+    for index in range(len(dataset.classes)):
+        result[f"p_{index}"] = probabilities[:, index]
+    for attribute in dataset.attributes:
+        result[attribute] = table[attribute].to_numpy()
+    return result
+
+
+def adjusted(
+    method: Method, validation: pd.DataFrame, test: pd.DataFrame, attributes: tuple[str, ...]
+) -> pd.DataFrame:
+    """Let a method revise the test predictions without seeing the targets (nor, mostly, the groups)."""
+    hidden = ["target", *(() if method.group_at_test else attributes)]
+    revised = method.adjust(validation.copy(), test.drop(columns=hidden))
+    if list(revised["id"]) != list(test["id"]):
+        raise FairbenchError(f"{method.name}.adjust must return the test rows it was given, in their order")
+    return revised.assign(**{column: test[column].to_numpy() for column in hidden})[list(test.columns)]
