@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from fairbench.errors import FairbenchError
 
@@ -25,20 +27,30 @@ def locate(checkpoint: str) -> Path:
     try:
         return Path(snapshot_download(checkpoint, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError) as error:
-        hint = "a folder must hold config.json" if path.exists() else f"get it with: hf download {checkpoint}"
-        raise FairbenchError(
-            f"checkpoint {checkpoint} is neither a folder nor in the local cache", hint
-        ) from error
+        hint = "a folder must hold config.json" if path.exists() else _get(checkpoint)
+        raise FairbenchError(f"checkpoint {checkpoint} is neither a folder nor in the local cache", hint) from error
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return a checkpoint's safetensors shards; other formats are refused."""
+def weight_files(folder: Path, checkpoint: str) -> list[Path]:
+    """Return a checkpoint's safetensors shards, all of them; other formats are refused."""
     shards = sorted(folder.glob("*.safetensors"))
-    if not shards:
+    if not shards and any(folder.glob("*.bin")):
         raise FairbenchError(
-            f"{folder} has no *.safetensors", "pickled weights are not loaded; convert them first"
+            f"checkpoint {checkpoint} holds only pickled weights ({folder}/*.bin), which can run code",
+            "use a safetensors version of it, or convert it with transformers' save_pretrained",
+        )
+    index = folder / "model.safetensors.index.json"
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+    absent = sorted(named - {shard.name for shard in shards})
+    if absent or not shards:
+        raise FairbenchError(
+            f"checkpoint {checkpoint} lacks {', '.join(absent) or '*.safetensors'} in {folder}", _get(checkpoint)
         )
     return shards
+
+
+def _get(checkpoint: str) -> str:
+    return f"get it whole with: hf download {checkpoint}"
 
 
 def checkpoint_fingerprint(checkpoint: str) -> str:
@@ -49,7 +61,7 @@ def checkpoint_fingerprint(checkpoint: str) -> str:
         [*folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.txt"), *folder.glob("*.jinja")]
     ):
         state.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    for path in weight_files(folder):
+    for path in weight_files(folder, checkpoint):
         size = path.stat().st_size
         state.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
@@ -64,12 +76,24 @@ def from_checkpoint(checkpoint: str, model: Any, processor: Any, dtype: torch.dt
     from transformers import AutoTokenizer
 
     folder = locate(checkpoint)
-    weight_files(folder)
+    weight_files(folder, checkpoint)
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if kind != model.config_class.model_type:
+        raise FairbenchError(f"checkpoint {checkpoint} is a {kind}, not a {model.config_class.model_type}")
     try:
+        # transformers fills what a checkpoint lacks with random weights and only logs it, so ask.
+        loaded, found = model.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        lacking = sorted(found["missing_keys"])
+        if lacking:
+            raise FairbenchError(
+                f"checkpoint {checkpoint} lacks {len(lacking)} weights, first {lacking[0]}", _get(checkpoint)
+            )
         return (
-            model.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True),
+            loaded,
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
             processor.from_pretrained(folder, local_files_only=True),
         )
-    except (OSError, ValueError) as error:
-        raise FairbenchError(f"cannot load checkpoint {folder}: {error}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise FairbenchError(f"cannot load checkpoint {checkpoint}: {error}", _get(checkpoint)) from error

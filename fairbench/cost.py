@@ -33,7 +33,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Cost:
-    """One job's estimate: seconds (None when it is done already), bytes, and whether it was measured."""
+    """One job's estimate: seconds (None when it will not run), bytes, and whether it was measured."""
 
     job: Job
     state: str
@@ -44,18 +44,22 @@ class Cost:
     measured: bool
 
 
-def estimate(planned: Planned, store: Store) -> list[Cost]:
-    """Estimate every job: from finished jobs of the same data and backbone, else from arithmetic."""
+def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list[Cost]:
+    """Estimate every job that would run: from finished jobs of the same data and backbone, else from arithmetic."""
     records = {record.job.key: record for record in store.records()} if store.root.is_dir() else {}
     counts = {name: rows(data)["split"].value_counts().to_dict() for name, data in planned.datasets.items()}
     sizes: dict[str, Size] = {}
     speed: dict[torch.dtype, float] = {}
     costs = []
     for job in planned.jobs:
-        size = sizes.setdefault(repr((job.backbone, job.stages)), _size(planned.backbones[job.backbone.name], job))
+        kind = repr((job.backbone, job.stages, job.dataset.name))
+        if kind not in sizes:
+            classes = planned.datasets[job.dataset.name].classes
+            sizes[kind] = _size(planned.backbones[job.backbone.name], job, classes)
+        size = sizes[kind]
         count = counts[job.dataset.name]
         epochs = sum(stage.epochs for stage in planned.stages[job.key])
-        steps = round(epochs * -(-count["train"] // job.batch_size))
+        steps = round(epochs * -(-count.get("train", 0) // job.batch_size))
         dtype = torch.bfloat16 if torch.cuda.is_available() and job.precision != "float32" else torch.float32
         rate = _measured_rate(job, records.values())
         measured = rate is not None
@@ -69,18 +73,22 @@ def estimate(planned: Planned, store: Store) -> list[Cost]:
         memory = (
             size.total * width + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
         )
-        seconds = None if state == "done" else rate * (steps + evaluated)
+        seconds = (
+            None if record is not None and not (record.failed and retry_failed) else rate * (steps + evaluated)
+        )
         costs.append(Cost(job, state, steps, size.trained if steps else 0, seconds, memory, measured))
     return costs
 
 
-def _size(backbone: Backbone, job: Job) -> Size:
+def _size(backbone: Backbone, job: Job, classes: tuple[str, ...]) -> Size:
+    readout = backbone.readout
     with torch.device("meta"):
         backbone.construct()
         total = sum(p.numel() for p in backbone.parameters())
-        backbone.readout = "head"
-        backbone.attach(("0", "1"), ("0", "1"))
-    parts = {part for stage in job.stages for part in stage.train}
+        backbone.readout = "head"  # the readout `words` would need the tokenizer, and adds nothing
+        backbone.attach(classes, classes)
+    backbone.readout = readout
+    parts = {part for stage in job.stages for part in stage.train} - ({"head"} if readout == "words" else set())
     trained = sum(p.numel() for part in parts for p in backbone.part(part))
     language = sum(p.numel() for n, p in backbone.language_model.named_parameters() if "embed_tokens" not in n)
     return Size(total, language, trained, float(backbone.tokens))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from fairbench.errors import FairbenchError
-from fairbench.settings import Count, NonNegative, Positive, Range, checked
+from fairbench.settings import Count, NonNegative, Positive, Range, checked, convert
 
 Decay = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -40,11 +40,13 @@ class Stage:
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str = "stage") -> Stage:
         """Build a stage from a TOML table or JSON object, refusing unknown keys and bad values."""
+        if not isinstance(values, Mapping):
+            raise FairbenchError(f"{where} must be a table, not {values!r}", "write [[stages]] above its keys")
         plain = {key: value for key, value in values.items() if key != "lr_scale"}
         scale = values.get("lr_scale", {})
         if not isinstance(scale, Mapping):
             raise FairbenchError(f"{where}.lr_scale must be a table of part = factor")
-        scales = {str(part): float(factor) for part, factor in scale.items()}
+        scales = {part: convert(factor, NonNegative, f"{where}.lr_scale.{part}") for part, factor in scale.items()}
         return cls(**checked(cls, plain, where), lr_scale=scales)
 
 
@@ -110,12 +112,10 @@ class Job:
             values["stages"] = tuple(Stage.read(stage) for stage in values["stages"])
             values["attributes"] = tuple(values["attributes"])
             job = cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FairbenchError(f"this is not a job that this version wrote: {error}") from error
         if job.key != key:
-            raise FairbenchError(
-                f"job {key} does not match its own content", "the file was edited; run it again"
-            )
+            raise FairbenchError(f"job {key} does not match its own content", "the file was edited; run it again")
         return job
 
 
@@ -150,7 +150,9 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same record."""
         values = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "job"}
-        return {"job": self.job.to_json(), **json.loads(json.dumps(values, default=str))}
+        # A fact that is not a number (a method may note one) is null in JSON, which has no NaN.
+        plain = json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
+        return {"job": self.job.to_json(), **plain}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Record:
@@ -158,5 +160,5 @@ class Record:
         try:
             values = {**data, "job": Job.from_json(data["job"]), "warnings": tuple(data.get("warnings", ()))}
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FairbenchError(f"this is not a record that this version wrote: {error}") from error

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -79,63 +79,93 @@ def launch(jobs: Sequence[Job], setup: Setup, workers: int, watch: Watch) -> Non
 
     Raises FairbenchError when a worker fails as a whole (disk full, killed); finished jobs are safe.
     """
+    watch = _once(watch)
     if together() or workers == 1:
         _work(0, jobs, setup, watch)
         return
     context = multiprocessing.get_context("spawn")
-    events: Any = context.Queue()
     gpus = devices()
-    processes = [
-        context.Process(target=_child, args=(i, jobs, setup, gpus[i % len(gpus)] if gpus else None, events))
-        for i in range(workers)
-    ]
-    for process in processes:
-        process.start()
+    processes, readers = [], []
     try:
-        _listen(processes, events, watch)
+        for number in range(workers):
+            # A pipe each, not one queue: a worker that is killed while it writes must not block the others.
+            reader, writer = context.Pipe(duplex=False)
+            gpu = gpus[number % len(gpus)] if gpus else None
+            process = context.Process(target=_child, args=(number, jobs, setup, gpu, writer))
+            process.start()
+            writer.close()
+            processes.append(process)
+            readers.append(reader)
+        _listen(readers, watch)
     finally:
         for process in processes:
-            if process.is_alive():
-                process.terminate()
+            process.terminate()
         for process in processes:
             process.join()
+    left = Store(setup.out).missing(jobs)
+    if left:
+        exits = ", ".join(_cause(number, process.exitcode) for number, process in enumerate(processes))
+        raise FairbenchError(
+            f"{len(left)} jobs were not run: {exits}; finished jobs are safe",
+            "run the same command again; if memory ran out, use fewer --workers",
+        )
 
 
-def _listen(processes: Sequence[Any], events: Any, watch: Watch) -> None:
-    while True:
-        alive = [process for process in processes if process.is_alive()]
-        try:
-            event: Event = events.get(timeout=0.5)
-        except queue.Empty:
-            if not alive:
-                break
-            continue
-        if event.failure is not None:
-            raise event.failure
+def _listen(readers: list[Connection], watch: Watch) -> None:
+    """Pass on what workers tell until each has closed its pipe, by ending or by being killed."""
+    while readers:
+        for reader in wait(readers):
+            assert isinstance(reader, Connection)
+            try:
+                event: Event = reader.recv()
+            except (EOFError, ConnectionError):
+                readers.remove(reader)
+                continue
+            if event.failure is not None:
+                raise event.failure
+            watch(event)
+
+
+def _cause(number: int, exit_code: int | None) -> str:
+    how = f"was ended by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with status {exit_code}"
+    return f"worker {number} {how}"
+
+
+def _once(watch: Watch) -> Watch:
+    """Tell of each finished job once, though every worker sees that it is finished."""
+    seen: set[str] = set()
+
+    def tell(event: Event) -> None:
+        if event.record is not None:
+            if event.record.job.key in seen:
+                return
+            seen.add(event.record.job.key)
         watch(event)
-    for number, process in enumerate(processes):
-        if process.exitcode:
-            cause = f"signal {-process.exitcode}" if process.exitcode < 0 else f"exit status {process.exitcode}"
-            raise FairbenchError(
-                f"worker {number} ended by {cause}; finished jobs are safe",
-                "run the same command again; if memory ran out, use fewer --workers",
-            )
+
+    return tell
 
 
-def _child(number: int, jobs: Sequence[Job], setup: Setup, gpu: str | None, events: Any) -> None:
+def _child(number: int, jobs: Sequence[Job], setup: Setup, gpu: str | None, events: Connection) -> None:
     """Run in a process of its own; Ctrl-C reaches the parent, which ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+    def tell(event: Event) -> None:
+        try:
+            events.send(event)
+        except OSError:  # nobody listens any more: the parent was killed, and this job is dropped
+            raise SystemExit(1) from None
+
     try:
-        _work(number, jobs, setup, events.put)
+        _work(number, jobs, setup, tell)
     except FairbenchError as error:
-        events.put(Event(number, failure=error))
+        tell(Event(number, failure=error))
 
 
 def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
     from fairbench import plugins
-    from fairbench.execute import Worker
+    from fairbench.worker import Worker
 
     store = Store(setup.out)
     current: list[Job] = []
@@ -157,8 +187,10 @@ def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
     while waiting:
         progressed = False
         for job in list(waiting):
-            if store.record(job) is not None and not together():
+            record = None if together() else store.record(job)
+            if record is not None:  # another worker, or another sweep on this folder, ran it
                 waiting.remove(job)
+                watch(Event(number, job, record=record))
                 continue
             current.append(job)
             record = worker.run(job) if together() else _leased(store, worker, job)

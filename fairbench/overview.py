@@ -30,16 +30,22 @@ PACKAGES = (
 )
 
 
+def console() -> Console:
+    """Return what to print to: as wide as the terminal, and wide where there is none."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=120)
+
+
 def show(kind: str | None, files: tuple[str, ...]) -> None:
     """Print one kind of plugin (or all), then what is broken."""
-    console = Console()
+    out = console()
     kinds = plugin_loader.KINDS if kind is None else tuple(k for k in plugin_loader.KINDS if f"{k}s" == kind)
     plugins = plugin_loader.load(kinds, files)
     for each in kinds:
-        console.print(_table(each, plugins))
+        out.print(_table(each, plugins))
     if kind in (None, "benchmarks"):
-        console.print(_benchmarks())
-    _broken(plugins, console)
+        out.print(_benchmarks())
+    _broken(plugins, out)
 
 
 def _table(kind: str, plugins: plugin_loader.Plugins) -> Table:
@@ -78,16 +84,16 @@ def _benchmarks() -> Table:
     return table
 
 
-def _broken(plugins: plugin_loader.Plugins, console: Console) -> None:
+def _broken(plugins: plugin_loader.Plugins, out: Console) -> None:
     for broken in plugins.broken:
-        console.print(f"broken: {broken.name} of {broken.source}: {broken.reason}", markup=False, soft_wrap=True)
+        out.print(f"broken: {broken.name} of {broken.source}: {broken.reason}", markup=False, soft_wrap=True)
 
 
 def doctor() -> None:
     """Print what a bug report needs."""
     import torch
 
-    console = Console()
+    out = console()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}")
     for package, version in plugin_loader.versions(("fairbench", *PACKAGES)).items():
@@ -104,6 +110,6 @@ def doctor() -> None:
     plugins = plugin_loader.load()
     for kind in plugin_loader.KINDS:
         table.add_row(f"{kind}s", ", ".join(sorted(plugins.tables[kind])) or "none")
-    console.print(table)
-    _broken(plugins, console)
-    console.print("no plugin is broken" if not plugins.broken else f"{len(plugins.broken)} plugins are broken")
+    out.print(table)
+    _broken(plugins, out)
+    out.print("no plugin is broken" if not plugins.broken else f"{len(plugins.broken)} plugins are broken")

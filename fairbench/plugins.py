@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
@@ -62,20 +63,29 @@ class Plugins:
         for implementation in hook.get_hookimpls():
             source = self.sources[implementation.plugin_name]
             try:
-                offered = list(implementation.function())
+                offered = [(item.name, item) for item in implementation.function()]
             except Exception as error:
                 self.broken.append(Broken(implementation.plugin_name, source, _reason(error)))
                 continue
-            for item in offered:
-                if item.name in table:
+            for name, item in offered:
+                if name in table:
                     raise FairbenchError(
-                        f"two plugins offer a {kind} called `{item.name}`: {owner[item.name]} and {source}",
+                        f"two plugins offer a {kind} called `{name}`: {owner[name]} and {source}",
                         "uninstall one, or choose what is loaded with FAIRBENCH_PLUGINS=name,name",
                     )
-                table[item.name] = item
-                owner[item.name] = source
+                table[name] = item
+                owner[name] = source
         self.owners.update({(kind, name): source for name, source in owner.items()})
         return table
+
+    def tell(self, hook: str, **arguments: Any) -> None:
+        """Call a hook that returns nothing in every plugin; one that raises joins `broken`, the rest hear it."""
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(**{name: arguments[name] for name in implementation.argnames})
+            except Exception as error:
+                name = implementation.plugin_name
+                self.broken.append(Broken(name, self.sources[name], _reason(error)))
 
     @cached_property
     def owners(self) -> dict[tuple[str, str], str]:
@@ -130,8 +140,7 @@ def load(
             loaded.broken.append(Broken(point.name, _distribution(point), reason))
         elif kind in kinds or kind == _OTHER:
             _register(loaded, point.name, _distribution(point), point.load)
-    for file in files:
-        path = Path(file)
+    for path in dict.fromkeys(Path(file).resolve() for file in files):
         if not path.is_file():
             raise FairbenchError(f"--plugin {path}: there is no such file")
         source = f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
@@ -139,15 +148,21 @@ def load(
         if loaded.broken and loaded.broken[-1].source == source:
             raise FairbenchError(f"--plugin {path}: {loaded.broken[-1].reason}")
     for name, plugin in manager.list_name_plugin():
-        for attribute in dir(plugin):
-            implements = (
-                manager.parse_hookimpl_opts(plugin, attribute) if attribute.startswith("fairbench_") else None
-            )
-            if implements is not None and not hasattr(hookspecs, attribute):
-                hooks = [hook for hook in dir(hookspecs) if hook.startswith("fairbench_")]
-                error = suggest("hook", attribute, hooks)
-                raise FairbenchError(f"plugin {name} of {loaded.sources[name]}: {error.message}", error.hint)
+        _check_hooks(manager, plugin, f"plugin {name} of {loaded.sources[name]}")
+    _ = loaded.tables  # asks every plugin now, so that `broken` is complete
     return loaded
+
+
+def _check_hooks(manager: pluggy.PluginManager, plugin: Any, where: str) -> None:
+    """Refuse a misspelt hook, and one that was not marked: both would be ignored without a word."""
+    hooks = [hook for hook in dir(hookspecs) if hook.startswith("fairbench_")]
+    for name, function in inspect.getmembers(plugin, inspect.isroutine):
+        marked = manager.parse_hookimpl_opts(plugin, name) is not None
+        if marked and name not in hooks:
+            error = suggest("hook", name, hooks)
+            raise FairbenchError(f"{where}: {error.message}", error.hint)
+        if name in hooks and not marked and function.__module__ == getattr(plugin, "__name__", None):
+            raise FairbenchError(f"{where}: `{name}` is not marked as a hook", "write @hookimpl above it")
 
 
 def _wanted(points: list[EntryPoint]) -> list[EntryPoint]:
@@ -174,12 +189,13 @@ def _wanted(points: list[EntryPoint]) -> list[EntryPoint]:
 
 def _register(loaded: Plugins, name: str, source: str, importer: Any) -> None:
     try:
-        module = importer()
-    except Exception as error:
+        loaded.manager.register(importer(), name)
+    except (Exception, SystemExit) as error:  # a plugin that exits must not end everybody silently
+        if loaded.manager.has_plugin(name):
+            loaded.manager.unregister(name=name)
         loaded.broken.append(Broken(name, source, _reason(error)))
         return
     loaded.sources[name] = source
-    loaded.manager.register(module, name)
 
 
 def _import_file(path: Path) -> Any:
@@ -199,9 +215,10 @@ def _distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(frame.filename).name}, line {frame.lineno})"
+    text = " ".join(str(error).split())  # pluggy explains itself over several lines
+    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def versions(packages: Iterable[str]) -> Mapping[str, str]:

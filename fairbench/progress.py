@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fairbench.job import Record
-from fairbench.launch import Event, Watch
+from fairbench.launch import Event, Watch, leads
 
 
 @contextmanager
 def watch(total: int, done: int) -> Iterator[Watch]:
     """Yield what the launcher calls with every event; `done` of `total` jobs were done before."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not leads())
     if console.is_terminal:
         view = _Live(console, total, done)
         with view.progress:
@@ -31,14 +31,14 @@ class _Lines:
 
     def __init__(self, console: Console, total: int, done: int) -> None:
         self.console, self.total, self.done = console, total, done
-        self.start = time.monotonic()
+        self.before, self.start = done, time.monotonic()
         if done:
             console.print(f"{done} of {total} jobs were done already", highlight=False)
 
     def __call__(self, event: Event) -> None:
         if event.record is not None:
             self.done += 1
-            rate = (time.monotonic() - self.start) / max(1, self.done)
+            rate = (time.monotonic() - self.start) / (self.done - self.before)
             left = "" if self.done == self.total else f", about {_clock(rate * (self.total - self.done))} left"
             line = f"[{self.done}/{self.total}] {outcome(event.record)}{left}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)

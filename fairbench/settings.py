@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -39,6 +41,12 @@ Count = Annotated[int, Range(1)]
 
 _REQUIRED: Any = object()
 _WORDS = {"true": True, "false": False, "yes": True, "no": False}
+_EXPECTED = {
+    bool: ("true or false", "one of: true, false"),
+    int: ("a whole number", "one such as 3"),
+    float: ("a finite number", "one such as 0.5"),
+    str: ("text", "it in quotes"),
+}
 
 
 def suggest(kind: str, name: str, known: Iterable[str]) -> FairbenchError:
@@ -63,21 +71,21 @@ def convert(value: Any, kind: Any, where: str) -> Any:
                 raise FairbenchError(f"{where} = {value!r} {reason}", "choose a value inside the range")
         return result
     if origin is Literal:
-        if value in arguments:
-            return value
+        for choice in arguments:
+            same = value == choice and type(value) is type(choice)
+            if same or (isinstance(value, str) and value == str(choice)):
+                return choice
         raise FairbenchError(
             f"{where} = {value!r} is not a choice", f"choose one of: {', '.join(map(str, arguments))}"
         )
     if origin in (Union, types.UnionType):
         if type(None) in arguments and (value is None or str(value).lower() == "none"):
             return None
-        for option in arguments:
-            if option is not type(None):
-                try:
-                    return convert(value, option, where)
-                except FairbenchError:
-                    if option is [a for a in arguments if a is not type(None)][-1]:
-                        raise
+        *first, last = (option for option in arguments if option is not type(None))
+        for option in first:
+            with contextlib.suppress(FairbenchError):
+                return convert(value, option, where)
+        return convert(value, last, where)
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
@@ -97,17 +105,14 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
     elif kind is str:
         if isinstance(value, str):
             return value
-    elif kind in (int, float) and not isinstance(value, bool):
-        try:
+    elif kind in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
             number = kind(value)
-        except (TypeError, ValueError):
-            pass
-        else:
-            if kind is float or number == float(value):
+            # An infinite or undefined setting could not be written as JSON, and means nothing.
+            if math.isfinite(number) and (isinstance(value, str) or number == value):
                 return number
-    raise FairbenchError(
-        f"{where} = {value!r} is not a {getattr(kind, '__name__', kind)}", "check the setting's type"
-    )
+    expected, example = _EXPECTED.get(kind, (describe(kind), ""))
+    raise FairbenchError(f"{where} = {value!r} is not {expected}", f"write {example}" if example else "")
 
 
 @dataclass_transform(kw_only_default=True)

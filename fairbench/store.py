@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -70,45 +71,68 @@ class Store:
         The operating system releases the lock when its holder dies, however it dies.
         """
         folder = self.root / ".leases"
-        try:
+        lock = FileLock(folder / f"{job.key}.lock")
+        held = True
+        with self.writing():
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / f"{job.key}.lock")
-        except OSError as error:
-            raise FairbenchError(
-                f"cannot write to {self.root}: {error.strerror}", "choose a folder with --out"
-            ) from error
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                held = False
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
+            yield held
         finally:
             lock.release()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn the system's refusal to write in here into an error that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise FairbenchError(
+                    f"the disk that holds {self.root} is full; finished jobs are safe",
+                    "make room and run the same command again",
+                ) from error
+            raise FairbenchError(
+                f"cannot write to {self.root}: {error.strerror or error}", "choose another folder with --out"
+            ) from error
 
     def prepare(self, job: Job) -> Path:
         """Empty a job's folder of what an interrupted or failed attempt left, and describe the job in it."""
         folder = self.folder(job)
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        write_json(folder / JOB, job.to_json())
+        with self.writing():
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            write_json(folder / JOB, job.to_json())
         return folder
+
+    def forget_failure(self, job: Job) -> None:
+        """Make a failed job one that has not run; nothing happens while another process runs it."""
+        with self.lease(job) as held:
+            record = self.record(job) if held else None
+            if record is not None and record.failed:
+                self.prepare(job)
 
     def save(self, record: Record) -> None:
         """Write a job's record, which ends the job."""
-        write_json(self.folder(record.job) / RECORD, record.to_json())
+        with self.writing():
+            write_json(self.folder(record.job) / RECORD, record.to_json())
 
 
 def write_json(path: Path, data: object) -> None:
     """Write JSON so that the file is either there whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1, ensure_ascii=False, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> Record:
@@ -116,9 +140,7 @@ def read_record(path: Path) -> Record:
     try:
         return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise FairbenchError(
-            f"cannot read {path}: {error}", "delete its folder to run the job again"
-        ) from error
+        raise FairbenchError(f"cannot read {path}: {error}", "delete its folder to run the job again") from error
     except FairbenchError as error:
         raise FairbenchError(
             f"{path}: {error.message}", error.hint or "delete its folder to run the job again"

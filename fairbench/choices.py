@@ -1,0 +1,95 @@
+"""What the command line says over a benchmark: other lists to cross, and single settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fairbench.benchmark import RUN_KEYS, Benchmark
+from fairbench.errors import FairbenchError
+from fairbench.job import Choice, Stage
+from fairbench.plugins import Plugins
+from fairbench.settings import checked, convert, suggest
+
+
+def narrow(benchmark: Benchmark, lists: Mapping[str, str | None]) -> Benchmark:
+    """Put lists from the command line (strings, by commas) in place of the benchmark's own; None keeps those.
+
+    What the benchmark says of plugins that are left out goes with them.
+    """
+    given: dict[str, Any] = {key: value for key, value in lists.items() if value is not None}
+    if not given:
+        return benchmark
+    before = _named(benchmark)
+    if "datasets" in given:
+        given.setdefault("attributes", ())  # another dataset has other attributes: each of its own
+    if "methods" in given:
+        names = convert(given.pop("methods"), tuple[str, ...], "methods")
+        benchmark = replace(benchmark, methods=tuple(Choice(name) for name in names))
+    benchmark = replace(benchmark, **checked(Benchmark, given, "the command line"), description="")
+    dropped = before - _named(benchmark)
+    kept = {name: values for name, values in benchmark.settings.items() if name not in dropped}
+    return replace(benchmark, settings=kept)
+
+
+def _named(benchmark: Benchmark) -> set[str]:
+    return {*benchmark.datasets, *benchmark.backbones, *(method.name for method in benchmark.methods)}
+
+
+def override(benchmark: Benchmark, assignments: Iterable[str], plugins: Plugins) -> Benchmark:
+    """Apply `--set name.key=value`: of a plugin, of a stage by its name, or of `run` itself."""
+    run: dict[str, Any] = {}
+    stage_changes: dict[str, dict[str, Any]] = {}
+    settings = {name: dict(values) for name, values in benchmark.settings.items()}
+    methods = list(benchmark.methods)
+    known = {name: item for table in plugins.tables.values() for name, item in table.items()}
+    stage_names = {stage.name for stage in benchmark.stages} | {
+        stage.name for name in benchmark.backbones for stage in plugins.find("backbone", name).recipe
+    }
+    for text in assignments:
+        target, _, value = text.partition("=")
+        name, _, key = target.rpartition(".")
+        if not value or not name or not key:
+            raise FairbenchError(
+                f"--set {text}: expected name.parameter=value", "for instance --set fr.strength=0.1"
+            )
+        if name == "run":
+            if key not in RUN_KEYS:
+                raise suggest("setting of run", key, RUN_KEYS)
+            run[key] = value
+        elif name in stage_names:
+            stage_changes.setdefault(name, {})[key] = value
+        elif name in known:
+            fields = known[name].fields()
+            if key not in fields:
+                raise suggest(f"setting of {name}", key, fields)
+            settings.setdefault(name, {})[key] = convert(value, fields[key][0], target)
+            methods = [_without(key, method) if method.name == name else method for method in methods]
+        else:
+            raise suggest("plugin or stage", name, {*known, *stage_names, "run"})
+    benchmark = replace(benchmark, settings=settings, methods=tuple(methods), **checked(Benchmark, run, "run"))
+    if stage_changes:
+        stages = benchmark.stages or _recipe(benchmark, plugins)
+        changed = (_changed(stage, stage_changes.get(stage.name, {})) for stage in stages)
+        benchmark = replace(benchmark, stages=tuple(changed))
+    return benchmark
+
+
+def _without(key: str, method: Choice) -> Choice:
+    return replace(method, settings={name: value for name, value in method.settings.items() if name != key})
+
+
+def _recipe(benchmark: Benchmark, plugins: Plugins) -> tuple[Stage, ...]:
+    recipes = {plugins.find("backbone", name).recipe for name in benchmark.backbones}
+    if len(recipes) > 1:
+        raise FairbenchError(
+            f"{', '.join(benchmark.backbones)} have different stages, so --set of a stage is ambiguous",
+            "run one backbone at a time, or state [[stages]] in a benchmark file",
+        )
+    recipe: tuple[Stage, ...] = recipes.pop()
+    return recipe
+
+
+def _changed(stage: Stage, values: Mapping[str, Any]) -> Stage:
+    return replace(stage, **checked(Stage, values, f"stage {stage.name}"))
