@@ -1,0 +1,237 @@
+"""The embedded dataset: what is planted is there, and nothing else is."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairbench_plugins.datasets import fundus_sim
+from fairbench_plugins.datasets.fundus_sim import BURDEN, LOOKS, RATIO, SHARES, SPREAD, FundusSim, draw
+from scipy import integrate, stats
+
+from fairbench import FairbenchError
+from fairbench.dataset import rows
+
+SMALL = {"train_size": 6, "val_size": 2, "test_size": 4}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FAIRBENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def many() -> pd.DataFrame:
+    return FundusSim(train_size=8_000).eyes().query("split == 'train'")
+
+
+def pixels(dataset: FundusSim) -> dict[str, np.ndarray]:
+    return {row["id"]: np.asarray(dataset.image(row)) for row in rows(dataset).to_dict("records")}
+
+
+def drawn(eyes: pd.DataFrame) -> np.ndarray:
+    return np.concatenate(list(draw(eyes)))
+
+
+def test_the_drawing_is_the_published_one():
+    """Every machine draws these bits; a change here is a new drawing, so raise DRAWING with it."""
+    images = drawn(FundusSim(**SMALL).eyes())
+    table = FundusSim().table().to_csv(index=False)
+    assert fundus_sim.DRAWING == 2
+    assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == "ba8344a93450d2d2"
+    assert hashlib.sha256(table.encode()).hexdigest()[:16] == "7f595d759dab1869"
+
+
+def test_cached_fresh_and_redrawn_images_are_the_same(cache: Path):
+    first = pixels(FundusSim(**SMALL))
+    cached = pixels(FundusSim(**SMALL))
+    next(cache.glob("*.npy")).unlink()
+    redrawn = pixels(FundusSim(**SMALL))
+    direct = drawn(FundusSim(**SMALL).eyes())
+    for number, name in enumerate(first):
+        for other in (cached[name], redrawn[name], direct[number]):
+            np.testing.assert_array_equal(first[name], other)
+    assert first["train-00000"].shape == (112, 112, 3)
+
+
+def test_a_cache_that_is_there_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch):
+    before = pixels(FundusSim(**SMALL))
+    monkeypatch.setattr(fundus_sim, "draw", lambda eyes: pytest.fail("drawn again"))
+    after = pixels(FundusSim(**SMALL, prompt="Is the cup large?", limit=10))
+    assert len(after) < len(before)
+    assert all((before[name] == image).all() for name, image in after.items())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"\x93NUMPY",
+        lambda content: content[:-1000],
+        lambda content: content[:-5000] + bytes(5000),
+        lambda content: content[:3000] + bytes([content[3000] ^ 1]) + content[3001:],
+    ],
+    ids=["empty", "header", "truncated", "zeroed", "one bit"],
+)
+def test_a_damaged_cache_is_redrawn(cache: Path, damage):
+    whole = pixels(FundusSim(**SMALL))
+    path = next(cache.glob("*.npy"))
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    again = pixels(FundusSim(**SMALL))
+    assert all((whole[name] == again[name]).all() for name in whole)
+    assert path.read_bytes() == content
+    assert not list(cache.glob("*.part"))
+
+
+def test_a_cache_folder_that_cannot_be_used_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    (cache / "file").write_text("not a folder")
+    monkeypatch.setenv("FAIRBENCH_CACHE", str(cache / "file"))
+    with pytest.raises(FairbenchError, match="cannot keep its drawings") as caught:
+        pixels(FundusSim(**SMALL))
+    assert "FAIRBENCH_CACHE" in str(caught.value.hint)
+
+
+def test_rows_do_not_depend_on_how_many_there_are():
+    few, more = pixels(FundusSim(**SMALL)), pixels(FundusSim(train_size=9, val_size=1, test_size=5))
+    shared = few.keys() & more.keys()
+    assert len(shared) == 6 + 1 + 4
+    assert all((few[name] == more[name]).all() for name in shared)
+    small, large = (FundusSim(train_size=size).table().set_index("id") for size in (50, 500))
+    pd.testing.assert_frame_equal(small.loc["train-00000":"train-00049"], large.iloc[:50])
+
+
+def test_splits_seeds_and_rows_are_different_eyes():
+    images = list(pixels(FundusSim(**SMALL)).values()) + list(pixels(FundusSim(**SMALL, seed=1)).values())
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+@pytest.mark.parametrize("attribute", SHARES)
+def test_people_come_in_the_papers_proportions(many: pd.DataFrame, attribute: str):
+    for value, share in SHARES[attribute].items():
+        count = int((many[attribute].isna() if value is None else many[attribute] == value).sum())
+        assert stats.binomtest(count, len(many), share).pvalue > 0.001
+    assert set(many[attribute].dropna()) == {value for value in SHARES[attribute] if value}
+
+
+def test_nothing_but_the_burden_depends_on_race_or_on_any_attribute(many: pd.DataFrame):
+    """Two-sample tests of every trait between every two groups, at 1 % for all of them together."""
+    comparisons = []
+    for attribute in SHARES:
+        common, *others = [many[many[attribute] == v] for v in SHARES[attribute] if v]
+        for other in others:
+            comparisons += [stats.ks_2samp(common[c], other[c]).pvalue for c in (*LOOKS, "ratio")]
+            comparisons.append(
+                stats.chi2_contingency(
+                    [part["target"].value_counts().sort_index() for part in (common, other)]
+                ).pvalue
+            )
+    assert min(comparisons) > 0.01 / len(comparisons)
+    assert stats.chi2_contingency(pd.crosstab(many["race"], many["gender"])).pvalue > 0.001
+
+
+def test_without_bias_race_reaches_no_pixel():
+    """The same eyes given other races by the same lot are drawn alike; with bias they are not."""
+    plain, planted = FundusSim(bias=0, train_size=60).eyes(), FundusSim(bias=1, train_size=60).eyes()
+    assert (plain["burden"] == 0).all()
+    pd.testing.assert_frame_equal(plain.drop(columns="burden"), planted.drop(columns="burden"))
+    chosen = planted.index[planted["split"] == "train"]
+    same = (drawn(plain.loc[chosen]) == drawn(planted.loc[chosen])).all((1, 2, 3))
+    np.testing.assert_array_equal(same, planted.loc[chosen, "race"] == "white")
+    assert set(planted.loc[chosen, "race"]) == set(BURDEN)
+
+
+@pytest.mark.parametrize("race", BURDEN)
+def test_prevalence_shifts_where_it_should(race: str):
+    table = FundusSim(train_size=8_000, prevalence=0.4, prevalence_shift=0.2).table()
+    ill = table.loc[table["race"] == race, "target"] == "glaucoma"
+    assert stats.binomtest(int(ill.sum()), len(ill), 0.4 + 0.2 * BURDEN[race]).pvalue > 0.001
+
+
+def test_the_label_follows_the_stated_ratio_distribution(many: pd.DataFrame):
+    """Triangular in each class; the best cut is right 7/8 of the time, as its documentation says."""
+    laws = {c: stats.triang(0.5, middle - SPREAD, 2 * SPREAD) for c, middle in RATIO.items()}
+    for name, law in laws.items():
+        assert stats.kstest(many.loc[many["target"] == name, "ratio"], law.cdf).pvalue > 0.001
+    best, _ = integrate.quad(
+        lambda ratio: max(0.5 * law.pdf(ratio) for law in laws.values()), 0, 1, points=[0.4, 0.53, 0.66]
+    )
+    assert best == pytest.approx(7 / 8, abs=1e-6)
+    right = (many["ratio"] > 0.53) == (many["target"] == "glaucoma")
+    assert stats.binomtest(int(right.sum()), len(right), 7 / 8).pvalue > 0.001
+    by_race = right.groupby(many["race"]).mean()
+    assert by_race.max() - by_race.min() < 0.03  # who sees the true ratio loses nothing by race
+
+
+def test_the_drawn_cup_has_the_stated_ratio():
+    """Count bright pixels of drawings without vessels, shade, blur or noise: cup area over disc area."""
+    still = {"vessels": 0, "vignette": 0, "noise": 0, "blur": 0, "pigment": 0.3, "pallor": 0}
+    eyes = FundusSim().eyes().head(40).assign(**still, cup_contrast=1.0, burden=0.0)
+    blue = drawn(eyes.assign(brightness=0.9))[..., 2].astype(float)
+    retina, rim, cup = 0.9 * 57, 0.9 * 112, 0.9 * 208
+    disc_area = (blue > (retina + rim) / 2).sum((1, 2))
+    cup_area = (blue > (rim + cup) / 2).sum((1, 2))
+    np.testing.assert_allclose(np.sqrt(cup_area / disc_area), eyes["ratio"], atol=0.02)
+
+
+@pytest.mark.parametrize("race", BURDEN)
+def test_bias_takes_away_cup_contrast_and_image_quality(race: str):
+    eyes = FundusSim(train_size=40).eyes().head(40)
+    clear, planted = (drawn(eyes.assign(burden=b * BURDEN[race])).astype(float) for b in (0.0, 1.0))
+    y, x = np.mgrid[:112, :112]
+    away = (
+        np.hypot(
+            x[None] - 55.5 - 56 * eyes["disc_x"].to_numpy()[:, None, None],
+            y[None] - 55.5 - 56 * eyes["disc_y"].to_numpy()[:, None, None],
+        )
+        / 56
+    )
+    share = away / eyes["disc_radius"].to_numpy()[:, None, None]
+    ratio = eyes["ratio"].to_numpy()[:, None, None]
+    middle, rim = share < 0.5 * ratio, (share > 1.15 * ratio) & (share < 0.95)
+
+    def contrast(images: np.ndarray) -> float:
+        blue = images[..., 2]
+        return float(
+            np.median([i[m].mean() - i[r].mean() for i, m, r in zip(blue, middle, rim, strict=True) if r.any()])
+        )
+
+    kept = contrast(planted) / contrast(clear)
+    assert kept == 1 if race == "white" else kept < 1 - 0.5 * BURDEN[race]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bias": 1.1},
+        {"bias": -0.1},
+        {"prevalence": 0.9},
+        {"prevalence_shift": 0.3},
+        {"train_size": 0},
+        {"seed": -1},
+        {"seed": 1.5},
+        {"biass": 0.2},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, float]):
+    with pytest.raises(FairbenchError, match=next(iter(settings))):
+        FundusSim(**settings)
+
+
+def test_the_fingerprint_follows_settings_and_drawing_without_drawing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fundus_sim, "draw", lambda eyes: pytest.fail("drew to make a fingerprint"))
+    marks = [FundusSim(**s).fingerprint() for s in ({}, {"bias": 0.1}, {"seed": 1}, {"limit": 9}, {})]
+    assert len(set(marks)) == 4
+    assert marks[0] == marks[-1]
+    monkeypatch.setattr(fundus_sim, "DRAWING", 3)
+    assert FundusSim().fingerprint() != marks[0]
+
+
+def test_the_table_keeps_the_contract():
+    table = rows(FundusSim())
+    assert table["split"].value_counts().to_dict() == {"train": 1400, "val": 200, "test": 2000}
+    assert table["cluster"].is_unique
+    assert table["ethnicity"].isna().any()
