@@ -61,7 +61,7 @@ class Pair:
     def values(self, sums: Floats, sizes: Floats) -> Floats:
         """Divide sums (draws, groups + 1, columns) into values (draws, methods, seeds, rates, groups)."""
         draws, groups, _ = sums.shape
-        shaped = sums.reshape(draws, groups, sizes.shape[2], -1, self.seeds).transpose(0, 3, 4, 2, 1)
+        shaped = sums.reshape(draws, groups, sizes.shape[2], 2, self.seeds).transpose(0, 3, 4, 2, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             means: Floats = shaped / sizes.transpose(0, 2, 1)[:, None, None]
         return means
@@ -70,7 +70,7 @@ class Pair:
         """Accuracy over all patients, recorded or not; (draws, methods, seeds)."""
         assert self.correct is not None
         draws, groups, _ = sums.shape
-        shaped = sums.reshape(draws, groups, sizes.shape[2], -1, self.seeds)[:, :, self.correct].sum(axis=1)
+        shaped = sums.reshape(draws, groups, sizes.shape[2], 2, self.seeds)[:, :, self.correct].sum(axis=1)
         total: Floats = shaped / sizes[:, :, self.correct].sum(axis=1)[:, None, None]
         return total
 
@@ -110,8 +110,8 @@ def compare(
     sums, sizes = table.counts.T @ table.sums, table.counts.T @ table.sizes
     truth = measures(pair, sums[None], sizes[None], reduce)[0]
     observed = truth[:, 0] - truth[:, 1]
-    split = table.sums.reshape(len(table.sums), -1, 2, pair.seeds)
-    half = ((split[:, :, 0] - split[:, :, 1]) / 2).reshape(len(table.sums), -1)
+    split = table.sums.reshape(len(table.sums), table.sizes.shape[1], 2, pair.seeds)
+    half = ((split[:, :, 0] - split[:, :, 1]) / 2).reshape(len(table.sums), table.sums.shape[1] // 2)
     centre = sums.reshape(len(sums), -1, 2, pair.seeds).mean(axis=2)
     null = []
     for draw in swapped(table, half, repeats, rng):
@@ -171,12 +171,14 @@ def measures(pair: Pair, sums: Floats, sizes: Floats, reduce: str) -> Floats:
     values = pair.values(sums, sizes)[..., :-1]
     low, high = np.nan_to_num(values, nan=np.inf), np.nan_to_num(values, nan=-np.inf)
     compared = (~np.isnan(values)).sum(axis=-1) > 1
-    spread = np.where(compared, high.max(axis=-1) - low.min(axis=-1), np.nan)[..., : pair.rates]
+    spread = np.where(compared, high.max(-1, initial=-np.inf) - low.min(-1, initial=np.inf), np.nan)[
+        ..., : pair.rates
+    ]
     gap = spread.max(axis=-1) if reduce == "max" else spread.mean(axis=-1)
     nothing = np.full(gap.shape, np.nan)
     if pair.correct is None:
         return np.stack([gap, nothing, nothing], axis=1)
-    lowest = low[..., pair.correct, :].min(axis=-1)
+    lowest = low[..., pair.correct, :].min(axis=-1, initial=np.inf)
     worst = np.where(np.isinf(lowest), np.nan, lowest)
     accuracy = pair.overall(sums, sizes) if sizes[..., pair.correct].any() else nothing
     return np.stack([gap, accuracy, worst], axis=1)

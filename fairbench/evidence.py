@@ -193,7 +193,7 @@ def noise_floor(
             if isinstance(reduce, str):
                 tests.append(studentised(means, variance, pooled, reduce))
             with np.errstate(divide="ignore", invalid="ignore"):
-                means = pooled + (means - pooled) * np.nan_to_num(own / np.sqrt(variance), nan=1.0)
+                means = pooled + (means - pooled) * np.nan_to_num(own / np.sqrt(variance), nan=1.0, posinf=1.0)
         floor.append(statistic(means, sizes))
     values = np.concatenate(floor)
     return values, np.concatenate(tests) if tests else sign * values
@@ -284,7 +284,8 @@ def design(m: Moments) -> tuple[Floats, float, bool]:
         one = Moments(mean, m.variance[rate][known], rows, units, True)
         sizes = effective_rows(one) if np.any(units < rows) else rows
         return sizes, float((mean * rows).sum() / rows.sum()), True
-    scale = np.nanmean(m.variance[rate][known] * rows)
+    spread = (m.variance[rate][known] * rows)[units > 1]
+    scale = spread.mean() if spread.size else 0.0
     return rows, float(np.sqrt(scale)), False
 
 

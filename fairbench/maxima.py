@@ -32,7 +32,7 @@ class Part:
 
     @property
     def errors(self) -> Floats:
-        """Bootstrap errors of every direction."""
+        """Bootstrap errors of every direction; none where a draw leaves it undefined (a class missed a group)."""
         return np.nan_to_num(self.draws - self.estimate)
 
 
@@ -56,7 +56,7 @@ def despite_bias(parts: Sequence[Part]) -> tuple[float, float]:
     inequality.
     """
     value = np.mean([part.estimate.max(axis=-1) for part in parts], axis=0).mean(axis=-1)
-    drawn = np.mean([np.nan_to_num(part.draws, nan=-np.inf).max(axis=-1) for part in parts], axis=0).mean(axis=-1)
+    drawn = np.mean([(part.estimate + part.errors).max(axis=-1) for part in parts], axis=0).mean(axis=-1)
     bias = np.mean([part.errors.max(axis=-1).mean(axis=(0, 2)) for part in parts], axis=0)
     difference = value[0] - value[1]
     reach = stats.norm.ppf(0.975) * (drawn[:, 0] - drawn[:, 1]).std()
@@ -77,8 +77,8 @@ def over_directions(parts: Sequence[Part]) -> tuple[float, float]:
         both = (errors[:, 0] - errors[:, 1]).mean(axis=1)
         own = np.sqrt(errors.var(axis=0) + part.pad)
         joint = np.sqrt(both.var(axis=0) + part.pad)
-        largest = np.maximum(largest, (np.abs(errors) / own).max(axis=(1, 2, 3)))
-        largest = np.maximum(largest, (np.abs(both) / joint).max(axis=1))
+        largest = np.maximum(largest, in_errors(errors, own).max(axis=(1, 2, 3)))
+        largest = np.maximum(largest, in_errors(both, joint).max(axis=1))
         spreads.append((own, joint))
     critical = np.quantile(largest, 0.95)
     low, high = [], []
@@ -89,6 +89,12 @@ def over_directions(parts: Sequence[Part]) -> tuple[float, float]:
         high.append(np.where(may[0], difference + critical * joint, -np.inf).max(axis=-1).mean())
         low.append(np.where(may[1], difference - critical * joint, np.inf).min(axis=-1).mean())
     return float(np.mean(low)), float(np.mean(high))
+
+
+def in_errors(deviation: Floats, error: Floats) -> Floats:
+    """Express deviations in standard errors; 0 where nothing varies."""
+    sized = np.broadcast_to(error, deviation.shape)
+    return np.divide(np.abs(deviation), sized, out=np.zeros(deviation.shape), where=sized > 0)
 
 
 def placed_noise(parts: Sequence[Part]) -> Floats:

@@ -93,7 +93,7 @@ def test_a_fair_method_is_called_unfair_in_five_percent(name):
     worlds = 300
     row = simulation.share(ONE[name], worlds, simulation.one_method(ONE[name]))
     gap_p, worst_p, gap_covered, worst_covered, groups_covered, floor, gap, corrected, naive = row
-    low, high = band(worlds)
+    high = band(worlds)[1]
     assert gap_p <= high
     assert worst_p <= high
     assert gap_p >= 0.005  # the discrete gap of 18x50 and the smoothed one of clusters are conservative
@@ -105,17 +105,17 @@ def test_a_fair_method_is_called_unfair_in_five_percent(name):
 
 def test_away_from_parity_the_interval_covers_and_the_dispersion_is_unbiased():
     world = ONE["3x300 in clusters of 3, gap .15"]
-    row = simulation.share(world, 400, simulation.one_method(world))
+    row = simulation.share(world, 200, simulation.one_method(world))
     assert row[0] > 0.8
-    assert row[2] >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 400)
-    assert row[7] == pytest.approx(np.var(world.a, ddof=1), rel=0.15)
+    assert row[2] >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200)
+    assert row[7] == pytest.approx(np.var(world.a, ddof=1), rel=0.2)
 
 
 def test_equal_accuracy_at_unequal_class_mix_is_not_called_a_gap():
     """Within-class accuracies .9/.5 at prevalence .5, .3/.7 trade-off elsewhere: accuracy .7 in all groups."""
     rng = np.random.default_rng(1)
     group = np.repeat([0, 1, 2], (1200, 150, 150))
-    prevalence, worlds, alarms = np.array([0.5, 0.9, 0.1])[group], 600, 0
+    prevalence, worlds, alarms = np.array([0.5, 0.9, 0.1])[group], 300, 0
     recall = np.array([0.9, 0.7, 0.7])[group]
     specificity = np.array([0.5, 0.7, 0.7])[group]
     for world in range(worlds):
@@ -128,7 +128,7 @@ def test_equal_accuracy_at_unequal_class_mix_is_not_called_a_gap():
 def test_real_scores_with_unequal_spread_keep_their_level():
     """The raw gap's permutation test would alarm far too often here; the studentised one does not."""
     rng = np.random.default_rng(2)
-    group, worlds, alarms = np.repeat([0, 1], (400, 60)), 600, 0
+    group, worlds, alarms = np.repeat([0, 1], (400, 60)), 300, 0
     for world in range(worlds):
         score = rng.normal(size=460) * np.where(group == 1, 3.0, 1.0)
         alarms += judge([score], group, repeats=199, seed=world).p <= 0.05
