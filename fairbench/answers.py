@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from fairbench.comparison import Comparison, Difference, compare
@@ -240,8 +241,9 @@ def align(reference: Predictions, other: Predictions, names: tuple[str, str] = (
             f"{first} has the classes {', '.join(reference.classes)}, {second} {', '.join(other.classes)}",
             "compare predictions of the same task; name the positive with --positive",
         )
-    left, right = reference.table["id"].to_numpy(), other.table["id"].to_numpy()
-    only_left, only_right = np.setdiff1d(left, right), np.setdiff1d(right, left)
+    left, right = pd.Index(reference.table["id"]), pd.Index(other.table["id"])
+    place = right.get_indexer(left)
+    only_left, only_right = left[place < 0], right[left.get_indexer(right) < 0]
     if only_left.size or only_right.size:
         example = (
             f"`{only_left[0]}` is only in {first}" if only_left.size else f"`{only_right[0]}` is only in {second}"
@@ -251,8 +253,6 @@ def align(reference: Predictions, other: Predictions, names: tuple[str, str] = (
             f" {only_right.size:,} only in {second} ({example})",
             "compare predictions on the same test split",
         )
-    place = np.empty(left.size, dtype=np.int64)
-    place[np.argsort(left, kind="stable")] = np.argsort(right, kind="stable")
     ordered = other.take(place)
     for column in ("target", *(a for a in reference.attributes if a in other.attributes)):
         mine, theirs = (t.table[column].astype(object).to_numpy() for t in (reference, ordered))

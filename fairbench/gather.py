@@ -98,20 +98,25 @@ def contenders(entries: Sequence[Entry]) -> tuple[list[Contender], list[Absent]]
         records = tuple(e.record for e in ordered)
         found.append(Contender(records[0].job.method.label, records, answers))
     found.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
-    return [_named(c, found[:place]) for place, c in enumerate(found)], twins
+    return _named(found), twins
 
 
-def _named(contender: Contender, newer: Sequence[Contender]) -> Contender:
-    """Tell rows of one label apart by what the older was made with."""
-    rival = next((c for c in newer if c.label == contender.label), None)
-    if rival is None:
-        return contender
-    mine, theirs = ({**recipe(c.first), **provenance(c.first)} for c in (contender, rival))
-    unlike = [key for key in mine if mine[key] != theirs[key]]
-    shown = [f"{key} {mine[key]}" if isinstance(mine[key], str | int) else f"other {key}" for key in unlike]
-    twins = sum(c.label == contender.label for c in newer)
-    number = f" #{twins + 1}" if twins > 1 else ""
-    return replace(contender, label=f"{contender.label} [{', '.join(shown)}]{number}")
+def _named(contenders: Sequence[Contender]) -> list[Contender]:
+    """Tell rows of one label apart by what the older were made with; the first bears the plain label."""
+    named: dict[str, Contender] = {}
+    plain: dict[str, Contender] = {}
+    for contender in contenders:
+        rival = plain.setdefault(contender.label, contender)
+        label = contender.label
+        if rival is not contender:
+            mine, theirs = ({**recipe(c.first), **provenance(c.first)} for c in (contender, rival))
+            unlike = [key for key in mine if mine[key] != theirs[key]]
+            shown = [f"{key} {mine[key]}" if isinstance(mine[key], str | int) else f"other {key}" for key in unlike]
+            label = f"{label} [{', '.join(shown)}]".replace("_", " ")
+        while label in named:
+            label += "'"
+        named[label] = replace(contender, label=label)
+    return list(named.values())
 
 
 def stale_rows(contenders: Sequence[Contender]) -> dict[str, Flag]:
@@ -133,7 +138,7 @@ def stale_rows(contenders: Sequence[Contender]) -> dict[str, Flag]:
 def _versions(record: Record) -> dict[str, str]:
     """Split what provides a record's parts into names and versions: `my-plugin 1.2`, `file.py 0f3a`."""
     made = provenance(record)
-    versions = {"fairbench": made["fairbench"], f"weights of {record.job.backbone.name}": made["weights"]}
+    versions = {"fairbench itself": made["fairbench"], f"weights of {record.job.backbone.name}": made["weights"]}
     for kind in ("dataset", "backbone", "method"):
         name, _, number = made[kind].rpartition(" ")
         versions[name or kind] = number

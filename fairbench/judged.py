@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,9 +97,12 @@ def _evidence(rule: Disparity, predictions: Predictions, groups: Groups, value: 
         names=groups.names,
         higher_is_worse=not rule.higher_is_better,
     )
+    numbers = {key: getattr(found, key) for key in NO_EVIDENCE if key != "ci"}
+    if not all(number is None or math.isfinite(number) for number in numbers.values()):
+        return {**NO_EVIDENCE, "no_evidence": "too few clusters in a group to say what chance gives"}
     return {
         "ci": [found.ci.low, found.ci.high] if found.ci else None,
-        **{key: getattr(found, key) for key in NO_EVIDENCE if key != "ci"},
+        **numbers,
         **({"flags": list(found.flags)} if found.flags else {}),
     }
 

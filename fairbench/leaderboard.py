@@ -15,11 +15,13 @@ from fairbench.evidence import MINIMUM, Evidence
 from fairbench.gather import Entry, absent_job, contenders, load, same_patients, stale_rows, unfinished
 from fairbench.job import Job
 from fairbench.predictions import Predictions
-from fairbench.ranking import finding, ties
-from fairbench.standing import measured, missing, side_effects, stand
+from fairbench.ranking import finding, listed, ties
+from fairbench.standing import ALPHA, NOT_LEARNED, measured, missing, side_effects, stand
 from fairbench.store import Store
 from fairbench.table import Absent, Board, Constant, Flag, Group, Row, Table, Tried
 from fairbench.withheld import withhold
+
+MANY = 6  # names that a sentence can hold
 
 
 def build(
@@ -191,7 +193,18 @@ def _finding(table: Table) -> Iterable[str]:
             (label, table.baseline): Difference(c.difference, c.low, c.high, c.p, reason=c.reason)
             for label, c in changes.items()
         }
-        yield ties(table.baseline, pairs, f"{table.attribute} gap")
+        tied = all(c.adjusted is None or c.adjusted > ALPHA for c in changes.values())
+        if tied and len(changes) > MANY:
+            yield (
+                f"None of the other {len(changes)} rows is distinguishable from {table.baseline}"
+                f" in {table.attribute} gap."
+            )
+        else:
+            yield ties(table.baseline, pairs, f"{table.attribute} gap")
+    idle = [row.label for row in table.rows if any(flag.code == NOT_LEARNED for flag in row.flags)]
+    if idle:
+        verb = "is" if len(idle) == 1 else "are"
+        yield f"{listed(idle)} {verb} no more accurate than answers that look at nothing."
 
 
 def _notes(table: Table) -> Iterable[str]:

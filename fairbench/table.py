@@ -6,6 +6,7 @@ Aggregates only, never a patient's row. Values are fractions, times seconds, mem
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -178,7 +179,8 @@ class Board:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same board."""
-        return dataclasses.asdict(self)
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Board:

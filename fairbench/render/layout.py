@@ -128,7 +128,8 @@ def _results(table: Table) -> Grid:
         )
         for row in table.rows
     )
-    return _grid("Results", columns, rows)
+    seeds = max(len(row.seeds) for row in table.rows)
+    return _grid("Results, mean over seeds" if seeds > 1 else "Results", columns, rows)
 
 
 def _chance(table: Table) -> Grid:
