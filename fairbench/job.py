@@ -36,6 +36,7 @@ class Stage:
     def __post_init__(self) -> None:
         for name in ("epochs", "lr", "weight_decay", "clip"):  # 3 and 3.0 are one stage, with one key
             object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "lr_scale", {part: float(factor) for part, factor in self.lr_scale.items()})
 
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str = "stage") -> Stage:
