@@ -1,0 +1,176 @@
+"""The documents say what is: links, code, copied files, commands, contracts, the example in the README."""
+
+import ast
+import inspect
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click import Group
+
+from fairbench import Backbone, Dataset, Method, hookspecs
+from fairbench import benchmark as benchmarks
+from fairbench import plugins as plugin_loader
+from fairbench.cli import main
+from fairbench.settings import describe
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("leaderboards/*.md"))]
+METHODS = plugin_loader.load(("method",)).tables["method"]
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page that are in one language."""
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text(page), re.MULTILINE | re.DOTALL)
+
+
+def marked(page: str, mark: str) -> str:
+    """The fenced block that stands under a mark."""
+    return re.search(rf"^{re.escape(mark)}\n```\w+\n(.*?)^```$", text(page), re.MULTILINE | re.DOTALL)[1]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        goal = (page.parent / path).resolve() if path else page
+        assert goal.exists(), f"{page.name}: {target} leads nowhere"
+        assert not anchor or anchor in anchors(goal), f"{page.name}: {target}: no such heading"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "docs/plugins.md"])
+def test_python_blocks_compile(page):
+    found = blocks(page, "python")
+    assert found
+    for code in found:
+        compile(code, page, "exec")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_whole_plugin_is_the_real_file(page):
+    file = "plugins/fairbench_plugins/methods/fr.py"
+    assert marked(page, f"<!-- file: {file} -->") == text(file)
+
+
+def test_ci_runs_what_the_readme_says():
+    """The commands are not repeated in .ci/run: it takes them from the README, by this very function."""
+    script = text(".ci/run")
+    function = re.search(r"^readme\(\) \{.*?^\}$", script, re.MULTILINE | re.DOTALL)[0]
+    for name, ends in (("run", ".venv/bin/fairbench run\n"), ("test", ".venv/bin/python -m pytest -q\n")):
+        assert f'"$(readme {name})"' in script
+        command = f"{function}\nreadme {name}"
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout == marked("README.md", f"<!-- command: {name} -->")
+        assert done.stdout.startswith("python3 -m venv .venv && ")
+        assert done.stdout.endswith(f" && {ends}")
+        assert done.stdout.count("\n") == 1, "one line to copy"
+    assert "pip install" not in script
+
+
+def excerpt(board: str) -> str:
+    """What the README shows of a leaderboard: the finding, the results, and chance."""
+    start = board.index("\n\n", board.index("\n## ")) + 2
+    return board[start : board.index("\n\n**Difference to ")]
+
+
+def test_the_readme_shows_the_leaderboard_that_was_made():
+    block = r"<!-- leaderboard:quickstart -->\n(.*?)\n?<!-- /leaderboard -->"
+    (shown,) = re.findall(block, text("README.md"), re.DOTALL)
+    assert shown == excerpt(text("leaderboards/quickstart.md"))
+
+
+def test_the_example_of_chance_in_the_readme():
+    """Shuffle 1,070 right answers over the groups of arXiv 2512.03477, Table 1, by counting alone."""
+    generator = np.random.default_rng(0)
+    sizes = np.array([1816, 76, 108])
+    right = generator.multivariate_hypergeometric(sizes, 1070, size=100_000)
+    gap = 100 * np.ptp(right / sizes, axis=1)
+    assert f"of {gap.mean():.1f} points on average" in " ".join(text("README.md").split())
+    observed = {name: 100 * np.ptp(np.array(counts) / sizes) for name, counts in PUBLISHED.items()}
+    assert {name: f"{value:.2f}" for name, value in observed.items()} == {"vanilla": "3.80", "gr": "1.17"}
+    assert all(value < gap.mean() for value in observed.values())
+
+
+PUBLISHED = {"vanilla": [970, 43, 57], "gr": [965, 41, 57]}
+
+
+def test_every_command_and_option_of_run_is_in_the_guide():
+    guide = text("docs/guide.md")
+    for name, command in main.commands.items():
+        assert f"`fairbench {name}`" in guide
+        for inner in command.commands if isinstance(command, Group) else ():
+            assert f"`fairbench {name} {inner}" in guide
+    options = [option for parameter in main.commands["run"].params for option in parameter.opts]
+    assert [option for option in options if option.startswith("--") and f"`{option}" not in guide] == []
+
+
+@pytest.mark.parametrize("code", blocks("docs/guide.md", "toml"))
+def test_the_benchmark_in_the_guide_is_one(code):
+    said = tomllib.loads(code)
+    assert {choice.name for choice in benchmarks.parse(said, "guide", "docs/guide.md").methods} <= set(METHODS)
+    assert {*said, "name"} == set(benchmarks.Benchmark.__dataclass_fields__), "the guide shows every key"
+
+
+def signatures(owner: object, names: list[str]) -> list[str]:
+    """Functions as their source declares them: `def name(arguments) -> result`."""
+    body = ast.parse(inspect.getsource(owner)).body
+    body = body[0].body if inspect.isclass(owner) else body
+    return [
+        f"`def {node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}`"
+        for node in body
+        if isinstance(node, ast.FunctionDef) and node.name in names
+    ]
+
+
+def abstract(owner: type) -> list[str]:
+    """What a class leaves to those who inherit."""
+    return [name for name, value in vars(owner).items() if getattr(value, "__isabstractmethod__", False)]
+
+
+CONTRACTS = {
+    "hooks": signatures(hookspecs, [name for name in dir(hookspecs) if name.startswith("fairbench_")]),
+    "verbs": signatures(Method, ["plan", "setup", "draw", "loss", "step", "adjust"]),
+    "backbone": signatures(Backbone, [*abstract(Backbone), "projector"]),
+    "dataset": signatures(Dataset, [*abstract(Dataset), "words", "notes", "stamp", "fingerprint"]),
+}
+
+
+@pytest.mark.parametrize(("what", "count"), [("hooks", 6), ("verbs", 6), ("backbone", 11), ("dataset", 8)])
+def test_the_contract_is_documented_with_its_signatures(what, count):
+    page = text("docs/plugins.md").replace(r"\|", "|")
+    assert len(CONTRACTS[what]) == count
+    assert [signature for signature in CONTRACTS[what] if signature not in page] == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_explained_with_its_settings(name):
+    (section,) = re.findall(rf"(?ms)^## {re.escape(name)}\n(.*?)(?=^## |\Z)", text("docs/methods.md"))
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE))
+    fields = METHODS[name].fields()
+    assert rows == {key: str(default) for key, (_, default) in fields.items()}
+    assert fields or "No settings" in section
+    choices = {option for kind, _ in fields.values() for option in describe(kind).split(" | ") if "-" in option}
+    assert all(f"`{option}`" in text("docs/methods.md") for option in choices)
+
+
+def test_the_architecture_names_every_module():
+    page = text("docs/architecture.md")
+    core = ROOT / "fairbench"
+    names = {path.stem for path in core.glob("*.py")} - {"__init__"}
+    names |= {f".{path.stem}" for path in (core / "render").glob("*.py")} - {".__init__"}
+    assert {name for name in names if f"{name}`" not in page} == set()
