@@ -27,8 +27,8 @@ LAYERS = {
     "contracts": "metric dataset backbone method plugins checkpoint",
     "scores": "disparity score conventions catalogue",
     "evidence": "intervals resampling power evidence maxima comparison ranking auroc variance",
-    "training": "memory adapter features store run execute",
-    "benchmarks": "benchmark cost launch check",
+    "training": "memory adapter features store run selection order predicting execute worker",
+    "benchmarks": "benchmark choices cost launch check",
     "boards": "table answers standing gather states withheld judged leaderboard",
     "render": "render.blocks render.format render.layout render.csv render.html render.json render.markdown "
     "render.terminal render.sheet render.portrait render",
@@ -39,7 +39,7 @@ DOCUMENTED = {("predictions", "reading")}
 # Importing these imports torch …
 TORCH = {
     *("backbone", "method", "checkpoint", "memory", "adapter", "features", "run", "execute"),
-    *("benchmark", "cost", "testing"),
+    *("order", "predicting", "worker", "benchmark", "choices", "cost", "testing"),
 }
 # … and these import torch or transformers inside a function, for those who ask what only they can tell.
 TORCH_ON_DEMAND = {"launch", "overview", "tiny", "backbone", "checkpoint", "testing"}
