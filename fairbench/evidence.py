@@ -229,7 +229,7 @@ def studentised(mean: Floats, variance: Floats, pooled: Floats, reduce: str | St
             return lowest
         i, j = np.triu_indices(mean.shape[2], 1)
         distance = np.abs(mean[:, :, i] - mean[:, :, j]) / np.sqrt(variance[:, :, i] + variance[:, :, j])
-    largest = np.nan_to_num(distance, nan=0.0).max(axis=2)
+    largest = np.where(np.isnan(distance), 0.0, distance).max(axis=2)
     combined: Floats = largest.mean(axis=1) if reduce == "mean" else largest.max(axis=1)
     return combined
 
