@@ -81,14 +81,13 @@ def _without(key: str, method: Choice) -> Choice:
 
 
 def _recipe(benchmark: Benchmark, plugins: Plugins) -> tuple[Stage, ...]:
-    recipes = {plugins.find("backbone", name).recipe for name in benchmark.backbones}
-    if len(recipes) > 1:
+    recipes = [plugins.find("backbone", name).recipe for name in benchmark.backbones]
+    if any(recipe != recipes[0] for recipe in recipes):
         raise FairbenchError(
             f"{', '.join(benchmark.backbones)} have different stages, so --set of a stage is ambiguous",
             "run one backbone at a time, or state [[stages]] in a benchmark file",
         )
-    recipe: tuple[Stage, ...] = recipes.pop()
-    return recipe
+    return tuple(recipes[0]) if recipes else ()
 
 
 def _changed(stage: Stage, values: Mapping[str, Any]) -> Stage:
