@@ -61,6 +61,11 @@ class Answers:
             return []
         return [np.stack([rate.scores(p) for p in self.predictions]) for rate in (TPR, FPR)]
 
+    @property
+    def constant(self) -> bool:
+        """Whether every seed gives all rows one answer."""
+        return all(np.unique(p.answer).size == 1 for p in self.predictions)
+
     def only(self, seeds: Sequence[int]) -> Answers:
         """Keep some of the seeds, in that order."""
         places = [self.seeds.index(seed) for seed in seeds]

@@ -139,14 +139,15 @@ def leaderboard(
 @click.option("--attr", "attributes", metavar="A,B", help="Default: what the job was trained for, else all.")
 def show(run_folder: Path, attributes: str | None) -> None:
     """Show one job: every group's accuracy with its interval, the gap beside chance, the errors made."""
+    from fairbench.predictions import Predictions
     from fairbench.render import portrait
-    from fairbench.store import RECORD, Store, read_record
+    from fairbench.store import PREDICTIONS, RECORD, read_record
 
     record = read_record(run_folder / RECORD)
     if record.error is not None:
         portrait.failure(record, _console())
         return
-    predictions = Store(run_folder.resolve().parent).predictions(record)
+    predictions = Predictions.read(run_folder / PREDICTIONS)
     chosen = _listed(attributes) if attributes else ["+".join(record.job.attributes)]
     wanted = [name for name in chosen if name] or list(predictions.attributes)
     portrait.job(record, predictions, wanted, _console())

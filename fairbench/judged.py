@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairbench.answers import Answers, Groups, align, contrast
+from fairbench.auroc import judge_auroc
 from fairbench.comparison import Difference
 from fairbench.disparity import Disparity, disparities, rates
 from fairbench.evidence import group_rates, judge
@@ -17,6 +18,7 @@ from fairbench.metric import RATES, Metric, Undefined
 from fairbench.predictions import Predictions
 from fairbench.score import Json, score
 
+AUROC_GAP = "auroc_gap"  # the one disparity of no row means that has a test of its own
 NO_EVIDENCE = {
     "ci": None,
     "floor_mean": None,
@@ -38,7 +40,7 @@ def judged(
 
     Adds `ci`, `floor_mean`, `floor_95`, `p`, `excess`, `detectable` (fractions, see `Evidence`) and `flags`
     to every disparity, null where they cannot be computed, and `ci` with an interval per rate to `overall` and
-    to every group. A disparity that is no mean over rows (of AUROC, say) has no exact test: `no_evidence`
+    to every group. A disparity of no mean over rows (of F1, say) has no exact test: `no_evidence`
     says so.
     """
     found = score(predictions, attributes, metrics, policy, equity)
@@ -86,17 +88,20 @@ def _intervals(predictions: Predictions, groups: Groups) -> dict[str, Json]:
 def _evidence(rule: Disparity, predictions: Predictions, groups: Groups, value: float | None) -> Json:
     if value is None:
         return NO_EVIDENCE
-    if not rule.row_scored:
+    if rule.name == AUROC_GAP and len(predictions.classes) == 2:
+        found = judge_auroc(
+            predictions.target.astype(np.int64),
+            predictions.probability(1).astype(np.float64),
+            groups.codes,
+            groups.cluster,
+            names=groups.names,
+        )
+    elif rule.row_scored:
+        scores, reduce = rates(rule, predictions)
+        worse = not rule.higher_is_better
+        found = judge(scores, groups.codes, groups.cluster, reduce, names=groups.names, higher_is_worse=worse)
+    else:
         return {**NO_EVIDENCE, "no_evidence": "not a mean over rows: no exact test"}
-    scores, reduce = rates(rule, predictions)
-    found = judge(
-        scores,
-        groups.codes,
-        groups.cluster,
-        reduce,
-        names=groups.names,
-        higher_is_worse=not rule.higher_is_better,
-    )
     numbers = {key: getattr(found, key) for key in NO_EVIDENCE if key != "ci"}
     if not all(number is None or math.isfinite(number) for number in numbers.values()):
         return {**NO_EVIDENCE, "no_evidence": "too few clusters in a group to say what chance gives"}

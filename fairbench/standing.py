@@ -17,7 +17,6 @@ from fairbench.table import Change, Estimate, Flag, Row, SideEffect
 
 ALPHA = 0.05
 SCREEN = 300  # draws that tell whether a comparison deserves more
-MAJORITY = "majority"
 NOT_LEARNED = "has not learned"
 PAIRED = ("max_acc_gap", "accuracy", "worst_group", "eq_odds_max")
 
@@ -130,7 +129,7 @@ def _cost(records: Sequence[Record]) -> dict[str, Any]:
 
 def _own_flags(contender: Contender, coverages: Iterable[tuple[int, int]]) -> Iterable[Flag]:
     facts, job = contender.first.facts, contender.first.job
-    if "stages" in facts and facts["stages"] != [_plain(stage) for stage in job.stages]:
+    if not contender.control and "stages" in facts and facts["stages"] != [_plain(stage) for stage in job.stages]:
         yield Flag("† own stages")
     if facts.get("adjusts with group"):
         yield Flag("‡ knows groups")
@@ -247,7 +246,7 @@ def not_learned(contender: Contender, controls: Sequence[Contender], groups: Gro
     """Flag a row whose answers do not beat the constant answer, or a control's, beyond noise."""
     best = constant(contender.answers.predictions[0])
     rivals = {"always giving the commonest answer": best}
-    rivals |= {f"its control {c.label}": c.answers for c in controls if c.control != MAJORITY}
+    rivals |= {f"the control {c.label}": c.answers for c in controls if not c.answers.constant}
     unbeaten = []
     for name, rival in rivals.items():
         found = contrast(contender.answers, rival, groups, repeats=2_000).accuracy

@@ -271,7 +271,7 @@ def test_a_row_that_beats_no_control_has_not_learned(store):
     assert [row.label for row in table.controls] == ["blank"]
     assert {label for label, row in rows.items() if "has not learned" in codes(row)} == {"guesses", "as-blank"}
     (detail,) = [flag.detail for flag in rows["as-blank"].flags if flag.code == "has not learned"]
-    assert "its control blank" in detail
+    assert "the control blank" in detail
     assert "commonest" not in detail
     assert table.tried.methods == 3  # controls are not tries
 

@@ -11,9 +11,11 @@ NOTHING = "–"
 ALPHA = 0.05
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None) -> str:
     """Print a fraction in percent, or a difference of fractions in points."""
-    return NOTHING if value is None else f"{100 * value:.{digits}f}"
+    if value is None:
+        return NOTHING
+    return f"{100 * value:.1f}".replace("-0.0", "0.0").replace("-", "−")
 
 
 def share(value: float | None) -> str:

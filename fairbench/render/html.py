@@ -26,9 +26,11 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 caption { text-align: left; font-weight: 600; padding: 0 .6rem .35rem 0; white-space: nowrap; }
 th { font-weight: 500; color: var(--quiet); vertical-align: bottom; border-bottom: 1px solid var(--ink);
   max-width: 9rem; }
-th, td { padding: .28rem .75rem .28rem 0; text-align: left; }
+th, td { padding: .28rem 1rem .28rem 0; text-align: left; }
 td { border-bottom: 1px solid var(--line); vertical-align: top; }
-.number { text-align: right; white-space: nowrap; }
+.number { text-align: right; }
+td.number { white-space: nowrap; }
+th.number { max-width: 7.5rem; }
 tbody tr:hover { background: var(--tint); }
 p, dl { color: var(--quiet); max-width: 60rem; margin: .35rem 0; font-size: .9rem; }
 p.finding { color: inherit; max-width: none; }

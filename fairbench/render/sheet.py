@@ -51,7 +51,7 @@ def _groups(console: Console, found: Json, part: Json) -> None:
     columns = [
         "Group",
         "n>",
-        *(("positives>", "negatives>") if counted else ()),
+        *(("pos>", "neg>") if counted else ()),
         *(f"{t}>" for t in rates.values()),
     ]
     rows = []
@@ -71,6 +71,7 @@ def _rate(group: Json, key: str) -> str:
 
 
 def _gaps(console: Console, part: Json) -> None:
+    console.print()
     columns = (
         "Between groups (points or %)",
         "value [95 %]>",
