@@ -82,6 +82,10 @@ def test_equalised_odds_permutes_within_the_true_class():
     accuracy = judge([(yes == target).astype(float)], group)
     assert odds.p > 0.05
     assert accuracy.p < 0.001
+    table = tabulate(rates, group, None, 2)
+    drawn = np.concatenate([*permuted(table, table.sizes, 200, np.random.default_rng(0))])
+    by_class = [[np.sum(target & (group == g)), np.sum(~target & (group == g))] for g in (0, 1)]
+    assert (drawn == by_class).all()  # every world keeps each group's positives and negatives
     by_hand = max(np.ptp([np.nanmean(rate[group == g]) for g in (0, 1)]) for rate in rates)
     assert odds.value == pytest.approx(by_hand)
 
