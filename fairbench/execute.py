@@ -116,7 +116,7 @@ class Attempt:
         return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device)
 
     def _source(self, precision: torch.dtype, blank: bool) -> Seen | Prepared:
-        name = cache_key(self.backbone, self.dataset, precision) + ("-blank" if blank else "")
+        name = cache_key(self.backbone, self.dataset, precision)
         prepared = Prepared(self.dataset, self.table, self.backbone, blank)
         report = self.worker.report
         return see_all(

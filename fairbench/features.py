@@ -86,6 +86,8 @@ def see_all(
     size = sum(t.numel() * t.element_size() for t in sample.values()) * len(prepared)
     if size > limit:
         return prepared
+    if prepared.blank:
+        return Seen(_blank(backbone, prepared))
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(prepared), CHUNK)
     missing = [start for start in starts if not _file(folder, start).exists()]
@@ -103,6 +105,18 @@ def see_all(
             missing.remove(start)
         wait = True  # what is left is being computed by others
     return Seen([example for start in starts for example in _load(_file(folder, start))])
+
+
+def _blank(backbone: Backbone, prepared: Prepared) -> list[Example]:
+    """Look at one grey picture of each size; rows of one size share it."""
+    seen: dict[tuple[int, int], Example] = {}
+    examples = []
+    for index, row in enumerate(prepared.rows):
+        size = prepared.dataset.image(row).size
+        if size not in seen:
+            seen[size] = _see(backbone, [prepared[index]])[0]
+        examples.append(seen[size])
+    return examples
 
 
 def _see(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
