@@ -183,6 +183,9 @@ def noise_floor(
     units = unit_counts(table)
     rng = np.random.default_rng(seed)
     own = np.sqrt(standardised(group_sums(table)[None], units)[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit_means = table.sums / table.sizes
+    lowest, highest = (limit(unit_means, axis=0)[None, :, None] for limit in (np.nanmin, np.nanmax))
     floor, tests = [], []
     for sums in permuted(table, features, repeats, rng):
         sizes = sums[:, :, rates : 2 * rates].transpose(0, 2, 1)
@@ -193,7 +196,9 @@ def noise_floor(
             if isinstance(reduce, str):
                 tests.append(studentised(means, variance, pooled, reduce))
             with np.errstate(divide="ignore", invalid="ignore"):
-                means = pooled + (means - pooled) * np.nan_to_num(own / np.sqrt(variance), nan=1.0, posinf=1.0)
+                scaled = pooled + (means - pooled) * np.nan_to_num(own / np.sqrt(variance), nan=1.0, posinf=1.0)
+            # A group whose few units happen to agree has hardly any standard error: no mean can leave the scores.
+            means = np.clip(scaled, lowest, highest)
         floor.append(statistic(means, sizes))
     values = np.concatenate(floor)
     return values, np.concatenate(tests) if tests else sign * values
