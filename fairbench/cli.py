@@ -39,7 +39,8 @@ class Group(click.Group):
             click.echo(f"error: {error.format_message()}\nhint: see `{where} --help`", err=True)
             sys.exit(2)
         except OSError as error:
-            click.echo(f"error: {error.strerror or error}: {error.filename}", err=True)
+            where = f": {error.filename}" if error.filename else ""
+            click.echo(f"error: {error.strerror or error}{where}", err=True)
             sys.exit(2)
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
@@ -162,19 +163,21 @@ def run(
             launch.launch(missing, setup, count, watch)
     if launch.leads():
         _publish(store, {job.key for job in planned.jobs}, benchmark.name)
+    if store.missing(planned.jobs, retry_failed=True):
+        click.echo("some jobs failed; --retry-failed runs them again", err=True)
+        click.get_current_context().exit(1)
 
 
-def _publish(store: Any, keys: set[str], name: str) -> None:
+def _publish(store: Store, keys: set[str], name: str) -> None:
     """Build the leaderboard from what is on disk, print it, and write it beside the results."""
-    from rich.console import Console
-
-    from fairbench import leaderboard, render
+    from fairbench import leaderboard, overview, render
     from fairbench.render import terminal
 
     board = leaderboard.build(store, keys)
-    for kind in ("md", "json"):
-        render.write(board, store.root / f"{name}.{kind}", kind)
-    terminal.show(board, Console())
+    with store.writing():
+        for kind in ("md", "json"):
+            render.write(board, store.root / f"{name}.{kind}", kind)
+    terminal.show(board, overview.console())
     click.echo(f"written: {store.root / name}.md and .json (aggregates only); {name}.toml runs the same again")
 
 

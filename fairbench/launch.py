@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import click
+
 from fairbench.errors import FairbenchError
 from fairbench.job import Job, Record
 from fairbench.store import Store
@@ -173,9 +175,11 @@ def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
     def report(phase: str, done: int, total: int, loss: float | None) -> None:
         watch(Event(number, current[-1], phase, done, total, loss))
 
+    loaded = plugins.load(files=setup.plugin_files)
+    known = set(loaded.broken)
     worker = Worker(
         store,
-        plugins.load(files=setup.plugin_files),
+        loaded,
         setup.roots,
         report,
         setup.micro_batch,
@@ -200,6 +204,9 @@ def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
                 progressed = True
         if waiting and not progressed:  # the rest is being run by others; take over what they drop
             time.sleep(1.0)
+    for broken in dict.fromkeys(loaded.broken):
+        if broken not in known:  # a tracker or notifier that raised
+            click.echo(f"warning: plugin {broken.name} of {broken.source} raised {broken.reason}", err=True)
 
 
 def _leased(store: Store, worker: Any, job: Job) -> Record | None:

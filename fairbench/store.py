@@ -90,14 +90,18 @@ class Store:
         try:
             yield
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise FairbenchError(
-                    f"the disk that holds {self.root} is full; finished jobs are safe",
-                    "make room and run the same command again",
-                ) from error
+            if says_full(error):
+                raise self.full() from error
             raise FairbenchError(
                 f"cannot write to {self.root}: {error.strerror or error}", "choose another folder with --out"
             ) from error
+
+    def full(self) -> FairbenchError:
+        """Build the error for a disk that takes no more."""
+        return FairbenchError(
+            f"the disk that holds {self.root} is full; finished jobs are safe",
+            "make room and run the same command again",
+        )
 
     def prepare(self, job: Job) -> Path:
         """Empty a job's folder of what an interrupted or failed attempt left, and describe the job in it."""
@@ -120,6 +124,12 @@ class Store:
         """Write a job's record, which ends the job."""
         with self.writing():
             write_json(self.folder(record.job) / RECORD, record.to_json())
+
+
+def says_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full; safetensors says so in words only."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in (errno.ENOSPC, errno.EDQUOT) or f"(os error {errno.ENOSPC})" in str(error)
 
 
 def write_json(path: Path, data: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import traceback
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from fairbench.errors import FairbenchError
 from fairbench.execute import Attempt
 from fairbench.job import Job, Record
 from fairbench.plugins import Plugins
-from fairbench.store import Store
+from fairbench.store import Store, says_full
 
 Report = Callable[[str, int, int, float | None], None]
 
@@ -67,14 +66,12 @@ class Worker:
             attempt.go()
         except Exception as error:
             failure = error
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise FairbenchError(
-                    f"the disk that holds {self.store.root} is full; finished jobs are safe",
-                    "make room and run the same command again",
-                ) from error
+            if says_full(error):
+                raise self.store.full() from error
             attempt.error = str(error) if isinstance(error, FairbenchError) else f"{type(error).__name__}: {error}"
             if not isinstance(error, FairbenchError):
-                (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                with self.store.writing():
+                    (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
         record = attempt.record()
         if self.leads or failure:
             self.store.save(record)

@@ -1,0 +1,230 @@
+"""From `fairbench run` to a leaderboard on the toys: resumed, failed, shared, interrupted, killed, out of disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from fairbench import Store
+from fairbench.cli import main
+
+TOYS = Path(__file__).with_name("toys.py")
+ROOT = Path(__file__).parents[1]
+BASE = (
+    "--datasets",
+    "toy",
+    "--backbones",
+    "toy-backbone",
+    "--attr",
+    "site",
+    "--plugin",
+    str(TOYS),
+    "--no-controls",
+)
+SWEEP = (*BASE, "--methods", "fr,gr", "--seeds", "0,1")  # six jobs with the baseline
+COMMAND = (sys.executable, "-c", "from fairbench.cli import main; main()", "run")
+
+
+@pytest.fixture(autouse=True)
+def _few_plugins(monkeypatch):
+    """What starts a new process imports what it needs and no more."""
+    names = "method-fr,method-gr,method-vanilla,metric-rates,metric-auroc,metric-balanced-accuracy"
+    monkeypatch.setenv("FAIRBENCH_PLUGINS", names)
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """Which jobs were run so far, each time one was."""
+    monkeypatch.setenv("FAIRBENCH_TEST_LOG", str(tmp_path / "finished"))
+    (tmp_path / "finished").touch()
+    return lambda: [line.split()[0] for line in (tmp_path / "finished").read_text().splitlines()]
+
+
+def run(out, *options, code=0, workers=1):
+    """Run in this process."""
+    words = ["run", *map(str, options), "--out", str(out), "--workers", str(workers)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def predictions(out):
+    return {path.parent.name: pd.read_parquet(path) for path in Path(out).glob("*/predictions.parquet")}
+
+
+def assert_same(left, right):
+    assert set(left) == set(right)
+    for key, frame in left.items():
+        pd.testing.assert_frame_equal(frame, right[key])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What the sweep leaves when nothing happens to it."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    run(out, *SWEEP)
+    found = predictions(out)
+    assert len(found) == 6
+    return found
+
+
+def test_a_run_leaves_a_leaderboard_and_the_file_that_repeats_it(tmp_path, finished):
+    out = tmp_path / "a folder – ünïcode"
+    result = run(out, *SWEEP)
+    assert "vanilla" in result.stdout
+    assert "[6/6]" in result.stderr
+    board = json.loads((out / "quickstart.json").read_text())
+    (table,) = board["tables"]
+    assert (table["dataset"], table["attribute"], table["rows_tested"]) == ("toy", "site", 48)
+    assert {row["method"] for row in table["rows"]} == {"vanilla", "fr", "gr"}
+    assert "| fr" in (out / "quickstart.md").read_text()
+    first = finished()
+    assert len(set(first)) == 6
+
+    again = run(out, *SWEEP)
+    assert finished() == first
+    assert again.stdout == result.stdout
+    toml = tmp_path / "quickstart.toml"
+    toml.write_text((out / "quickstart.toml").read_text())
+    run(out, toml, "--plugin", TOYS)
+    assert finished() == first
+    assert not [path for path in out.rglob("*") if path.name.endswith((".tmp", f".{os.getpid()}"))]
+
+
+def test_a_job_leaves_everything_that_the_record_promises(tmp_path):
+    run(tmp_path, *BASE, "--methods", "fr", "--no-baseline")
+    (record,) = Store(tmp_path).records()
+    folder = Store(tmp_path).folder(record.job)
+    assert {path.name for path in folder.iterdir()} == {
+        *("job.json", "record.json", "predictions.parquet", "log.jsonl", "adapter"),
+    }
+    frame = pd.read_parquet(folder / "predictions.parquet")
+    assert set(frame["split"]) == {"val", "test"}
+    assert {"id", "cluster", "target", "answer", "p_0", "p_1", "site", "sex"} <= set(frame)
+    assert {"load", "features", "train", "predict"} <= set(record.seconds)
+    assert record.steps == 12
+    assert record.trainable_parameters > 0
+    assert record.versions["torch"] != "not installed"
+    assert record.facts["train groups"]["a"] > record.facts["train groups"]["b"]
+    assert 0 < record.facts["active"] <= 1
+
+
+def test_failed_methods_are_records_that_say_why_and_the_sweep_goes_on(tmp_path, finished, monkeypatch):
+    monkeypatch.setenv("FAIRBENCH_TEST_BRITTLE", "1")
+    methods = (*BASE, "--methods", "brittle,diverging,noting")
+    result = run(tmp_path, *methods, code=1)
+    records = {record.job.method.name: record for record in Store(tmp_path).records()}
+    assert {name for name, record in records.items() if record.failed} == {"brittle", "diverging"}
+    assert records["brittle"].error == "RuntimeError: it broke [as asked]"
+    assert "it broke" in (Store(tmp_path).folder(records["brittle"].job) / "traceback.txt").read_text()
+    assert (
+        "the loss of diverging is nan at step 2 of stage lora; groups in the batch: a" in records["diverging"].error
+    )
+    assert records["noting"].facts["odd"] is None
+    assert "it broke [as asked]" in result.stdout
+    assert "it broke [as asked]" in result.stderr
+    assert "--retry-failed" in result.stderr
+    assert "it broke" in (tmp_path / "quickstart.md").read_text()
+
+    before = finished()
+    run(tmp_path, *methods, code=1)
+    assert finished() == before
+    monkeypatch.delenv("FAIRBENCH_TEST_BRITTLE")
+    run(tmp_path, *methods, "--retry-failed", code=1)
+    assert finished()[len(before) :] == [records["brittle"].job.key, records["diverging"].job.key]
+    assert [r.job.method.name for r in Store(tmp_path).records() if r.failed] == ["diverging"]
+
+
+def test_a_changed_setting_runs_anew_beside_the_old(tmp_path, finished):
+    run(tmp_path, *BASE, "--methods", "fr")
+    run(tmp_path, *BASE, "--methods", "fr", "--set", "fr.strength=0.1")
+    assert len(finished()) == 3  # the baseline is the same job
+    run(tmp_path, *BASE, "--methods", "fr", "--set", "toy.prompt=Dark?")
+    assert len(finished()) == 5
+
+
+def test_a_full_disk_stops_with_one_error_and_keeps_what_is_done(tmp_path, undisturbed):
+    out = tmp_path / "small"
+    out.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=180k", "tmpfs", out], capture_output=True)
+    if mount.returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        result = run(out, *SWEEP, code=2)
+        assert f"error: the disk that holds {out} is full; finished jobs are safe" in result.stderr
+        assert result.stderr.count("error:") == 1
+        assert result.stderr.endswith("hint: make room and run the same command again\n")
+        done = Store(out).records()
+        assert 0 < len(done) < 6
+        assert not any(record.failed for record in done)
+        subprocess.run(["mount", "-o", "remount,size=20m", out], check=True)
+        run(out, *SWEEP)
+        assert_same(predictions(out), undisturbed)
+    finally:
+        subprocess.run(["umount", "--lazy", out], check=True)
+
+
+# ── other processes ──────────────────────────────────────────────────────────────────────────────
+
+
+def start(out, workers):
+    words = (*COMMAND, *SWEEP, "--out", str(out), "--workers", str(workers))
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=out)
+
+
+def wait_for(claim, seconds=200):
+    end = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def children(pid):
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def test_two_sweeps_with_three_workers_on_one_folder_run_each_job_once(tmp_path, finished, undisturbed):
+    sweeps = [start(tmp_path, workers) for workers in (2, 1)]
+    for sweep in sweeps:
+        _, errors = sweep.communicate(timeout=250)
+        assert sweep.returncode == 0, errors
+        assert "[6/6]" in errors  # each sweep counts what the other ran
+    assert sorted(finished()) == sorted(undisturbed)
+    assert_same(predictions(tmp_path), undisturbed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")
+def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path, finished, undisturbed):
+    sweep = start(tmp_path, 2)
+    wait_for(lambda: finished() or sweep.poll() is not None)
+    workers = children(sweep.pid)
+    assert workers
+    sweep.send_signal(signal.SIGINT)
+    _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert errors.endswith("interrupted\n")
+    assert "Traceback" not in errors
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    run(tmp_path, *SWEEP)
+    assert sorted(finished()) == sorted(undisturbed)
+    assert_same(predictions(tmp_path), undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_sweep_ends_as_if_undisturbed(tmp_path):
+    script = ROOT / "benchmarks" / "kill_test.py"
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "5", "--folder", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 kills" in done.stdout

@@ -1,0 +1,59 @@
+"""A plugin file for `--plugin`: the toys, methods that misbehave, and a listener that keeps count."""
+
+import os
+
+from fairbench import Method, hookimpl
+from fairbench.testing import ToyBackbone, ToyDataset
+
+
+class Brittle(Method):
+    """It raises while FAIRBENCH_TEST_BRITTLE is set."""
+
+    name = "brittle"
+
+    def loss(self, out, batch):
+        if "FAIRBENCH_TEST_BRITTLE" in os.environ:
+            raise RuntimeError("it broke [as asked]")
+        return out.loss.mean()
+
+
+class Diverging(Method):
+    """Its loss is not a number from the third step on."""
+
+    name = "diverging"
+
+    def step(self, run, batch):
+        out = run.forward(batch)
+        run.descend(out.loss.mean() if run.step < 2 else out.loss.mean() * float("nan"))
+
+
+class Noting(Method):
+    """It notes something that is not a number, which JSON could not carry."""
+
+    name = "noting"
+
+    def loss(self, out, batch):
+        batch.notes["odd"] = float("nan")
+        return out.loss.mean()
+
+
+@hookimpl
+def fairbench_datasets():
+    return [ToyDataset]
+
+
+@hookimpl
+def fairbench_backbones():
+    return [ToyBackbone]
+
+
+@hookimpl
+def fairbench_methods():
+    return [Brittle, Diverging, Noting]
+
+
+@hookimpl
+def fairbench_job_finished(record):
+    if "FAIRBENCH_TEST_LOG" in os.environ:
+        with open(os.environ["FAIRBENCH_TEST_LOG"], "a") as file:
+            file.write(f"{record.job.key} {os.getpid()}\n")
