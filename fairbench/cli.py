@@ -183,11 +183,32 @@ def _publish(store: Store, keys: set[str], name: str) -> None:
 
 @main.command()
 @_choices
-def plan(**chosen: Any) -> None:
+@click.option("--power", is_flag=True, help="Print what the test sets can show instead: detectable gaps.")
+@click.option("--accuracy", default=0.8, show_default=True, help="Assumed accuracy, a fraction (--power).")
+@click.option(
+    "--agreement", default=0.85, show_default=True, help="Assumed share that two methods agree on (--power)."
+)
+@click.option("--gap", default=0.1, show_default=True, help="Assumed gap of the baseline, a fraction (--power).")
+def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: Any) -> None:
     """Print the jobs of a benchmark without running them: what is shared, what is done, what it costs."""
+    from fairbench import foresight, overview
     from fairbench.store import Store
 
-    _, _, planned, _ = _planned(**chosen)
+    assumed = [
+        foresight.assumption(f"--{name}", share)
+        for name, share in (("accuracy", accuracy), ("agreement", agreement), ("gap", gap))
+    ]
+    _, benchmark, planned, _ = _planned(**chosen)
+    if power:
+        attributes = {"+".join(job.attributes) for job in planned.jobs if job.attributes} or benchmark.attributes
+        found = [
+            foresight.foresee(dataset, attribute, benchmark.unrecorded, *assumed)
+            for dataset in planned.datasets.values()
+            for attribute in sorted(attributes)
+            if set(attribute.split("+")) <= set(dataset.attributes)
+        ]
+        foresight.show(found, *assumed, overview.console())
+        return
     _print_plan(planned, Store(chosen["out"]))
 
 
