@@ -194,20 +194,17 @@ def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: A
     from fairbench import foresight, overview
     from fairbench.store import Store
 
-    assumed = [
-        foresight.assumption(f"--{name}", share)
-        for name, share in (("accuracy", accuracy), ("agreement", agreement), ("gap", gap))
-    ]
+    assumed = foresight.Assumed(accuracy, agreement, gap)
     _, benchmark, planned, _ = _planned(**chosen)
     if power:
         attributes = {"+".join(job.attributes) for job in planned.jobs if job.attributes} or benchmark.attributes
         found = [
-            foresight.foresee(dataset, attribute, benchmark.unrecorded, *assumed)
+            foresight.foresee(dataset, attribute, benchmark.unrecorded, assumed)
             for dataset in planned.datasets.values()
             for attribute in sorted(attributes)
             if set(attribute.split("+")) <= set(dataset.attributes)
         ]
-        foresight.show(found, *assumed, overview.console())
+        foresight.show(found, assumed, overview.console())
         return
     _print_plan(planned, Store(chosen["out"]))
 

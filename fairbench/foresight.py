@@ -33,14 +33,27 @@ class Foresight:
     reasons: tuple[str, ...]
 
 
-def foresee(
-    dataset: Dataset, attribute: str, policy: str, accuracy: float, agreement: float, gap: float
-) -> Foresight:
-    """Say what the test split can detect of `attribute`, assuming an accuracy, an agreement and a baseline gap.
+@dataclass(frozen=True)
+class Assumed:
+    """What must be assumed before training; fractions.
 
-    All assumptions are fractions: `accuracy` of the methods, `agreement` the share of patients on whom two
-    methods are both right or both wrong, `gap` the baseline's true accuracy gap. Rows of one cluster are
-    counted as one, which is the cautious reading when their answers always agree.
+    `accuracy` of the methods, `agreement` the share of patients on whom two methods are both right or both
+    wrong, `gap` the baseline's true accuracy gap. Raises FairbenchError outside 0 to 1.
+    """
+
+    accuracy: float
+    agreement: float
+    gap: float
+
+    def __post_init__(self) -> None:
+        for name in ("accuracy", "agreement", "gap"):
+            convert(getattr(self, name), Fraction, f"--{name}")
+
+
+def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed) -> Foresight:
+    """Say what the test split can detect of `attribute`.
+
+    Rows of one cluster are counted as one, which is the cautious reading when their answers always agree.
     """
     table = rows(dataset)
     test = table[table["split"] == "test"]
@@ -49,10 +62,10 @@ def foresee(
     clusters = people.clusters()
     known = codes >= 0
     sizes = [len(np.unique(clusters[codes == code])) for code in range(len(names))]
-    right = (np.random.default_rng(0).random(clusters.max() + 1) < accuracy).astype(float)[clusters]
+    right = (np.random.default_rng(0).random(clusters.max() + 1) < assumed.accuracy).astype(float)[clusters]
     floor = judge([right[known]], codes[known], clusters[known]) if len(names) > 1 else None
-    found = detectable_gap(sizes, accuracy)
-    better = detectable_improvement(sizes, accuracy, agreement, gap)
+    found = detectable_gap(sizes, assumed.accuracy)
+    better = detectable_improvement(sizes, assumed.accuracy, assumed.agreement, assumed.gap)
     return Foresight(
         dataset=dataset.name,
         attribute=attribute,
@@ -63,18 +76,12 @@ def foresee(
         floor_95=floor.floor_95 if floor else None,
         gap=found.value,
         improvement=better.value,
-        accuracy=detectable_accuracy(len(np.unique(clusters)), agreement),
+        accuracy=detectable_accuracy(len(np.unique(clusters)), assumed.agreement),
         reasons=tuple(reason for reason in (found.reason, better.reason) if reason),
     )
 
 
-def assumption(name: str, value: str | float) -> float:
-    """Read an assumed share; raises FairbenchError outside 0 to 1."""
-    share: float = convert(value, Fraction, name)
-    return share
-
-
-def show(found: list[Foresight], accuracy: float, agreement: float, gap: float, console: Console) -> None:
+def show(found: list[Foresight], assumed: Assumed, console: Console) -> None:
     """Print the table, and what it assumes."""
     table = Table(box=None, pad_edge=False)
     for column in ("dataset", "attribute", "test groups (n)"):
@@ -97,8 +104,8 @@ def show(found: list[Foresight], accuracy: float, agreement: float, gap: float, 
             console.print(f"{item.dataset}, {item.attribute}: {reason}", markup=False, highlight=False)
     console.print(
         f"Found means with 80 % power at the 5 % level, whichever group holds the difference. Assumed: accuracy "
-        f"{100 * accuracy:g} %, two methods agree on {100 * agreement:g} % of patients, the baseline's gap is "
-        f"{100 * gap:g} points (--accuracy, --agreement, --gap). Rows of one patient or lesion count once.",
+        f"{100 * assumed.accuracy:g} %, two methods agree on {100 * assumed.agreement:g} % of patients, the "
+        f"baseline's gap is {100 * assumed.gap:g} points (--accuracy, --agreement, --gap). Rows of one patient or lesion count once.",
         highlight=False,
     )
 
