@@ -61,9 +61,10 @@ def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed) -> 
     codes, names = people.groups(attribute, policy)
     clusters = people.clusters()
     known = codes >= 0
+    group, unit = codes[known].astype(np.int64), clusters[known].astype(np.int64)
     sizes = [len(np.unique(clusters[codes == code])) for code in range(len(names))]
     right = (np.random.default_rng(0).random(clusters.max() + 1) < assumed.accuracy).astype(float)[clusters]
-    floor = judge([right[known]], codes[known], clusters[known]) if len(names) > 1 else None
+    floor = judge([right[known]], group, unit) if len(names) > 1 else None
     found = detectable_gap(sizes, assumed.accuracy)
     better = detectable_improvement(sizes, assumed.accuracy, assumed.agreement, assumed.gap)
     return Foresight(
@@ -105,7 +106,8 @@ def show(found: list[Foresight], assumed: Assumed, console: Console) -> None:
     console.print(
         f"Found means with 80 % power at the 5 % level, whichever group holds the difference. Assumed: accuracy "
         f"{100 * assumed.accuracy:g} %, two methods agree on {100 * assumed.agreement:g} % of patients, the "
-        f"baseline's gap is {100 * assumed.gap:g} points (--accuracy, --agreement, --gap). Rows of one patient or lesion count once.",
+        f"baseline's gap is {100 * assumed.gap:g} points (--accuracy, --agreement, --gap). "
+        "Rows of one patient or lesion count once.",
         highlight=False,
     )
 
