@@ -170,7 +170,7 @@ class Attempt:
         run.begin(stage, len(batches))
         self.trained += sum(p.numel() for name in stage.train for p in self.backbone.part(name) if number == 0)
         kept: list[tuple[Predictions, dict[str, Tensor]]] = []
-        log = (self.folder / LOG).open("a", encoding="utf-8") if self.worker.leads else None
+        log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8") if self.worker.leads else None
         with log or nullcontext():
             for step, (chosen, share, examples) in enumerate(zip(batches, shares, loader, strict=True)):
                 run.step = step

@@ -28,7 +28,7 @@ LAYERS = {
     "scores": "disparity score conventions catalogue",
     "evidence": "intervals resampling power evidence maxima comparison ranking auroc variance",
     "training": "memory adapter features store run selection order predicting execute worker",
-    "benchmarks": "benchmark choices cost launch check",
+    "benchmarks": "benchmark choices cost foresight launch check",
     "boards": "table answers standing gather states withheld judged leaderboard",
     "render": "render.blocks render.format render.layout render.csv render.html render.json render.markdown "
     "render.terminal render.sheet render.portrait render",
