@@ -23,13 +23,13 @@ _PUBLIC = {
     "Dataset": "fairbench.dataset",
     "ImageFolder": "fairbench.dataset",
     "Backbone": "fairbench.backbone",
-    "Batch": "fairbench.backbone",
-    "Inputs": "fairbench.backbone",
-    "Outputs": "fairbench.backbone",
-    "States": "fairbench.backbone",
-    "text_positions": "fairbench.backbone",
+    "Batch": "fairbench.batch",
+    "Inputs": "fairbench.batch",
+    "Outputs": "fairbench.batch",
+    "States": "fairbench.batch",
+    "text_positions": "fairbench.batch",
     "Method": "fairbench.method",
-    "Rows": "fairbench.run",
+    "Rows": "fairbench.batch",
     "Run": "fairbench.run",
     "Metric": "fairbench.metric",
     "RATES": "fairbench.metric",
@@ -41,7 +41,7 @@ _PUBLIC = {
     "from_checkpoint": "fairbench.checkpoint",
 }
 
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604 (names are served by __getattr__)
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

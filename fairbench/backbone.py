@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,87 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fairbench.batch import Inputs, Outputs, States, last_token
 from fairbench.errors import FairbenchError
 from fairbench.job import Stage
 from fairbench.settings import Configurable, Count, Fraction, Positive
-
-Inputs = dict[str, Tensor]
-Reading = Literal["group-mean", "per-sample"]
-
-
-@dataclass(frozen=True)
-class States:
-    """Which hidden states a method wants: pooled, per example, shape (B, len(depths), D).
-
-    `depths` are shares of the decoder's depth (0 the embeddings, 1 the final normalised state), so
-    that models of different depth agree; `tokens` names the positions to pool over.
-    """
-
-    depths: tuple[float, ...] = (0.5,)
-    tokens: Literal["image", "text", "all"] = "image"
-    pool: Literal["mean", "random-token"] = "mean"
-    normalise: bool = False
-
-
-@dataclass
-class Batch:
-    """One effective batch, whole: whatever the micro-batch or the number of processes.
-
-    `target` and `group` are (B,) integers, -1 where not recorded; `attributes` has one such tensor
-    for each attribute; `row` is each example's position in the training table. `examples` are the
-    rows that this process computes, from position `start` on. What a method puts into `notes` is
-    averaged over the steps and kept in the record.
-    """
-
-    row: Tensor
-    target: Tensor
-    group: Tensor
-    attributes: dict[str, Tensor]
-    n_groups: int
-    examples: Sequence[Mapping[str, Tensor]] = ()
-    start: int = 0
-    notes: dict[str, float] = field(default_factory=dict)
-
-    def by_group(self, values: Tensor) -> Tensor:
-        """Return the mean of (B,) `values` in each group, (n_groups,), NaN where the batch lacks it."""
-        member = functional.one_hot(self.group.clamp_min(0), self.n_groups) * (self.group >= 0)[:, None]
-        count = member.sum(0)
-        means = (member.to(values.dtype).T @ values) / count.clamp_min(1)
-        # Dividing by NaN instead would put NaN into the gradient of the groups that are there.
-        return means.where(count > 0, torch.nan)
-
-    def present(self) -> int:
-        """Return how many groups the batch holds."""
-        return len(set(self.group[self.group >= 0].tolist()))
-
-    def gap(self, values: Tensor) -> Tensor:
-        """Return the largest group mean of (B,) `values` minus the smallest; 0 with fewer than two groups."""
-        means = self.by_group(values)
-        means = means[~means.isnan()]
-        return means.max() - means.min() if len(means) > 1 else values.sum() * 0.0
-
-    def weighted(self, losses: Tensor, weights: Tensor, reading: Reading) -> Tensor:
-        """Weigh (B,) losses by (n_groups,) weights: each group's mean, or each example.
-
-        Rows of no recorded group have no mean; per sample they count with weight 1.
-        """
-        if reading == "group-mean":
-            return (weights * self.by_group(losses)).nansum()
-        return (torch.cat([weights, weights.new_ones(1)])[self.group] * losses).mean()
-
-
-@dataclass
-class Outputs:
-    """What a forward pass yields, per example and never averaged: shapes (B,), (B,), (B, C), (B, K, D)."""
-
-    loss: Tensor
-    p_true: Tensor
-    scores: Tensor
-    states: Tensor | None = None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that are there, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Backbone(Configurable, nn.Module):
@@ -314,15 +236,3 @@ class Backbone(Configurable, nn.Module):
         picked = [hidden[min(math.floor(len(hidden) * depth), len(hidden) - 1)] for depth in reads.depths]
         states = torch.stack([torch.einsum("bt,btd->bd", weight, state.float()) for state in picked], 1)
         return functional.normalize(states, dim=-1) if reads.normalise else states
-
-
-def last_token(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return each row's hidden state at its last real token, (B, D), whichever side is padded."""
-    position = torch.arange(mask.shape[1], device=mask.device)
-    index = (mask * position).argmax(1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), index]
-
-
-def text_positions(mask: Tensor) -> Tensor:
-    """Return (B, T) positions that count real tokens only, so that padding shifts nothing."""
-    return (mask.cumsum(1) - 1).clamp_min(0)

@@ -52,7 +52,7 @@ def override(benchmark: Benchmark, assignments: Iterable[str], plugins: Plugins)
         name, _, key = target.rpartition(".")
         if not value or not name or not key:
             raise FairbenchError(
-                f"--set {text}: expected name.parameter=value", "for instance --set fr.strength=0.1"
+                f"--set {text}: expected name.parameter=value", "for instance --set run.batch_size=16"
             )
         if name == "run":
             if key not in RUN_KEYS:

@@ -89,7 +89,7 @@ def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable."),
         click.option("--out", default="runs", show_default=True, help="Folder of results; stays on this machine."),
         click.option("--no-baseline", is_flag=True, help="Do not add the baseline method."),
-        click.option("--no-controls", is_flag=True, help="Do not add the controls (majority answer, …)."),
+        click.option("--no-controls", is_flag=True, help="Do not add the controls (rows that no contender may fail to beat)."),
         click.option(
             "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
         ),

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fairbench import adapter, memory, selection
-from fairbench.backbone import Backbone, Batch
+from fairbench.backbone import Backbone
+from fairbench.batch import Batch, Rows
 from fairbench.dataset import Dataset, rows
 from fairbench.errors import FairbenchError
 from fairbench.features import Prepared, Seen, cache_key, see_all
@@ -29,7 +30,7 @@ from fairbench.order import batches_of, epoch_ends
 from fairbench.plugins import versions
 from fairbench.predicting import adjusted, frame
 from fairbench.predictions import Predictions
-from fairbench.run import Rows, Run
+from fairbench.run import Run
 from fairbench.store import ADAPTER, LOG, PREDICTIONS
 
 if TYPE_CHECKING:

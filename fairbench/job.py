@@ -62,7 +62,7 @@ class Choice:
 
     @property
     def label(self) -> str:
-        """The name, with the settings that differ from the defaults: `fr(strength=0.1)`."""
+        """The name, with the settings that differ from the defaults: `name(strength=0.1)`."""
         chosen = ", ".join(f"{key}={value}" for key, value in sorted(self.settings.items()))
         return f"{self.name}({chosen})" if chosen else self.name
 

@@ -11,7 +11,7 @@ from fairbench.job import Stage
 from fairbench.settings import Configurable
 
 if TYPE_CHECKING:
-    from fairbench.backbone import Batch, Outputs, States
+    from fairbench.batch import Batch, Outputs, States
     from fairbench.run import Run
 
 

@@ -50,7 +50,7 @@ def parse(options: Sequence[str]) -> dict[str, str]:
     for option in options:
         name, equals, path = (part.strip() for part in option.partition("="))
         if not (name and equals and path):
-            raise FairbenchError(f"--data {option}: this is not name=PATH", "for example --data ham10000=~/ham")
+            raise FairbenchError(f"--data {option}: this is not name=PATH", "for example --data NAME=~/folder")
         if given.setdefault(name, path) != path:
             raise FairbenchError(
                 f"--data gives two folders for {name}: {given[name]} and {path}", "keep one of them"
@@ -82,7 +82,7 @@ def read_config() -> Mapping[str, str]:
             raise FairbenchError(f"{file}: {unknown.message}", unknown.hint)
     data = content.get("data", {})
     if not isinstance(data, dict):
-        raise FairbenchError(f"{file}: data is not a table", '[data]\nham10000 = "/path/to/ham10000"')
+        raise FairbenchError(f"{file}: data is not a table", '[data]\nNAME = "/path/to/its/folder"')
     for name, path in data.items():
         if not isinstance(path, str) or not Path(path).expanduser().is_absolute():
             raise FairbenchError(f"{file}: data.{name} = {path!r} is not an absolute path", "start it with / or ~")

@@ -11,61 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from fairbench.backbone import Backbone, Batch, Outputs, Reading, States
+from fairbench.backbone import Backbone
+from fairbench.batch import Batch, Outputs, Rows, States
 from fairbench.errors import FairbenchError
 from fairbench.job import Job, Stage
-
-By = Literal["group", "class", "group-class"]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The training rows as a method may see them: who they are and what their answer is, no images.
-
-    Tensors are (N,) integers, -1 where not recorded; `groups` names the values of `group`.
-    """
-
-    target: Tensor
-    group: Tensor
-    groups: tuple[str, ...]
-    attributes: Mapping[str, Tensor]
-    values: Mapping[str, tuple[str, ...]]
-    classes: tuple[str, ...]
-
-    @property
-    def counts(self) -> Tensor:
-        """Rows in each group, (n_groups,)."""
-        return torch.bincount(self.group[self.group >= 0], minlength=len(self.groups))
-
-    def inverse_frequency(self, cap: float, reading: Reading, normalise: bool) -> Tensor:
-        """Return (n_groups,) weights min(N/N_s, cap); normalised, their total (or mean over rows) is 1."""
-        weights = (self.counts.sum() / self.counts).clamp(max=cap)
-        if not normalise:
-            return weights
-        return weights / (
-            weights.sum() if reading == "group-mean" else (weights * self.counts).sum() / self.counts.sum()
-        )
-
-    def balance(self, by: By) -> Tensor:
-        """Return (N,) weights of mean 1 that give every cell the same total; unrecorded rows keep 1."""
-        known = self.group >= 0
-        cell = {
-            "group": self.group,
-            "class": self.target,
-            "group-class": self.group * len(self.classes) + self.target,
-        }[by]
-        known = torch.ones_like(known) if by == "class" else known
-        weight = torch.ones(len(cell), dtype=torch.float64)
-        _, index, count = torch.unique(cell[known], return_inverse=True, return_counts=True)
-        weight[known] = known.sum() / (len(count) * count[index].double())
-        return weight.float()
 
 
 @dataclass

@@ -24,7 +24,7 @@ LONGEST = 320
 LAYERS = {
     "ground": "errors settings hookspecs job roots images splits tiny",
     "rows": "predictions labels reading",
-    "contracts": "metric dataset backbone method plugins checkpoint",
+    "contracts": "metric dataset batch backbone method plugins checkpoint",
     "scores": "disparity score conventions catalogue",
     "evidence": "intervals resampling power evidence maxima comparison ranking auroc variance",
     "training": "memory adapter features store run selection order predicting execute worker",
@@ -32,17 +32,17 @@ LAYERS = {
     "boards": "table answers standing gather states withheld judged leaderboard",
     "render": "render.blocks render.format render.layout render.csv render.html render.json render.markdown "
     "render.terminal render.sheet render.portrait render",
-    "surface": "progress overview testing commands cli",
+    "surface": "progress overview toys testing commands cli",
 }
 # A reader and what it reads need each other: `Predictions.read` is the documented way in.
 DOCUMENTED = {("predictions", "reading")}
 # Importing these imports torch …
 TORCH = {
-    *("backbone", "method", "checkpoint", "memory", "adapter", "features", "run", "execute"),
-    *("order", "predicting", "worker", "benchmark", "choices", "cost", "testing"),
+    *("batch", "backbone", "method", "checkpoint", "memory", "adapter", "features", "run", "execute"),
+    *("order", "predicting", "worker", "benchmark", "choices", "cost", "toys", "testing"),
 }
 # … and these import torch or transformers inside a function, for those who ask what only they can tell.
-TORCH_ON_DEMAND = {"launch", "overview", "tiny", "backbone", "checkpoint", "testing"}
+TORCH_ON_DEMAND = {"launch", "overview", "tiny", "backbone", "checkpoint", "toys"}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "safetensors")
 # `score --json` and the leaderboard's columns promise these by name (docs/metrics.md).
 PROMISED = {"auroc", *(metric.name for metric in fairbench.RATES)}

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fairbench import Batch, Method, Stage, States, plugins
+from fairbench.batch import Rows
 from fairbench.errors import FairbenchError
 from fairbench.order import batches_of, epoch_ends
-from fairbench.run import Rows, warmed
+from fairbench.run import warmed
 from fairbench.testing import STAGES, TOLERANCE, ToyBackbone, ToyDataset, difference, toys, train
 
 METHODS = plugins.load(("method",)).tables["method"]
