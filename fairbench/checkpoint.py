@@ -40,13 +40,20 @@ def weight_files(folder: Path, checkpoint: str) -> list[Path]:
             "use a safetensors version of it, or convert it with transformers' save_pretrained",
         )
     index = folder / "model.safetensors.index.json"
-    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+    named = set(_read(index, checkpoint).get("weight_map", {}).values()) if index.is_file() else set()
     absent = sorted(named - {shard.name for shard in shards})
     if absent or not shards:
         raise FairbenchError(
             f"checkpoint {checkpoint} lacks {', '.join(absent) or '*.safetensors'} in {folder}", _get(checkpoint)
         )
     return shards
+
+
+def _read(path: Path, checkpoint: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise FairbenchError(f"cannot load checkpoint {checkpoint}: {path}: {error}", _get(checkpoint)) from error
 
 
 def _get(checkpoint: str) -> str:
@@ -77,7 +84,7 @@ def from_checkpoint(checkpoint: str, model: Any, processor: Any, dtype: torch.dt
 
     folder = locate(checkpoint)
     weight_files(folder, checkpoint)
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    kind = _read(folder / "config.json", checkpoint).get("model_type")
     if kind != model.config_class.model_type:
         raise FairbenchError(f"checkpoint {checkpoint} is a {kind}, not a {model.config_class.model_type}")
     try:
