@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -212,22 +213,18 @@ def _open(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
 
 def _write(path: Path, shape: tuple[int, ...], images: Iterator[NDArray[np.uint8]]) -> None:
     """Write the drawings as a .npy file with its SHA-256 after it, complete or not at all."""
-    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+    part, header = path.with_suffix(".part"), BytesIO()  # whoever holds the lock is the only writer
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     state = hashlib.sha256()
     try:
-        with os.fdopen(handle, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.flush()
-            state.update(Path(name).read_bytes())
-            for piece in images:
-                content = piece.tobytes()
+        with part.open("wb") as file:
+            for content in chain([header.getvalue()], (piece.tobytes() for piece in images)):
                 state.update(content)
                 file.write(content)
             file.write(state.digest())
-        os.replace(name, path)
+        os.replace(part, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def draw(eyes: pd.DataFrame) -> Iterator[NDArray[np.uint8]]:
