@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fairbench.errors import FairbenchError
 from fairbench.job import Choice, Job, Precision, Stage
-from fairbench.method import Method
 from fairbench.plugins import Plugins
 from fairbench.selection import check as check_selection
 from fairbench.selection import needs_groups
@@ -21,7 +20,10 @@ from fairbench.settings import Count, Range, checked, suggest
 if TYPE_CHECKING:
     from fairbench.backbone import Backbone
     from fairbench.dataset import Dataset
+    from fairbench.method import Method
 
+Names = tuple[str, ...]
+Seeds = tuple[Annotated[int, Range(0)], ...]
 PARTS = ("lora", "head", "projector")
 POLICIES = ("keep", "drop", "merge:GROUP")
 
@@ -37,11 +39,11 @@ class Benchmark:
 
     name: str = "unnamed"
     description: str = ""
-    datasets: tuple[str, ...] = ()
-    backbones: tuple[str, ...] = ()
+    datasets: Names = ()
+    backbones: Names = ()
     methods: tuple[Choice, ...] = ()
-    attributes: tuple[str, ...] = ()
-    seeds: tuple[Annotated[int, Range(0)], ...] = (0,)
+    attributes: Names = ()
+    seeds: Seeds = (0,)
     baseline: bool = True
     controls: bool = True
     batch_size: Count | None = None

@@ -6,11 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fairbench.benchmark import RUN_KEYS, Benchmark
+from fairbench.benchmark import RUN_KEYS, Benchmark, Names, Seeds
 from fairbench.errors import FairbenchError
 from fairbench.job import Choice, Stage
 from fairbench.plugins import Plugins
 from fairbench.settings import checked, convert, suggest
+
+_LISTS = {
+    "datasets": ("--datasets", Names),
+    "backbones": ("--backbones", Names),
+    "methods": ("--methods", Names),
+    "attributes": ("--attr", Names),
+    "seeds": ("--seeds", Seeds),
+}
 
 
 def narrow(benchmark: Benchmark, lists: Mapping[str, str | None]) -> Benchmark:
@@ -18,16 +26,17 @@ def narrow(benchmark: Benchmark, lists: Mapping[str, str | None]) -> Benchmark:
 
     What the benchmark says of plugins that are left out goes with them.
     """
-    given: dict[str, Any] = {key: value for key, value in lists.items() if value is not None}
+    given: dict[str, Any] = {
+        key: convert(value, _LISTS[key][1], _LISTS[key][0]) for key, value in lists.items() if value is not None
+    }
     if not given:
         return benchmark
     before = _named(benchmark)
+    if "methods" in given:
+        given["methods"] = tuple(Choice(name) for name in given["methods"])
     if "datasets" in given:
         given.setdefault("attributes", ())  # another dataset has other attributes: each of its own
-    if "methods" in given:
-        names = convert(given.pop("methods"), tuple[str, ...], "methods")
-        benchmark = replace(benchmark, methods=tuple(Choice(name) for name in names))
-    benchmark = replace(benchmark, **checked(Benchmark, given, "the command line"), description="")
+    benchmark = replace(benchmark, **given, description="")
     dropped = before - _named(benchmark)
     kept = {name: values for name, values in benchmark.settings.items() if name not in dropped}
     return replace(benchmark, settings=kept)
@@ -43,7 +52,8 @@ def override(benchmark: Benchmark, assignments: Iterable[str], plugins: Plugins)
     stage_changes: dict[str, dict[str, Any]] = {}
     settings = {name: dict(values) for name, values in benchmark.settings.items()}
     methods = list(benchmark.methods)
-    known = {name: item for table in plugins.tables.values() for name, item in table.items()}
+    tables = [table for kind, table in plugins.tables.items() if kind != "metric"]
+    known = {name: item for table in tables for name, item in table.items()}
     stage_names = {stage.name for stage in benchmark.stages} | {
         stage.name for name in benchmark.backbones for stage in plugins.find("backbone", name).recipe
     }

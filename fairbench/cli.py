@@ -11,6 +11,7 @@ import click
 
 from fairbench import __version__, commands
 from fairbench.errors import FairbenchError
+from fairbench.settings import suggest
 
 if TYPE_CHECKING:
     from fairbench.benchmark import Benchmark, Planned
@@ -23,6 +24,8 @@ DEFAULT = "quickstart"
 class Group(click.Group):
     """A group whose errors are two lines on stderr: `error: …` and `hint: …`."""
 
+    group_class = type
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, turning expected failures into exit status 2 and Ctrl-C into 130."""
         kwargs["standalone_mode"] = False
@@ -33,6 +36,9 @@ class Group(click.Group):
             click.echo(f"error: {error.message}", err=True)
             if error.hint:
                 click.echo(f"hint: {error.hint}", err=True)
+            sys.exit(2)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
             sys.exit(2)
         except click.ClickException as error:
             where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fairbench"
@@ -46,6 +52,12 @@ class Group(click.Group):
             click.echo("interrupted", err=True)
             sys.exit(130)
         sys.exit(result if isinstance(result, int) else 0)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Meet an unknown command with the nearest."""
+        if args and self.get_command(ctx, args[0]) is None:
+            raise suggest("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
 
 
 def _add_plugin_commands(group: click.Group) -> None:
@@ -62,7 +74,7 @@ def _warn_of_broken(plugins: Plugins) -> None:
         click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("fairbench", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fairbench")
 def main() -> None:
     """Which debiasing method makes a medical vision-language model fairer, and is the difference real?
@@ -89,7 +101,9 @@ def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable."),
         click.option("--out", default="runs", show_default=True, help="Folder of results; stays on this machine."),
         click.option("--no-baseline", is_flag=True, help="Do not add the baseline method."),
-        click.option("--no-controls", is_flag=True, help="Do not add the controls (rows that no contender may fail to beat)."),
+        click.option(
+            "--no-controls", is_flag=True, help="Do not add the controls (rows that no contender may fail to beat)."
+        ),
         click.option(
             "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
         ),
@@ -106,21 +120,8 @@ def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples computed at once (default: the whole batch).")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a worker.")
-@click.option(
-    "--loaders",
-    type=click.IntRange(0),
-    default=2,
-    show_default=True,
-    help="Image-reading processes of a worker.",
-)
-@click.option(
-    "--feature-cache",
-    type=float,
-    default=8.0,
-    show_default=True,
-    metavar="GIB",
-    help="Memory for cached features.",
-)
+@click.option("--loaders", type=click.IntRange(0), default=2, show_default=True, help="A worker's image readers.")
+@click.option("--feature-cache", default=8.0, show_default=True, metavar="GIB", help="Memory for image features.")
 def run(
     dry_run: bool,
     retry_failed: bool,

@@ -149,6 +149,10 @@ def read_record(path: Path) -> Record:
     """Read one record; raises FairbenchError naming a file that is not one."""
     try:
         return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise FairbenchError(
+            f"{path.parent} has no {path.name}: no job has ended in there", "name a job's folder: RUNS/KEY"
+        ) from error
     except (OSError, ValueError) as error:
         raise FairbenchError(f"cannot read {path}: {error}", "delete its folder to run the job again") from error
     except FairbenchError as error:
