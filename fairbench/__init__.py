@@ -3,7 +3,39 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers see; a test keeps it equal to _PUBLIC
+    from fairbench.backbone import Backbone as Backbone
+    from fairbench.batch import Batch as Batch
+    from fairbench.batch import Inputs as Inputs
+    from fairbench.batch import Outputs as Outputs
+    from fairbench.batch import Rows as Rows
+    from fairbench.batch import States as States
+    from fairbench.batch import text_positions as text_positions
+    from fairbench.checkpoint import checkpoint_fingerprint as checkpoint_fingerprint
+    from fairbench.checkpoint import from_checkpoint as from_checkpoint
+    from fairbench.dataset import Dataset as Dataset
+    from fairbench.dataset import ImageFolder as ImageFolder
+    from fairbench.errors import FairbenchError as FairbenchError
+    from fairbench.hookspecs import hookimpl as hookimpl
+    from fairbench.job import Choice as Choice
+    from fairbench.job import Job as Job
+    from fairbench.job import Record as Record
+    from fairbench.job import Stage as Stage
+    from fairbench.method import Method as Method
+    from fairbench.metric import RATES as RATES
+    from fairbench.metric import Metric as Metric
+    from fairbench.metric import Undefined as Undefined
+    from fairbench.predictions import Predictions as Predictions
+    from fairbench.run import Run as Run
+    from fairbench.settings import Count as Count
+    from fairbench.settings import Fraction as Fraction
+    from fairbench.settings import NonNegative as NonNegative
+    from fairbench.settings import Positive as Positive
+    from fairbench.settings import Range as Range
+    from fairbench.store import Store as Store
+    from fairbench.tiny import tiny_tokenizer as tiny_tokenizer
 
 __version__ = "0.1.0"
 

@@ -39,7 +39,7 @@ DOCUMENTED = {("predictions", "reading")}
 # Importing these imports torch …
 TORCH = {
     *("batch", "backbone", "method", "checkpoint", "memory", "adapter", "features", "run", "execute"),
-    *("order", "predicting", "worker", "benchmark", "choices", "cost", "toys", "testing"),
+    *("order", "predicting", "worker", "cost", "toys", "testing"),
 }
 # … and these import torch or transformers inside a function, for those who ask what only they can tell.
 TORCH_ON_DEMAND = {"launch", "overview", "tiny", "backbone", "checkpoint", "toys"}
@@ -79,6 +79,15 @@ def imports(path: Path) -> Iterator[tuple[str, str, bool]]:
             yield from visit(child, lazy or function)
 
     return visit(tree(path), lazy=False)
+
+
+def test_type_checkers_see_the_public_names():
+    source = tree(CORE / "__init__.py")
+    typed = next(node for node in source.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert seen == fairbench._PUBLIC
 
 
 def root(module: str) -> str:

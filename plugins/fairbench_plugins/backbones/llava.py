@@ -41,9 +41,7 @@ class Llava(Backbone):
 
     recipe: ClassVar = (
         Stage(name="projector", train=("projector", "head"), epochs=1, lr=1e-3, warmup=30),
-        Stage(
-            name="lora", train=("lora", "projector", "head"), epochs=3, lr=1e-4, warmup=100, decay="cosine"
-        ),
+        Stage(name="lora", train=("lora", "projector", "head"), epochs=3, lr=1e-4, warmup=100, decay="cosine"),
     )
 
     def config(self) -> LlavaConfig:
@@ -107,9 +105,7 @@ class Llava(Backbone):
         """Return the CLIP tower's features of the chosen layer, without its class token."""
         tower = self.model.model.vision_tower
         pixels = inputs["pixel_values"].to(tower.dtype)
-        hidden = tower(pixels, output_hidden_states=True).hidden_states[
-            self.model.config.vision_feature_layer
-        ]
+        hidden = tower(pixels, output_hidden_states=True).hidden_states[self.model.config.vision_feature_layer]
         return hidden[:, 1:].flatten(0, 1)
 
     def decode(self, inputs: Inputs, features: Tensor, every: bool) -> tuple[Tensor, ...]:
@@ -180,7 +176,7 @@ class TinyLlava(Llava):
     checkpoint: str = "none: random weights from a fixed seed"
     template = BRIEF
     batch_size = 16
-    recipe = (Stage(name="lora", train=("lora", "projector", "head"), epochs=4, lr=2e-3, warmup=20),)
+    recipe = (Stage(name="lora", train=("lora", "projector", "head"), epochs=4, lr=1e-3, warmup=20),)
     shape = {
         "text": {
             "hidden_size": 128,
