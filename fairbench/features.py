@@ -63,8 +63,12 @@ class Seen(torch.utils.data.Dataset[Example]):
 
 
 def cache_key(backbone: Backbone, dataset: Dataset, dtype: torch.dtype) -> str:
-    """Hash what decides the features: weights, processor, images, prompt and number format."""
-    settings = json.dumps(backbone.settings(), sort_keys=True)
+    """Hash what decides the features: weights, processor, images, prompt and number format.
+
+    Settings that every backbone has are about what is trained, which `see` never looks at.
+    """
+    own = {key: value for key, value in backbone.settings().items() if key not in Backbone.fields()}
+    settings = json.dumps(own, sort_keys=True)
     text = "\0".join([backbone.name, backbone.fingerprint(), settings, dataset.fingerprint(), str(dtype)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
