@@ -145,9 +145,9 @@ def run(
     if dry_run:
         _print_plan(planned, store, retry_failed)
         return
-    for job in missing:
-        store.forget_failure(job)
     if launch.leads():
+        for job in missing:
+            store.forget_failure(job)
         _write_benchmark(benchmark, store)
     setup = launch.Setup(
         out=str(store.root),

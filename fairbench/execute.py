@@ -6,7 +6,7 @@ import datetime
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -89,6 +89,8 @@ class Attempt:
             "adjusts with group": method.group_at_test,
             "stages": [asdict(stage) for stage in stages],
         }
+        parts = {part for stage in stages for part in stage.train}
+        self.trained = sum(p.numel() for part in parts for p in self.backbone.part(part))
         with self.phase("train"):
             run = self._run(method)
             for number, stage in enumerate(stages):
@@ -117,7 +119,7 @@ class Attempt:
         return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device)
 
     def _source(self, precision: torch.dtype, blank: bool) -> Seen | Prepared:
-        name = cache_key(self.backbone, self.dataset, precision)
+        name = cache_key(self.job, self.backbone, precision)
         prepared = Prepared(self.dataset, self.table, self.backbone, blank)
         report = self.worker.report
         return see_all(
@@ -154,9 +156,9 @@ class Attempt:
         )
         if name:
             self.facts["train groups"] = dict(zip(groups, run.train.counts.tolist(), strict=True))
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(_seed(job.seed, 2))
-            method.setup(run)
+        # Not forked: what a method draws while it trains must not depend on the jobs before this one either.
+        torch.manual_seed(_seed(job.seed, 2))
+        method.setup(run)
         method.to(self.device)
         return run
 
@@ -169,12 +171,11 @@ class Attempt:
         shares = [np.array_split(np.arange(len(batch)), processes)[rank] for batch in batches]
         loader = self._loader([train[batch[share]].tolist() for batch, share in zip(batches, shares, strict=True)])
         run.begin(stage, len(batches))
-        self.trained += sum(p.numel() for name in stage.train for p in self.backbone.part(name) if number == 0)
         kept: list[tuple[Predictions, dict[str, Tensor]]] = []
         log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8") if self.worker.leads else None
         with log or nullcontext():
             for step, (chosen, share, examples) in enumerate(zip(batches, shares, loader, strict=True)):
-                run.step = step
+                run.advance(step)
                 batch = _batch(run, torch.as_tensor(chosen), examples, int(share[0]) if len(share) else 0)
                 self.backbone.train(True)
                 method.step(run, batch)
@@ -217,13 +218,28 @@ class Attempt:
         loader = self._loader([where[piece].tolist() for piece in pieces])
         with torch.no_grad():
             for number, (piece, examples) in enumerate(zip(pieces, loader, strict=True)):
-                inputs = {k: v.to(self.device) for k, v in self.backbone.stack(examples).items()}
-                unknown = torch.full((len(examples),), -1, device=self.device)
-                scores[torch.as_tensor(piece)] = self.backbone(inputs, unknown).scores.double()
+                scores[torch.as_tensor(piece)] = self._scores(examples)
                 self.worker.report(f"predict {split}", number + 1, len(pieces), None)
         if accelerator.num_processes > 1:
             scores = accelerator.reduce(scores, "sum")
+        if not torch.isfinite(scores).all():
+            raise FairbenchError(f"the trained model's scores on the {split} split are not finite")
         return frame(self.dataset, self.table.iloc[where], scores.softmax(-1).cpu().numpy())
+
+    def _scores(self, examples: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Score some examples, by halves when the device runs out of memory: (B, C)."""
+        try:
+            inputs = {k: v.to(self.device) for k, v in self.backbone.stack(examples).items()}
+            unknown = torch.full((len(examples),), -1, device=self.device)
+            scores: Tensor = self.backbone(inputs, unknown).scores.double()
+            return scores
+        except torch.OutOfMemoryError:
+            if len(examples) == 1:
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(examples) // 2
+        return torch.cat([self._scores(examples[:half]), self._scores(examples[half:])])
 
     def record(self) -> Record:
         """Describe how it went, whether it did or not."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fairbench.backbone import Backbone
 from fairbench.dataset import Dataset
+from fairbench.job import Job
 
 CHUNK = 128
 Example = Mapping[str, Tensor]
@@ -62,14 +63,15 @@ class Seen(torch.utils.data.Dataset[Example]):
         return self.examples[index]
 
 
-def cache_key(backbone: Backbone, dataset: Dataset, dtype: torch.dtype) -> str:
-    """Hash what decides the features: weights, processor, images, prompt and number format.
+def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype) -> str:
+    """Hash what decides the features: weights, processor, images, prompt, number format, the plugins' versions.
 
     Settings that every backbone has are about what is trained, which `see` never looks at.
     """
     own = {key: value for key, value in backbone.settings().items() if key not in Backbone.fields()}
     settings = json.dumps(own, sort_keys=True)
-    text = "\0".join([backbone.name, backbone.fingerprint(), settings, dataset.fingerprint(), str(dtype)])
+    seer = [job.backbone.name, job.backbone.version, backbone.fingerprint(), settings]
+    text = "\0".join([*seer, job.dataset.name, job.dataset.version, job.dataset.fingerprint, str(dtype)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -98,7 +100,7 @@ def see_all(
     wait = False
     while missing:
         for start in list(missing):
-            report(len(prepared) - len(missing) * CHUNK, len(prepared))
+            report(max(0, len(prepared) - len(missing) * CHUNK), len(prepared))
             lock = FileLock(_file(folder, start).with_suffix(".lock"))
             try:
                 with lock.acquire(timeout=-1 if wait else 0):

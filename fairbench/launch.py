@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -187,17 +188,17 @@ def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
         setup.loaders,
         setup.threads,
     )
-    waiting = list(jobs)
+    waiting = worker.agree(list(jobs))
     while waiting:
         progressed = False
         for job in list(waiting):
-            record = None if together() else store.record(job)
+            record = worker.agree(store.record(job))
             if record is not None:  # another worker, or another sweep on this folder, ran it
                 waiting.remove(job)
                 watch(Event(number, job, record=record))
                 continue
             current.append(job)
-            record = worker.run(job) if together() else _leased(store, worker, job)
+            record = _leased(store, worker, job)
             if record is not None:
                 waiting.remove(job)
                 watch(Event(number, job, record=record))
@@ -210,8 +211,8 @@ def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
 
 
 def _leased(store: Store, worker: Any, job: Job) -> Record | None:
-    with store.lease(job) as held:
-        if held and store.record(job) is None:
+    with store.lease(job) if worker.leads else nullcontext(False) as held:
+        if worker.agree(held and store.record(job) is None):
             record: Record = worker.run(job)
             return record
     return None

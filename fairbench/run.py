@@ -61,6 +61,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._pending: list[_Forward] = []
+        self._forwards = 0
         self._players: dict[int, torch.optim.Optimizer] = {}
         self._noted: dict[str, tuple[float, int]] = {}
 
@@ -95,6 +96,11 @@ class Run:
             )
         self._players[id(self.backbone)] = self._player(groups)
 
+    def advance(self, step: int) -> None:
+        """Open a step: forward passes that the last one never descended are dropped."""
+        self.step, self._forwards = step, 0
+        self._pending.clear()
+
     def _player(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         assert self.stage is not None
         for group in groups:
@@ -106,7 +112,8 @@ class Run:
     def forward(self, batch: Batch, reads: States | None = None) -> Outputs:
         """Return the whole effective batch's per-example outputs, ready for any loss over them."""
         draws = torch.rand(len(batch.row), generator=self.generator)
-        entry = _Forward(batch, reads, draws, len(self._pending), Outputs(*[torch.empty(0)] * 3), None)
+        entry = _Forward(batch, reads, draws, self._forwards, Outputs(*[torch.empty(0)] * 3), None)
+        self._forwards += 1
         local = self._retry(lambda: self._compute(entry))
         whole = {name: self._gather(value.detach(), batch) for name, value in local.tensors().items()}
         for value in whole.values():

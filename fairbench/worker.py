@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from fairbench.errors import FairbenchError
 from fairbench.execute import Attempt
@@ -80,6 +81,14 @@ class Worker:
             raise failure
         self.accelerator.wait_for_everyone()
         return record
+
+    def agree(self, value: Any) -> Any:
+        """Return the leading process's value in every process that shares its jobs."""
+        if self.accelerator.num_processes == 1:
+            return value
+        box = [value]
+        broadcast_object_list(box)
+        return box[0]
 
     def keep(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
         """Return what the last job used when it is the same, else let it go and make the new one."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from torch import nn
 from fairbench import Batch, Method, Stage, States, plugins
 from fairbench.batch import Rows
 from fairbench.errors import FairbenchError
+from fairbench.features import cache_key
+from fairbench.job import Choice, Job
 from fairbench.order import batches_of, epoch_ends
 from fairbench.run import warmed
-from fairbench.testing import STAGES, TOLERANCE, ToyBackbone, ToyDataset, difference, toys, train
+from fairbench.toys import STAGES, TOLERANCE, ToyBackbone, ToyDataset, difference, toys, train
 
 METHODS = plugins.load(("method",)).tables["method"]
 
@@ -332,6 +335,86 @@ def test_a_wrong_part_and_a_wrong_plugin_are_errors():
         ToyBackbone().build(("a", "b"), ("a", "b"), torch.float32, torch.device("cpu")).part("loar")
     with pytest.raises(FairbenchError, match="did you mean `toy`"):
         toys().find("dataset", "toi")
+
+
+def test_parameters_of_every_stage_are_counted_once():
+    early = replace(STAGES[0], name="head", train=("head",))
+    assert (
+        train(Plain, stages=(early, *STAGES)).record.trainable_parameters
+        == train(Plain).record.trainable_parameters
+    )
+
+
+class Dice(Plain):
+    """Throw the process's own dice in every step."""
+
+    name = "dice"
+
+    def loss(self, out, batch):
+        return out.loss.mean() * torch.rand(())
+
+
+def test_what_a_method_draws_while_training_follows_from_its_job():
+    torch.manual_seed(1)
+    first = train(Dice)
+    torch.manual_seed(2)
+    assert difference(first, train(Dice)) == 0
+
+
+class Warming(Plain):
+    """Look at the first batches without learning from them."""
+
+    name = "warming"
+
+    def step(self, run, batch):
+        out = run.forward(batch)
+        run.note({"held": len(run._pending)})
+        if run.step > 2:
+            run.descend(out.loss.mean())
+
+
+def test_forward_passes_that_were_never_descended_are_dropped():
+    assert train(Warming, micro_batch=2).record.facts["held"] == 1
+
+
+def test_scores_are_computed_by_halves_when_memory_runs_out():
+    class Small(ToyBackbone):
+        """Holds five examples, also when it only predicts."""
+
+        name = "small"
+
+        def decode(self, inputs, features, every):
+            if len(inputs["input_ids"]) > 5:
+                raise torch.OutOfMemoryError("pretended")
+            return super().decode(inputs, features, every)
+
+    small, large = (train(Plain, backbone=kind, micro_batch=4) for kind in (Small, ToyBackbone))
+    assert (small.predictions["p_1"] - large.predictions["p_1"]).abs().max() < TOLERANCE
+
+
+def test_scores_that_are_not_finite_end_the_job():
+    class Broken(ToyBackbone):
+        """Trains well and predicts nothing."""
+
+        name = "broken"
+
+        def forward(self, inputs, target, reads=None):
+            out = super().forward(inputs, target, reads)
+            return out if torch.is_grad_enabled() else replace(out, scores=out.scores * torch.nan)
+
+    with pytest.raises(AssertionError, match="scores on the val split are not finite"):
+        train(Plain, backbone=Broken)
+
+
+def test_features_are_seen_again_by_another_version_of_a_plugin():
+    backbone = ToyBackbone()
+    keys = set()
+    for versions in (("a 1", "b 1"), ("a 2", "b 1"), ("a 1", "b 2"), ("a 1", "b 1")):
+        parts = [
+            Choice(name, version=version) for name, version in zip(("toy", "toy-backbone"), versions, strict=True)
+        ]
+        keys.add(cache_key(Job(*parts, Choice("plain"), STAGES), backbone, torch.float32))
+    assert len(keys) == 3
 
 
 def test_records_say_what_it_cost(tmp_path: Path):
