@@ -1,6 +1,7 @@
 """Prove the statistics of fairbench.evidence by simulation.
 
-Command:  python benchmarks/evidence_simulation.py [--worlds 1000] Cost:     about ten minutes on one idle core (--worlds 100: one)
+Command:  python benchmarks/evidence_simulation.py [--worlds 1000]
+Cost:     about ten minutes on one idle core (--worlds 100: one)
 Expect:   "false alarms" near 5 % (at most, where a test is conservative) in every world without a difference,
 and every interval covering in at least about 95 % of worlds, at parity and away from it.
 """

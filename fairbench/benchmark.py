@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fairbench.errors import FairbenchError
 from fairbench.job import Choice, Job, Precision, Stage
@@ -47,7 +47,7 @@ class Benchmark:
     baseline: bool = True
     controls: bool = True
     batch_size: Count | None = None
-    precision: Precision = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     unrecorded: str = "keep"
     select: str = "last"
     stages: tuple[Stage, ...] = ()
@@ -170,7 +170,7 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> P
                 attributes=way,
                 seed=seed,
                 batch_size=benchmark.batch_size or backbone.batch_size,
-                precision=benchmark.precision,
+                precision=native_precision() if benchmark.precision == "auto" else benchmark.precision,
                 unrecorded=benchmark.unrecorded,
                 select=benchmark.select,
             )
@@ -270,3 +270,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return "none" if value is None else value  # TOML has no null; `convert` reads the word
+
+
+def native_precision() -> Precision:
+    """Return the number format that a job gets when the benchmark leaves it to this machine's device."""
+    import torch
+
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"

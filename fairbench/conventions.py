@@ -105,9 +105,7 @@ CONVENTIONS = {
         (
             _rule("demographic_parity_difference", "gap of selection rates", [SELECTION_RATE], gap),
             _rule("equalized_odds_difference", "larger of the TPR and FPR gaps", [TPR, FPR], gap_max),
-            _rule(
-                "equalized_odds_difference(agg=mean)", "mean of the TPR and FPR gaps", [TPR, FPR], gap_mean
-            ),
+            _rule("equalized_odds_difference(agg=mean)", "mean of the TPR and FPR gaps", [TPR, FPR], gap_mean),
             _rule("equal_opportunity_difference", "TPR gap", [TPR], gap),
             _rule("accuracy_score_difference", "gap of accuracies", [ACCURACY], gap),
             _rule("accuracy_score_group_min", "smallest group accuracy", [ACCURACY], lowest, best=1),

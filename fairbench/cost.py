@@ -60,7 +60,7 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
         count = counts[job.dataset.name]
         epochs = sum(stage.epochs for stage in planned.stages[job.key])
         steps = round(epochs * -(-count.get("train", 0) // job.batch_size))
-        dtype = torch.bfloat16 if torch.cuda.is_available() and job.precision != "float32" else torch.float32
+        dtype = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
         rate = _measured_rate(job, records.values())
         measured = rate is not None
         if rate is None:

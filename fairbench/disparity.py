@@ -248,9 +248,7 @@ def _derived(metric: Metric, equity: str) -> list[Disparity]:
     found = [_rule(f"{metric.name}_gap", f"{metric.title} gap", "largest − smallest group", metric, gap)]
     if metric.higher_is_better is not None:
         worst, which = (lowest, "smallest") if metric.higher_is_better else (highest, "largest")
-        found.append(
-            _rule(f"worst_{metric.name}", f"Worst-group {metric.title}", f"{which} group", metric, worst)
-        )
+        found.append(_rule(f"worst_{metric.name}", f"Worst-group {metric.title}", f"{which} group", metric, worst))
     if metric.higher_is_better and (metric.low, metric.high) == (0, 1):
         reading = EQUITY[equity]
         found.append(

@@ -73,7 +73,7 @@ class Attempt:
         with self.phase("load"):
             self.dataset, self.table = worker.keep("dataset", repr((job.dataset, str(worker.roots))), self._read)
             self.warnings += self.dataset.warnings
-            precision = _precision(job, self.device)
+            precision = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
             key = repr((job.backbone, job.dataset, precision))
             self.backbone: Backbone = worker.keep("backbone", key, lambda: self._load(precision))
             self.backbone.reset(job.seed)
@@ -272,12 +272,6 @@ def _batch(run: Run, index: Tensor, examples: Any, start: int) -> Batch:
         examples=examples,
         start=start,
     )
-
-
-def _precision(job: Job, device: torch.device) -> torch.dtype:
-    if job.precision != "auto":
-        return torch.bfloat16 if job.precision == "bfloat16" else torch.float32
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def _seed(*numbers: int) -> int:

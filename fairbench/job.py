@@ -12,7 +12,7 @@ from fairbench.errors import FairbenchError
 from fairbench.settings import Count, NonNegative, Positive, Range, checked, convert
 
 Decay = Literal["constant", "linear", "cosine"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Job:
     attributes: tuple[str, ...] = ()
     seed: int = 0
     batch_size: Count = 8
-    precision: Precision = "auto"
+    precision: Precision = "float32"
     unrecorded: str = "keep"
     select: str = "last"
 

@@ -72,9 +72,7 @@ def index_classes(
     count = _count_probabilities(list(table.columns), path)
     classes = declared or _find_classes(columns, count, positive, path)
     if count and count != len(classes):
-        raise FairbenchError(
-            f"{path}: {count} probabilities for {len(classes)} classes ({', '.join(classes)})"
-        )
+        raise FairbenchError(f"{path}: {count} probabilities for {len(classes)} classes ({', '.join(classes)})")
     for column, labels in columns.items():
         index = [_class_of(name, classes, labels.numeric, column, path) for name in labels.names]
         table[column] = np.array(index, dtype=np.int16)[labels.codes]
@@ -94,9 +92,7 @@ def _count_probabilities(columns: list[str], path: Path) -> int:
     return len(found)
 
 
-def _find_classes(
-    columns: dict[str, Labels], count: int, positive: str | None, path: Path
-) -> tuple[str, ...]:
+def _find_classes(columns: dict[str, Labels], count: int, positive: str | None, path: Path) -> tuple[str, ...]:
     """Infer the classes from the labels that occur."""
     names = {name for labels in columns.values() for name in labels.names} - {str(UNPARSED)}
     numbers = {name for name in names if _INTEGER.fullmatch(name)}
@@ -147,9 +143,7 @@ def _class_of(name: str, classes: tuple[str, ...], numeric: bool, column: str, p
 def _check_probabilities(table: pd.DataFrame, classes: tuple[str, ...], count: int, path: Path) -> None:
     """Check every probability; turn `score` into p_0 and p_1."""
     for column in ["score"] if "score" in table else [f"p_{index}" for index in range(count)]:
-        if not pd.api.types.is_float_dtype(table[column]) and not pd.api.types.is_integer_dtype(
-            table[column]
-        ):
+        if not pd.api.types.is_float_dtype(table[column]) and not pd.api.types.is_integer_dtype(table[column]):
             raise FairbenchError(f"{path}: column `{column}` is not a number")
         values = table[column].to_numpy()
         outside = ~((values >= 0) & (values <= 1))  # catches NaN too
@@ -164,9 +158,7 @@ def _check_probabilities(table: pd.DataFrame, classes: tuple[str, ...], count: i
         table["p_0"] = 1 - table["p_1"]
 
 
-def _put_positive_last(
-    table: pd.DataFrame, classes: tuple[str, ...], positive: str, path: Path
-) -> tuple[str, ...]:
+def _put_positive_last(table: pd.DataFrame, classes: tuple[str, ...], positive: str, path: Path) -> tuple[str, ...]:
     if len(classes) != 2:
         raise FairbenchError(f"{path}: a positive class needs two classes, and there are {len(classes)}")
     if positive not in classes:

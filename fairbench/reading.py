@@ -95,9 +95,7 @@ def _about(written: Any, path: Path) -> dict[str, Any]:
     """Check what the file's metadata says about itself: anybody may have written it."""
     lists = [written.get(key, []) for key in ("classes", "attributes")] if isinstance(written, dict) else [0]
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
-        raise FairbenchError(
-            f"{path}: its `fairbench` metadata is not what fairbench writes", "write it anew"
-        )
+        raise FairbenchError(f"{path}: its `fairbench` metadata is not what fairbench writes", "write it anew")
     return dict(written)
 
 
@@ -134,9 +132,7 @@ def _one_split(table: pd.DataFrame, split: str | None, path: Path) -> pd.DataFra
         if table.empty and there:
             raise suggest(f"split of {path}", split, there)
     if table.empty:
-        raise FairbenchError(
-            f"{path}: there are no rows", "a predictions file has one row per patient or image"
-        )
+        raise FairbenchError(f"{path}: there are no rows", "a predictions file has one row per patient or image")
     return table.copy(deep=False)
 
 
@@ -144,9 +140,7 @@ def _check_keys(table: pd.DataFrame, path: Path) -> None:
     """Raise for a row without its id or cluster, and for an id that occurs twice."""
     for column in ("id", "cluster"):
         if column in table:
-            refuse(
-                (table[column].isna() | (table[column] == "")).to_numpy(), path, f"column `{column}` is empty"
-            )
+            refuse((table[column].isna() | (table[column] == "")).to_numpy(), path, f"column `{column}` is empty")
     if "id" in table:
         table["id"] = table["id"].astype(str)
         again = table["id"].duplicated().to_numpy()

@@ -47,9 +47,7 @@ def score(
         found = {
             name: describe(
                 rule,
-                rule.between(
-                    [cells[m.name] for m in rule.metrics], [overall[m.name] for m in rule.metrics], names
-                ),
+                rule.between([cells[m.name] for m in rule.metrics], [overall[m.name] for m in rule.metrics], names),
             )
             for name, rule in rules.items()
         }
@@ -94,9 +92,7 @@ def _counts(predictions: Predictions, codes: IntArray, count: int) -> list[Json]
     columns = {"n": per_group(inside)}
     if "target" not in predictions.table:
         return [{"n": n} for n in columns["n"]]
-    of_class = [
-        per_group(inside & (predictions.target == index)) for index in range(len(predictions.classes))
-    ]
+    of_class = [per_group(inside & (predictions.target == index)) for index in range(len(predictions.classes))]
     if len(of_class) == 2:
         columns |= {"positives": of_class[1], "negatives": of_class[0]}
     columns["unparsed"] = per_group(inside & (predictions.answer < 0))

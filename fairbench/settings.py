@@ -7,6 +7,7 @@ import inspect
 import math
 import types
 import typing
+from abc import ABC
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -116,7 +117,7 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
 
 
 @dataclass_transform(kw_only_default=True)
-class Configurable:
+class Configurable(ABC):
     """Anything chosen by name whose annotated class attributes are its settings.
 
     A ClassVar is a fact about the class, not a setting. Settings are given by keyword, checked

@@ -42,7 +42,7 @@ TORCH = {
     *("order", "predicting", "worker", "cost", "toys", "testing"),
 }
 # … and these import torch or transformers inside a function, for those who ask what only they can tell.
-TORCH_ON_DEMAND = {"launch", "overview", "tiny", "backbone", "checkpoint", "toys"}
+TORCH_ON_DEMAND = {"benchmark", "launch", "overview", "tiny", "backbone", "checkpoint", "toys"}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "safetensors")
 # `score --json` and the leaderboard's columns promise these by name (docs/metrics.md).
 PROMISED = {"auroc", *(metric.name for metric in fairbench.RATES)}

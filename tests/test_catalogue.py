@@ -14,9 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 def test_the_page_is_up_to_date():
     bundled = plugins.load(("metric",))
     own = [
-        metric
-        for name, metric in bundled.tables["metric"].items()
-        if "fairbench" in bundled.owners["metric", name]
+        metric for name, metric in bundled.tables["metric"].items() if "fairbench" in bundled.owners["metric", name]
     ]
     page = document(own)
     if os.environ.get("FAIRBENCH_WRITE_DOCS"):

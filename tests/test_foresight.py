@@ -35,5 +35,5 @@ def test_what_cannot_be_shown_is_none_with_a_reason():
 
 
 def test_assumptions_are_shares():
-    with pytest.raises(FairbenchError, match="--agreement = 1.5 must be at most 1"):
+    with pytest.raises(FairbenchError, match=r"--agreement = 1\.5 must be at most 1"):
         Assumed(accuracy=0.8, agreement=1.5, gap=0.1)

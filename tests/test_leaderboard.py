@@ -260,7 +260,9 @@ def test_rows_are_matched_by_id_whatever_their_order(store):
 def test_a_row_that_beats_no_control_has_not_learned(store):
     vanilla(store)
     commonest = people()["target"].value_counts(normalize=True).max()
-    add(store, "blank", accuracy_of({"black": 0.7, "white": 0.7}), attributes=(), facts={"control": "image-ablated"})
+    add(
+        store, "blank", accuracy_of({"black": 0.7, "white": 0.7}), attributes=(), facts={"control": "image-ablated"}
+    )
     add(store, "guesses", accuracy_of({"black": 0.53, "white": 0.53}, seed=3))
     add(store, "as-blank", accuracy_of({"black": 0.71, "white": 0.7}, seed=4))
 
@@ -362,7 +364,7 @@ def test_small_cells_are_withheld_and_cannot_be_worked_out(store):
     assert counts["white"].n == 700
     assert rows["m"].groups[0].value is None
     assert rows["m"].groups[2].value is not None
-    assert "black" not in json.dumps([note for note in table.notes])
+    assert "black" not in json.dumps(list(table.notes))
     assert rows["m"].worst_name == "withheld"
 
 

@@ -114,9 +114,7 @@ def test_ranking_metrics_agree_with_scikit_learn_on_a_real_sized_set_with_ties(s
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.lists(
-        st.tuples(st.integers(0, 2), st.integers(0, 2), st.tuples(*[st.integers(1, 9)] * 3)), min_size=3
-    )
+    rows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.tuples(*[st.integers(1, 9)] * 3)), min_size=3)
 )
 def test_metrics_of_three_classes_agree_with_scikit_learn(rows):
     target, answer, weights = (np.array(column) for column in zip(*rows, strict=True))
@@ -200,9 +198,7 @@ def test_ffb_hides_a_real_gap_behind_an_empty_cell_and_we_show_it():
 
 def test_medfair_skips_an_undefined_auc_silently_and_we_say_who_is_left_out():
     p = np.array([0.9, 0.1, 0.8, 0.9, 0.7, 0.2])
-    rows = predictions(
-        [1, 0, 0, 1, 1, 1], [1, 0, 1, 1, 1, 0], "aabbcc", probabilities=np.column_stack([1 - p, p])
-    )
+    rows = predictions([1, 0, 0, 1, 1, 1], [1, 0, 1, 1, 1, 0], "aabbcc", probabilities=np.column_stack([1 - p, p]))
     found = measure("worst_auroc", rows)
     assert (found.value, found.group, found.coverage) == (1.0, "a", (2, 3))
     assert found.reason == "left out: c (no negatives among 2 rows)"
@@ -229,9 +225,7 @@ def test_fairclip_measures_prevalence_where_we_measure_the_model():
     assert measure("eq_odds_ovr_max", constant).value == 0.0
     assert measure("eq_odds_ovr_max", perfect).value == 0.0
     missing_y = np.where((constant.groups("group")[0] == 1) & (target == 1), 0, target)
-    assert (
-        measure("eq_odds_ovr_max", predictions(target, missing_y, "aaaabbbb", ("x", "y", "z"))).value == 1.0
-    )
+    assert measure("eq_odds_ovr_max", predictions(target, missing_y, "aaaabbbb", ("x", "y", "z"))).value == 1.0
 
 
 def test_gaps_of_opposite_sign_do_not_cancel():

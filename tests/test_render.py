@@ -31,32 +31,32 @@ HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l
 
 
 def row(label, **changes):
-    values = dict(
-        label=label,
-        method="m",
-        settings={},
-        recipe={"select": "last"},
-        attributes=("race",),
-        seeds=(0, 1),
-        keys=("k0", "k1"),
-        versions={"fairbench": "0.1.0"},
-        baseline=False,
-        control=None,
-        accuracy=Estimate(0.8125, 0.75, 0.875),
-        auroc=Estimate(0.9, 0.85, 0.95),
-        max_acc_gap=Gap(0.0625, 0.0, 0.25, coverage=(2, 2), floor_mean=0.03, floor_95=0.1, p=0.0004),
-        eq_odds_max=Gap(reason="no positives among 9 rows", coverage=(1, 2)),
-        es_accuracy=Estimate(0.112),
-        worst_group=Estimate(0.75, 0.7, 0.8),
-        worst_name="black",
-        groups=(Estimate(0.75, 0.7, 0.8), Estimate(0.8125, 0.8, 0.9)),
-        rank="1-2",
-        changes={"max_acc_gap": Change(-0.026, -0.05, 0.002, 0.04, 0.08)},
-        trainable=0.002434,
-        train_seconds=123.4,
-        peak_memory=3 * 2**29,
-        flags=(Flag("levelling down", "the change is within noise"),),
-    )
+    values = {
+        "label": label,
+        "method": "m",
+        "settings": {},
+        "recipe": {"select": "last"},
+        "attributes": ("race",),
+        "seeds": (0, 1),
+        "keys": ("k0", "k1"),
+        "versions": {"fairbench": "0.1.0"},
+        "baseline": False,
+        "control": None,
+        "accuracy": Estimate(0.8125, 0.75, 0.875),
+        "auroc": Estimate(0.9, 0.85, 0.95),
+        "max_acc_gap": Gap(0.0625, 0.0, 0.25, coverage=(2, 2), floor_mean=0.03, floor_95=0.1, p=0.0004),
+        "eq_odds_max": Gap(reason="no positives among 9 rows", coverage=(1, 2)),
+        "es_accuracy": Estimate(0.112),
+        "worst_group": Estimate(0.75, 0.7, 0.8),
+        "worst_name": "black",
+        "groups": (Estimate(0.75, 0.7, 0.8), Estimate(0.8125, 0.8, 0.9)),
+        "rank": "1-2",
+        "changes": {"max_acc_gap": Change(-0.026, -0.05, 0.002, 0.04, 0.08)},
+        "trainable": 0.002434,
+        "train_seconds": 123.4,
+        "peak_memory": 3 * 2**29,
+        "flags": (Flag("levelling down", "the change is within noise"),),
+    }
     return Row(**values | changes)
 
 
@@ -95,7 +95,9 @@ def test_markdown_from_json_is_the_markdown(tmp_path):
 def test_markdown_shows_values_with_their_units():
     text = render.render(board(), "md")
     assert "| Rank | Method | Seeds | Acc (%) | AUROC | MaxAccGap (points) |" in text
-    assert "| 1-2 | vanilla (baseline) | 2 | 81.2 | 0.900 | 6.2 | – | 11.2 | black | 75.0 | levelling down |" in text
+    assert (
+        "| 1-2 | vanilla (baseline) | 2 | 81.2 | 0.900 | 6.2 | – | 11.2 | black | 75.0 | levelling down |" in text
+    )
     assert "6.2 \\[0.0, 25.0\\] | 3.0 | 10.0 | \\<0.001" in text
     assert "−2.6 \\[−5.0, +0.2\\] | 0.080" in text
     assert "black (n = 40)" in text

@@ -133,9 +133,7 @@ def test_policies_change_groups_but_not_the_overall_values():
         {"target": [1, 1, 1], "answer": [1, 0, 0], "race": pd.array(["a", "b", None], dtype="str")}
     )
     predictions = Predictions(table, ("no", "yes"), ("race",))
-    by_policy = {
-        policy: score(predictions, ["race"], policy=policy) for policy in ("keep", "drop", "merge:a")
-    }
+    by_policy = {policy: score(predictions, ["race"], policy=policy) for policy in ("keep", "drop", "merge:a")}
     assert {found["overall"]["accuracy"] for found in by_policy.values()} == {1 / 3}
     sizes = {
         policy: {name: group["n"] for name, group in found["attributes"]["race"]["groups"].items()}
@@ -151,9 +149,7 @@ def test_policies_change_groups_but_not_the_overall_values():
 def test_answers_in_words_are_scored_by_row_like_any_other(tmp_path):
     """No classes at all: only what the text metric measures is defined, and its gaps with it."""
     path = tmp_path / "p.csv"
-    path.write_text(
-        "id,reference,text,race\na,no mass,no mass,x\nb,a mass,no mass,x\nc,a mass,,y\nd,None,None,\n"
-    )
+    path.write_text("id,reference,text,race\na,no mass,no mass,x\nb,a mass,no mass,x\nc,a mass,,y\nd,None,None,\n")
     exact = Metric(
         name="exact_match",
         title="Exact match",
@@ -202,15 +198,9 @@ def test_other_projects_numbers_by_hand(name):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 1), st.integers(0, 1), st.sampled_from("abc")), min_size=12, max_size=60
-    )
-)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.sampled_from("abc")), min_size=12, max_size=60))
 def test_as_fairlearn_is_fairlearn(rows):
-    corners = [
-        (target, target, group) for target in (0, 1) for group in "abc"
-    ]  # so that every rate is defined
+    corners = [(target, target, group) for target in (0, 1) for group in "abc"]  # so that every rate is defined
     target, answer, group = map(list, zip(*rows, *corners, strict=True))
     table = pd.DataFrame({"target": target, "answer": answer, "g": group})
     found = convert(Predictions(table, ("no", "yes"), ("g",)), ["g"], "fairlearn")["attributes"]["g"]
