@@ -163,18 +163,20 @@ def run(
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
             launch.launch(missing, setup, count, watch)
     if launch.leads():
-        _publish(store, {job.key for job in planned.jobs}, benchmark.name)
+        _publish(store, {job.key for job in planned.jobs}, benchmark)
     if store.missing(planned.jobs, retry_failed=True):
         click.echo("some jobs failed; --retry-failed runs them again", err=True)
         click.get_current_context().exit(1)
 
 
-def _publish(store: Store, keys: set[str], name: str) -> None:
+def _publish(store: Store, keys: set[str], benchmark: Benchmark) -> None:
     """Build the leaderboard from what is on disk, print it, and write it beside the results."""
     from fairbench import leaderboard, overview, render
     from fairbench.render import terminal
 
-    board = leaderboard.build(store, keys)
+    name = benchmark.name
+    asked = sorted({"+".join(map(str.strip, entry.split("+"))) for entry in benchmark.attributes})
+    board = leaderboard.build(store, keys, asked or None)
     with store.writing():
         for kind in ("md", "json"):
             render.write(board, store.root / f"{name}.{kind}", kind)

@@ -243,14 +243,19 @@ def missing(row: Row, seeds: Sequence[int]) -> Iterable[Flag]:
 
 
 def not_learned(contender: Contender, controls: Sequence[Contender], groups: Groups) -> Iterable[Flag]:
-    """Flag a row whose answers do not beat the constant answer, or a control's, beyond noise."""
+    """Flag a row whose answers do not beat the constant answer, or a control's, beyond noise.
+
+    A control that shares no seed with the row cannot be compared; `missing seeds` says so.
+    """
     best = constant(contender.answers.predictions[0])
     rivals = {"always giving the commonest answer": best}
     rivals |= {f"the control {c.label}": c.answers for c in controls if not c.answers.constant}
     unbeaten = []
     for name, rival in rivals.items():
         found = contrast(contender.answers, rival, groups, repeats=2_000).accuracy
-        if found.difference is None or found.p is None or found.difference <= 0 or found.p > ALPHA:
+        if found.difference is None or found.p is None:
+            continue
+        if found.difference <= 0 or found.p > ALPHA:
             unbeaten.append(name)
     if unbeaten:
         auroc = contender.answers.auroc(groups)

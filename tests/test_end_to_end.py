@@ -227,3 +227,9 @@ def test_killed_at_random_moments_a_sweep_ends_as_if_undisturbed(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 kills" in done.stdout
+
+
+def test_the_leaderboard_of_a_run_is_about_the_attributes_asked_for(tmp_path):
+    run(tmp_path, *BASE, "--methods", "vanilla")  # which uses none, so that its job names none
+    board = json.loads((tmp_path / "quickstart.json").read_text())
+    assert [table["attribute"] for table in board["tables"]] == ["site"]

@@ -389,3 +389,12 @@ def test_nothing_here_imports_torch(store):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def test_a_control_of_other_seeds_says_nothing_about_a_row(store):
+    control = {"facts": {"control": "blank images"}, "attributes": ()}
+    for seed in (0, 1):
+        add(store, "vanilla", accuracy_of({"black": 0.9, "white": 0.9}, seed=seed), seed=seed, facts=BASE)
+        add(store, "ablated", accuracy_of({"black": 0.6, "white": 0.6}, seed=seed), seed=seed + 2, **control)
+    (table,) = build(store).tables
+    assert [flag.code for flag in table.rows[0].flags] == ["missing seeds"]
