@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,29 +28,36 @@ STAGES = (Stage(epochs=1, lr=1e-3, warmup=2, train=("lora", "head")),)
 ROWS = {"rows_per_split": [96, 4, 4]}  # twelve steps
 
 
-def weights(method: str, backbone: str, out: Path, micro: int | None, dropout: float) -> dict[str, torch.Tensor]:
-    """Train in this process (one of several under torchrun) and return the trained weights."""
+Weights = dict[str, torch.Tensor]
+
+
+def learn(methods: list[str], backbone: str, micro: int | None, dropout: float, out: Path) -> None:
+    """Train every method in this process (one of several under torchrun) and leave its weights in `out`."""
     loaded = plugins.load(("backbone", "method"))
-    cls: type[Method] = loaded.find("method", method)
     body = ToyBackbone if backbone == ToyBackbone.name else loaded.find("backbone", backbone)
-    settings = {"dropout": dropout}
-    outcome = train(cls, None, body, settings, ToyDataset, ROWS, stages=STAGES, micro_batch=micro, out=out)
-    return outcome.weights
+    for name in methods:
+        method: type[Method] = loaded.find("method", name)
+        settings = {"dropout": dropout}
+        outcome = train(method, None, body, settings, ToyDataset, ROWS, stages=STAGES, micro_batch=micro, out=out)
+        if int(os.environ.get("RANK", "0")) == 0:
+            save_file(outcome.weights, out / f"{name}.safetensors")
 
 
-def run(method: str, backbone: str, micro: int | None, processes: int = 1, dropout: float = 0.0) -> dict[str, Any]:
-    """Train in fresh processes and return the weights."""
+def run(
+    methods: list[str], backbone: str, micro: int | None = None, processes: int = 1, dropout: float = 0.0
+) -> dict[str, Weights]:
+    """Train in fresh processes and return every method's weights."""
     with tempfile.TemporaryDirectory() as folder:
-        child = [__file__, "--child", json.dumps([method, backbone, micro, dropout]), "--out", folder]
+        child = [__file__, "--child", json.dumps([methods, backbone, micro, dropout]), "--out", folder]
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         command = [sys.executable, *(launcher if processes > 1 else []), *child]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)
-        return load_file(Path(folder) / "weights.safetensors")
+        return {name: load_file(Path(folder) / f"{name}.safetensors") for name in methods}
 
 
-def difference(left: dict[str, Any], right: dict[str, Any]) -> float:
+def difference(left: Weights, right: Weights) -> float:
     """Return the largest absolute difference."""
     return max((float((left[name] - right[name]).abs().max()) for name in left), default=0.0)
 
@@ -65,28 +71,25 @@ def main() -> None:
     parser.add_argument("--out", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        method, backbone, micro, dropout = json.loads(options.child)
-        out = Path(options.out)
-        found = weights(method, backbone, out, micro, dropout)
-        if int(os.environ.get("RANK", "0")) == 0:
-            save_file(found, out / "weights.safetensors")
+        learn(*json.loads(options.child), Path(options.out))
         return
     names = options.methods.split(",") if options.methods else sorted(plugins.load(("method",)).tables["method"])
-    start = run("zero-shot", options.backbone, None)
+    backbone = options.backbone
+    start = run(["zero-shot"], backbone)["zero-shot"]
+    whole = run(names, backbone)
+    with_dropout = run(names, backbone, micro=4, dropout=0.1)
+    others = [
+        (whole, run(names, backbone, micro=2)),
+        (whole, run(names, backbone, micro=1)),
+        (whole, run(names, backbone, processes=2)),
+        (with_dropout, run(names, backbone, micro=4, processes=2, dropout=0.1)),
+        (with_dropout, run(names, backbone, micro=4, dropout=0.1)),
+    ]
     print("| method | learned | micro 2 | micro 1 | 2 processes | dropout, 2 processes | dropout, again |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
-        whole = run(name, options.backbone, None)
-        figures = [
-            difference(whole, start),
-            difference(whole, run(name, options.backbone, 2)),
-            difference(whole, run(name, options.backbone, 1)),
-            difference(whole, run(name, options.backbone, None, processes=2)),
-        ]
-        with_dropout = run(name, options.backbone, 4, dropout=0.1)
-        figures.append(difference(with_dropout, run(name, options.backbone, 4, processes=2, dropout=0.1)))
-        figures.append(difference(with_dropout, run(name, options.backbone, 4, dropout=0.1)))
-        print(f"| {name} | " + " | ".join(f"{figure:.1e}" for figure in figures) + " |", flush=True)
+        figures = [difference(whole[name], start), *(difference(a[name], b[name]) for a, b in others)]
+        print(f"| {name} | " + " | ".join(f"{figure:.1e}" for figure in figures) + " |")
 
 
 if __name__ == "__main__":

@@ -123,12 +123,14 @@ class Planned:
     datasets: Mapping[str, Dataset]
     backbones: Mapping[str, Backbone]
     stages: Mapping[str, tuple[Stage, ...]]  # by job key, as the job's method plans them
+    absent: tuple[FairbenchError, ...] = ()  # weights that a run would need
 
 
-def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> Planned:
+def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], planning: bool = False) -> Planned:
     """Cross everything, check every name and setting, and train attribute-free methods once.
 
-    Raises FairbenchError before any device is touched.
+    Raises FairbenchError before any device is touched. For a plan, weights may still be absent; the
+    jobs' keys then are not those that a run will have.
     """
     if benchmark.unrecorded not in POLICIES and not benchmark.unrecorded.startswith("merge:"):
         raise suggest("policy for unrecorded values", benchmark.unrecorded, POLICIES)
@@ -143,14 +145,15 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> P
     backbones = {name: _backbone(name, benchmark, plugins) for name in benchmark.backbones}
     for backbone in backbones.values():
         for stage in benchmark.stages or backbone.recipe:
-            for part in (*stage.train, *stage.lr_scale):
-                if part not in PARTS:
-                    raise suggest(f"part (stage {stage.name})", part, PARTS)
+            _check_parts(stage)
     # Fingerprints come last: they read the data and the weights.
+    absent: list[FairbenchError] = []
     chosen = {
-        name: _choice("backbone", name, benchmark, plugins, backbone.fingerprint())
+        name: _choice("backbone", name, benchmark, plugins, _weights(backbone, absent))
         for name, backbone in backbones.items()
     }
+    if absent and not planning:
+        raise absent[0]
     data = {
         name: _choice("dataset", name, benchmark, plugins, dataset.fingerprint())
         for name, dataset in datasets.items()
@@ -176,7 +179,27 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> P
             )
             found.setdefault(job.key, job)
             planned.setdefault(job.key, made.plan(stages))
-    return Planned(tuple(found.values()), datasets, backbones, planned)
+    return Planned(tuple(found.values()), datasets, backbones, planned, tuple(absent))
+
+
+def _weights(backbone: Backbone, absent: list[FairbenchError]) -> str:
+    try:
+        return backbone.fingerprint()
+    except FairbenchError as error:
+        absent.append(error)
+        return "absent"
+
+
+def _check_parts(stage: Stage) -> None:
+    for part in (*stage.train, *stage.lr_scale):
+        if part not in PARTS:
+            raise suggest(f"part (stage {stage.name})", part, PARTS)
+    idle = set(stage.lr_scale) - set(stage.train)
+    if idle:
+        raise FairbenchError(
+            f"stage {stage.name} scales the learning rate of {', '.join(sorted(idle))}, which it does not train",
+            f"it trains {', '.join(stage.train)}",
+        )
 
 
 def _refuse_unused_settings(benchmark: Benchmark, plugins: Plugins) -> None:

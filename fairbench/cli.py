@@ -139,7 +139,7 @@ def run(
     from fairbench import launch, progress
     from fairbench.store import Store
 
-    _, benchmark, planned, roots = _planned(**chosen)
+    _, benchmark, planned, roots = _planned(dry_run, **chosen)
     store = Store(chosen["out"])
     missing = store.missing(planned.jobs, retry_failed)
     if dry_run:
@@ -198,7 +198,7 @@ def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: A
     from fairbench.store import Store
 
     assumed = foresight.Assumed(accuracy, agreement, gap)
-    _, benchmark, planned, _ = _planned(**chosen)
+    _, benchmark, planned, _ = _planned(True, **chosen)
     if power:
         attributes = {"+".join(job.attributes) for job in planned.jobs if job.attributes} or benchmark.attributes
         found = [
@@ -213,6 +213,7 @@ def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: A
 
 
 def _planned(
+    planning: bool,
     which: str,
     assignments: Sequence[str],
     data: Sequence[str],
@@ -241,7 +242,7 @@ def _planned(
     benchmark = choices.override(benchmark, assignments, plugins)
     needing = [name for name in benchmark.datasets if plugins.find("dataset", name).needs_root]
     found = roots(data, needing)
-    return plugins, benchmark, benchmarks.jobs(benchmark, plugins, found), found
+    return plugins, benchmark, benchmarks.jobs(benchmark, plugins, found, planning), found
 
 
 def _write_benchmark(benchmark: Benchmark, store: Store) -> None:
@@ -257,6 +258,8 @@ def _print_plan(planned: Planned, store: Store, retry_failed: bool = False) -> N
     from fairbench import cost, overview
 
     cost.show(cost.estimate(planned, store, retry_failed), overview.console())
+    for error in planned.absent:
+        click.echo(f"note: to run this, {error.message}: {error.hint}", err=True)
 
 
 @main.command("list")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fairbench.backbone import Backbone
@@ -149,7 +150,7 @@ def show(costs: list[Cost], console: Console) -> None:
             job.dataset.label,
             job.backbone.label,
         )
-        table.add_row(*names, *figures)
+        table.add_row(*(escape(name) for name in names), *figures)
     console.print(table)
     open_ = [cost.seconds for cost in costs if cost.seconds is not None]
     console.print(

@@ -95,7 +95,7 @@ class Attempt:
             run = self._run(method)
             for number, stage in enumerate(stages):
                 self._train(run, method, number, stage, last=number + 1 == len(stages))
-            self.facts |= run.noted()
+            self.facts["notes"] = run.noted()
             self.micro_batch = run.micro_batch
         with self.phase("predict"):
             names = tuple(self.dataset.attributes)

@@ -16,11 +16,13 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fairbench.backbone import Backbone
 from fairbench.dataset import Dataset
+from fairbench.errors import FairbenchError
 from fairbench.job import Job
 
 CHUNK = 128
@@ -147,14 +149,24 @@ def _compute(backbone: Backbone, prepared: Prepared, folder: Path, start: int, b
     tensors = {
         f"{i:03d}.{key}": value.contiguous() for i, example in enumerate(examples) for key, value in example.items()
     }
-    temporary = _file(folder, start).with_suffix(f".{os.getpid()}")
+    for left in folder.glob(f"{start:08d}.part*"):  # of a process that was killed
+        left.unlink()
+    temporary = _file(folder, start).with_suffix(f".part{os.getpid()}")
     save_file(tensors, temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
     os.replace(temporary, _file(folder, start))
 
 
 def _load(path: Path) -> list[Example]:
     examples: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in sorted(load_file(path).items()):
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise FairbenchError(
+            f"cached features {path} are damaged: {error}", "delete the file and run again"
+        ) from error
+    for name, tensor in sorted(tensors.items()):
         index, key = name.split(".", 1)
         examples.setdefault(index, {})[key] = tensor
     return list(examples.values())

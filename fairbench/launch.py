@@ -64,7 +64,12 @@ def devices() -> list[str]:
 
 def default_workers(count: int) -> int:
     """Return how many workers serve `count` jobs: one for each GPU, or on a CPU one for each core."""
-    return max(1, min(count, len(devices()) or os.cpu_count() or 1))
+    return max(1, min(count, len(devices()) or cores()))
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use, which on a shared node is fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def together() -> bool:

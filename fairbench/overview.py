@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairbench import plugins as plugin_loader
+from fairbench.launch import cores
 from fairbench.roots import cache_folder
 from fairbench.settings import describe
 
@@ -53,7 +54,7 @@ def _table(kind: str, plugins: plugin_loader.Plugins) -> Table:
         "name", "what", "settings", "from", title=f"{kind}s", title_justify="left", box=None, pad_edge=False
     )
     for name, item in sorted(plugins.tables[kind].items()):
-        table.add_row(name, escape(_what(item)), escape(_settings(item)), plugins.version(kind, name))
+        table.add_row(name, escape(_what(item)), escape(_settings(item)), escape(plugins.version(kind, name)))
     return table
 
 
@@ -103,7 +104,7 @@ def doctor() -> None:
         table.add_row(f"gpu {index}", f"{torch.cuda.get_device_name(index)}, {memory:.0f} GiB")
     if not torch.cuda.device_count():
         table.add_row("gpu", "none: jobs run on the CPU")
-    table.add_row("cpu", f"{os.cpu_count()} cores")
+    table.add_row("cpu", f"{cores()} cores to use of {os.cpu_count()}")
     for what, path in (("working folder", Path.cwd()), ("cache", cache_folder())):
         there = next(p for p in (path, *path.parents) if p.exists())
         table.add_row(what, f"{path}, {shutil.disk_usage(there).free / 2**30:.0f} GiB free")

@@ -29,6 +29,14 @@ def adjusted(
     """Let a method revise the test predictions without seeing the targets (nor, mostly, the groups)."""
     hidden = ["target", *(() if method.group_at_test else attributes)]
     revised = method.adjust(validation.copy(), test.drop(columns=hidden))
+    scores = [column for column in map(str, test.columns) if column.startswith("p_")]
+    lost = {"id", "answer", *scores} - set(map(str, revised.columns))
+    if lost:
+        raise FairbenchError(f"{method.name}.adjust lost the columns {', '.join(sorted(lost))}")
     if list(revised["id"]) != list(test["id"]):
         raise FairbenchError(f"{method.name}.adjust must return the test rows it was given, in their order")
+    if not revised[scores].map(lambda share: 0 <= share <= 1).all(axis=None):
+        raise FairbenchError(f"{method.name}.adjust returned a probability outside 0 to 1")
+    if not revised["answer"].isin(range(len(scores))).all():
+        raise FairbenchError(f"{method.name}.adjust returned an answer that is no class")
     return revised.assign(**{column: test[column].to_numpy() for column in hidden})[list(test.columns)]

@@ -90,6 +90,10 @@ class Run:
                 parameter.requires_grad_(True)
             if parameters:
                 groups.append({"params": parameters, "lr": stage.lr * stage.lr_scale.get(part, 1.0)})
+            elif part != "head":  # the readout `words` has none, and every recipe names it
+                raise FairbenchError(
+                    f"stage {stage.name} trains the {part}, which {self.backbone.name} does not have"
+                )
         if not groups:
             raise FairbenchError(
                 f"stage {stage.name} trains {', '.join(stage.train)}, but there is nothing to train"

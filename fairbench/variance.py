@@ -27,6 +27,8 @@ class Dispersion:
 class VarianceParts:
     """Variance of one trained model's gap: `seed` from training again, `sample` from other test patients.
 
+    `seed` holds all that differs between seeds on one test set.
+
     `advice` says which to buy more of; `seed` is None with one seed, and `advice` says so.
     """
 
@@ -34,6 +36,13 @@ class VarianceParts:
     sample: float
     seeds: int
     advice: str
+
+    @property
+    def seed_share(self) -> float | None:
+        """The seed's part of both; None with one seed, or where nothing varies."""
+        if self.seed is None or not self.seed + self.sample > 0:
+            return None
+        return self.seed / (self.seed + self.sample)
 
 
 def between_group_variance(rates: Sequence[Floats], group: Ints, cluster: Ints | None = None) -> Dispersion:

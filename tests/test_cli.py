@@ -200,3 +200,16 @@ def test_a_dataset_is_checked_from_a_plugin_file():
     report = json.loads(call("data", "check", "toy", "--plugin", TOYS, "--set", "toy.limit=60", "--json").stdout)
     assert report["rows"] == 60
     assert report["licence"] == "CC0"
+
+
+def test_a_plan_needs_no_weights_and_a_run_does(tmp_path):
+    """The folder exists but holds nothing, so that neither a hub nor a cache is asked."""
+    choices = ["--backbones", "qwen2.5-vl-3b", "--methods", "fr", "--no-controls", "--set", "fundus-sim.limit=20"]
+    choices += ["--set", f"qwen2.5-vl-3b.checkpoint={tmp_path}", "--out", str(tmp_path / "runs")]
+    planned = CliRunner().invoke(main, ["plan", *choices])
+    assert planned.exit_code == 0, planned.output
+    assert "14,749,698" in planned.stdout.replace("\n", "")  # LoRA, and a head of two classes
+    assert "to run this, checkpoint" in planned.stderr
+    refused = CliRunner().invoke(main, ["run", *choices])
+    assert refused.exit_code == 2
+    assert "a folder must hold config.json" in refused.stderr

@@ -113,7 +113,7 @@ def test_a_job_leaves_everything_that_the_record_promises(tmp_path):
     assert record.trainable_parameters > 0
     assert record.versions["torch"] != "not installed"
     assert record.facts["train groups"]["a"] > record.facts["train groups"]["b"]
-    assert 0 < record.facts["active"] <= 1
+    assert 0 < record.facts["notes"]["active"] <= 1
 
 
 def test_failed_methods_are_records_that_say_why_and_the_sweep_goes_on(tmp_path, finished, monkeypatch):
@@ -127,7 +127,7 @@ def test_failed_methods_are_records_that_say_why_and_the_sweep_goes_on(tmp_path,
     assert (
         "the loss of diverging is nan at step 2 of stage lora; groups in the batch: a" in records["diverging"].error
     )
-    assert records["noting"].facts["odd"] is None
+    assert records["noting"].facts["notes"]["odd"] is None
     assert "it broke [as asked]" in result.stdout
     assert "it broke [as asked]" in result.stderr
     assert "--retry-failed" in result.stderr

@@ -204,8 +204,8 @@ def test_features_change_nothing():
 
 def test_fr_says_how_often_its_term_was_active():
     small = train(METHODS["fr"], batch_size=1, stages=(Stage(epochs=0.2, lr=1e-3),))
-    assert small.record.facts["active"] == 0
-    assert train(METHODS["fr"], batch_size=32).record.facts["active"] == 1
+    assert small.record.facts["notes"]["active"] == 0
+    assert train(METHODS["fr"], batch_size=32).record.facts["notes"]["active"] == 1
 
 
 def test_peft_itself_reads_the_adapter(tmp_path):
@@ -308,6 +308,25 @@ def test_adjust_sees_neither_targets_nor_groups():
         def adjust(self, validation, test):
             return test.iloc[1:]
 
+    class Invents(Peeks):
+        """Answer with a class that is none."""
+
+        name = "invents"
+
+        def adjust(self, validation, test):
+            return test.assign(answer=7)
+
+    class Overshoots(Peeks):
+        """Give more than certainty."""
+
+        name = "overshoots"
+
+        def adjust(self, validation, test):
+            return test.assign(p_1=1.5)
+
+    for method, fault in ((Invents, "no class"), (Overshoots, "outside 0 to 1")):
+        with pytest.raises(AssertionError, match=fault):
+            train(method)
     train(Peeks)
     validation, test = seen[0]
     assert {"target", "site", "sex"} <= validation
@@ -331,6 +350,8 @@ def test_image_ablated_has_not_seen_the_image():
 
 
 def test_a_wrong_part_and_a_wrong_plugin_are_errors():
+    with pytest.raises(AssertionError, match="trains the projector, which toy-backbone does not have"):
+        train(Plain, stages=(Stage(train=("lora", "projector")),))
     with pytest.raises(FairbenchError, match="no part"):
         ToyBackbone().build(("a", "b"), ("a", "b"), torch.float32, torch.device("cpu")).part("loar")
     with pytest.raises(FairbenchError, match="did you mean `toy`"):
@@ -374,7 +395,7 @@ class Warming(Plain):
 
 
 def test_forward_passes_that_were_never_descended_are_dropped():
-    assert train(Warming, micro_batch=2).record.facts["held"] == 1
+    assert train(Warming, micro_batch=2).record.facts["notes"]["held"] == 1
 
 
 def test_scores_are_computed_by_halves_when_memory_runs_out():

@@ -211,8 +211,8 @@ class TinyLlava(Llava):
         self._finish()
 
     def fingerprint(self) -> str:
-        """Hash the shape: the weights follow from it."""
-        return hashlib.sha256(json.dumps(self.shape, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash shape and prompt: the weights follow from the shape."""
+        return hashlib.sha256(json.dumps([self.shape, self.template], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @hookimpl

@@ -26,10 +26,11 @@ from fairbench import (
 
 IMAGE, START, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (IMAGE, START, END, "<|im_start|>", "<|im_end|>", "<|video_pad|>")
+# The last newline stands in an expression, because a bare one at the end of a template is stripped.
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% for part in message.content %}{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\n' }}"
 )
 
 
@@ -232,8 +233,8 @@ class TinyQwen25VL(Qwen25VL):
         self._finish()
 
     def fingerprint(self) -> str:
-        """Hash the shape: the weights follow from it."""
-        return hashlib.sha256(json.dumps(self.shape, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash shape and prompt: the weights follow from the shape."""
+        return hashlib.sha256(json.dumps([self.shape, TEMPLATE], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @hookimpl
