@@ -16,6 +16,7 @@ from fairbench.gather import Entry, absent_job, contenders, load, same_patients,
 from fairbench.job import Job
 from fairbench.predictions import Predictions
 from fairbench.ranking import finding, listed, ties
+from fairbench.sources import improvement
 from fairbench.standing import ALPHA, NOT_LEARNED, measured, missing, side_effects, stand
 from fairbench.store import Store
 from fairbench.table import Absent, Board, Constant, Flag, Group, Row, Table, Tried
@@ -92,7 +93,8 @@ def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> 
     rows = tuple(_marked(row, stale) for row in flagged.values())
     guards = [measured(c, groups) for c in controls]
     guards = [replace(row, flags=(*missing(row, seeds), *row.flags)) for row in guards]
-    baseline = next((row.label for row in rows if row.baseline), None)
+    baseline = next((c for c in methods if c.baseline), None)
+    others = [c.answers for c in methods if c is not baseline]
     clusters = predictions.clusters()
     table = Table(
         dataset=job.dataset.label,
@@ -105,7 +107,7 @@ def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> 
         classes=predictions.classes,
         groups=_groups(predictions, groups),
         constant=_constant(predictions, groups),
-        baseline=baseline,
+        baseline=baseline.label if baseline else None,
         finding=(),
         notes=(),
         rows=rows,
@@ -113,6 +115,7 @@ def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> 
         absent=tuple(sorted(absent, key=lambda a: (a.label, a.seed, a.key))),
         side_effects=side_effects(sorted(methods, key=lambda c: [*flagged].index(c.label)), job.unrecorded),
         tried=_tried(mine),
+        improvement=improvement(baseline.answers, others, groups) if baseline else None,
     )
     return replace(table, finding=tuple(_finding(table)), notes=tuple(_notes(table)))
 
@@ -183,7 +186,7 @@ def _finding(table: Table) -> Iterable[str]:
         if (g := row.max_acc_gap)
     }
     if judged:
-        yield finding(judged, table.attribute, table.clusters)
+        yield finding(judged, table.attribute, table.rows_tested, table.clusters)
     if table.baseline is None:
         yield "There is no baseline in this table, so nothing says what the methods changed."
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,12 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
         running = max(running, min(1.0, (len(known) - step) * value))
         adjusted[index] = running
     return adjusted
+
+
+def opposite(found: Difference) -> Difference:
+    """Turn A minus B into B minus A: the value and both ends change sign, and the ends change places."""
+    value, low, high = (None if x is None else -x for x in (found.difference, found.high, found.low))
+    return replace(found, difference=value, low=low, high=high)
 
 
 def rank(
@@ -86,23 +92,30 @@ def ties(baseline: str, comparisons: Mapping[tuple[str, str], Difference], what:
     return "; ".join(parts) + "." if parts else f"Nothing was compared with {baseline}."
 
 
-def finding(evidence: Mapping[str, Evidence], attribute: str, patients: int, alpha: float = 0.05) -> str:
+def finding(
+    evidence: Mapping[str, Evidence],
+    attribute: str,
+    rows: int,
+    clusters: int | None = None,
+    alpha: float = 0.05,
+) -> str:
     """One plain sentence for above a table: whose gap exceeds chance, and what size could have been seen.
 
-    evidence: method -> Evidence of the same disparity on the same patients; p-values are Holm-adjusted over
-    methods.
+    evidence: method -> Evidence of the same disparity on the same rows; p-values are Holm-adjusted over
+    methods. Rows are called patients unless `clusters`, if given, are fewer.
     """
     adjusted = holm([entry.p for entry in evidence.values()])
     beyond = [name for name, p in zip(evidence, adjusted, strict=True) if p is not None and p <= alpha]
     sizes = [entry.detectable for entry in evidence.values() if entry.detectable is not None]
     known = sum(p is not None for p in adjusted)
-    on = f"on {patients:,} patients"
+    alone = clusters is None or clusters == rows
+    on = f"on {rows:,} patients" if alone else f"on {rows:,} test rows in {clusters:,} clusters"
     if known == 0:
         reasons = sorted({entry.reason for entry in evidence.values() if entry.reason})
         return f"No {attribute} gap is defined {on}: {'; '.join(reasons) or 'nothing was evaluated'}."
     if beyond:
-        verb = "exceeds" if len(beyond) == 1 else "exceed"
-        text = f"The {attribute} gap of {listed(beyond)} {verb} what chance gives {on}"
+        gap, verb = ("gap", "exceeds") if len(beyond) == 1 else ("gaps", "exceed")
+        text = f"The {attribute} {gap} of {listed(beyond)} {verb} what chance gives {on}"
     else:
         text = f"No method's {attribute} gap exceeds what chance gives {on}"
     if len(sizes) < known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from fairbench.answers import Answers, Groups, constant, contrast, estimate
 from fairbench.comparison import Comparison, Difference
 from fairbench.intervals import Floats
 from fairbench.job import Record, Stage
-from fairbench.ranking import Rank, holm, rank
+from fairbench.ranking import Rank, holm, opposite, rank
+from fairbench.sources import dispersion, parts
 from fairbench.table import Change, Estimate, Flag, Row, SideEffect
 
 ALPHA = 0.05
@@ -109,7 +111,9 @@ def measured(contender: Contender, groups: Groups) -> Row:
         worst_group=worst,
         worst_name=worst_name,
         groups=tuple(estimate(rate) for rate in answers.group_accuracy(groups)),
+        between_groups=dispersion(answers, groups),
         flags=tuple(_own_flags(contender, (accuracy_gap.coverage, odds.coverage))),
+        gap_variance=parts(answers, groups),
         **_cost(contender.records),
     )
 
@@ -185,10 +189,7 @@ class Standings:
         labels = [*self.contenders]
         number = len(labels) * (len(labels) - 1) // 2
         repeats = max(2_000, int(2 * number / ALPHA))  # so that Holm over all pairs can still find something
-        pairs: dict[tuple[str, str], Difference] = {}
-        for i, a in enumerate(labels):
-            for b in labels[i + 1 :]:
-                pairs[a, b] = self._pair(a, b, repeats)
+        pairs = {(a, b): self._pair(a, b, repeats) for a, b in combinations(labels, 2)}
         return {entry.name: entry for entry in rank(labels, pairs)}
 
     def _pair(self, a: str, b: str, repeats: int) -> Difference:
@@ -197,8 +198,7 @@ class Standings:
         if base == b:
             return self.against(a, b).gap
         if base == a:
-            there = self.against(b, a).gap
-            return replace(there, difference=None if there.difference is None else -there.difference)
+            return opposite(self.against(b, a).gap)
         left, right = self.contenders[a].answers, self.contenders[b].answers
         quick = contrast(left, right, self.groups, repeats=SCREEN).gap
         if quick.p is None or quick.p > 4 * ALPHA:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairbench.errors import FairbenchError
+from fairbench.variance import Dispersion, VarianceParts
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,21 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Improvement:
+    """The smallest cut of the baseline's MaxAccGap that is found with 80 % power, and what it follows from.
+
+    `value` None says that there is none, and `reason` why. `agreement` is the share of rows on which a method
+    and the baseline are both right or both wrong, median of the methods.
+    """
+
+    value: float | None
+    accuracy: float | None
+    agreement: float
+    gap: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Flag:
     """Something a reader must know before trusting a row: a code of LEGEND, and what it is about."""
 
@@ -76,7 +92,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Row:
-    """One method with its settings, over its seeds. `groups` follows the order of the table's groups."""
+    """One method with its settings, over its seeds. `groups` follows the order of the table's groups.
+
+    `between_groups` is of accuracy; `gap_variance` is of one trained model's MaxAccGap, None for no gap.
+    """
 
     label: str
     method: str
@@ -96,12 +115,14 @@ class Row:
     worst_group: Estimate
     worst_name: str
     groups: tuple[Estimate, ...]
+    between_groups: Dispersion
     rank: str = ""
     changes: Mapping[str, Change] = field(default_factory=dict)
     trainable: float | None = None
     train_seconds: float | None = None
     peak_memory: int | None = None
     flags: tuple[Flag, ...] = ()
+    gap_variance: VarianceParts | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +187,7 @@ class Table:
     absent: tuple[Absent, ...]
     side_effects: tuple[SideEffect, ...]
     tried: Tried
+    improvement: Improvement | None = None
     min_cell: int = 0
 
 

@@ -29,9 +29,9 @@ LAYERS = {
     "evidence": "intervals resampling power evidence maxima comparison ranking auroc variance",
     "training": "memory adapter features store run selection order predicting execute worker",
     "benchmarks": "benchmark choices cost foresight launch check",
-    "boards": "table answers standing gather states withheld judged leaderboard",
-    "render": "render.blocks render.format render.layout render.csv render.html render.json render.markdown "
-    "render.terminal render.sheet render.portrait render",
+    "boards": "table answers sources standing gather states withheld judged leaderboard",
+    "render": "render.format render.blocks render.evidence render.layout render.csv render.html render.json "
+    "render.markdown render.terminal render.sheet render.portrait render",
     "surface": "progress overview toys testing commands cli",
 }
 # A reader and what it reads need each other: `Predictions.read` is the documented way in.

@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fairbench.comparison import Difference
 from fairbench.errors import FairbenchError
 from fairbench.job import Choice, Job, Record, Stage
 from fairbench.leaderboard import build
 from fairbench.predictions import Predictions
+from fairbench.ranking import opposite
+from fairbench.render import render
 from fairbench.store import Store
 from fairbench.table import Board
 
@@ -123,9 +126,85 @@ def test_a_true_difference_of_25_points_is_found(store):
     assert rows["fair"].changes["worst_group"].difference == pytest.approx(0.25)
     assert rows["vanilla"].max_acc_gap.p < 0.001 < rows["fair"].max_acc_gap.p
     assert "vanilla" in table.finding[0]
-    assert "exceed what chance gives" in table.finding[0]
+    assert table.finding[0].startswith(
+        "The race gaps of vanilla and idle exceed what chance gives on 1,000 patients"
+    )
     assert "fair has a smaller race gap than vanilla by 25.0 points" in table.finding[1]
     assert not codes(rows["fair"])
+
+
+def test_a_gap_beyond_chance_of_several_images_a_patient_is_said_of_clusters(store):
+    twice = people().assign(cluster=np.arange(1000) // 2)
+    vanilla(store, black=0.9)
+    add(store, "m", accuracy_of({"black": 0.4, "white": 0.9}))
+    one = only(build(store, attributes=["race"]))[0].finding[0]
+    assert one.startswith("The race gap of m exceeds what chance gives on 1,000 patients")
+    for name, correct in (("vanilla", {"black": 0.9, "white": 0.9}), ("m", {"black": 0.4, "white": 0.9})):
+        add(store, name, accuracy_of(correct), table=twice, fingerprint="d2", started="2026-12")
+    found, _ = only(build(store, attributes=["race"]))
+    assert found.finding[0].startswith(
+        "The race gap of m exceeds what chance gives on 1,000 test rows in 500 clusters"
+    )
+
+
+def test_the_corrected_variance_between_groups_is_unbiased_by_hand(store):
+    vanilla(store)
+    add(store, "equal", accuracy_of({"black": 0.8, "white": 0.8}))
+    _, rows = only(build(store))
+    own = 0.65 * 0.35 / 299 + 0.9 * 0.1 / 699  # p (1 - p) / (n - 1), unbiased of a mean's variance
+    expected = np.var([0.65, 0.9], ddof=1) - own / 2
+    assert rows["vanilla"].between_groups.variance == pytest.approx(expected)
+    assert rows["vanilla"].between_groups.deviation == pytest.approx(np.sqrt(expected))
+    sampling = 0.16 * (1 / 299 + 1 / 699) / 2
+    assert rows["equal"].between_groups.deviation == pytest.approx(-np.sqrt(sampling))
+
+
+def test_seeds_and_samples_are_told_apart(store):
+    """`shaky` trains to another gap every time; `steady` gives the same answers every time."""
+    for seed, black in enumerate((0.5, 0.7, 0.9)):
+        vanilla(store, seed=seed)
+        add(store, "shaky", accuracy_of({"black": black, "white": 0.9}), seed=seed)
+        add(store, "steady", accuracy_of({"black": 0.5, "white": 0.9}), seed=seed)
+    add(store, "once", accuracy_of({"black": 0.5, "white": 0.9}))
+    _, rows = only(build(store))
+    shaky, steady, once = (rows[name].gap_variance for name in ("shaky", "steady", "once"))
+    assert shaky.seed == pytest.approx(np.var([0.4, 0.2, 0.0], ddof=1))
+    assert "more seeds" in shaky.advice
+    assert steady.seed == pytest.approx(0)
+    assert "more test patients" in steady.advice
+    assert once.seed is None
+    assert "at least three" in once.advice
+    textbook = 0.5 * 0.5 / 300 + 0.9 * 0.1 / 700  # the variance of a difference of two means
+    assert steady.sample == pytest.approx(textbook, rel=0.1)
+    assert once.sample == pytest.approx(textbook, rel=0.1)
+
+
+def test_the_detectable_improvement_is_of_what_was_measured(store):
+    vanilla(store)
+    base, other = accuracy_of({"black": 0.65, "white": 0.9}), accuracy_of({"black": 0.7, "white": 0.9}, seed=1)
+    add(store, "m", other)
+    found = only(build(store))[0].improvement
+    assert found.accuracy == pytest.approx(base.mean())
+    assert found.agreement == pytest.approx((base == other).mean())
+    assert found.gap == pytest.approx(0.25)
+    # A cut of the gap by d is a shift of the difference of two paired means; z from the normal table.
+    deviation = np.sqrt((1 - found.agreement) * (1 / 300 + 1 / 700))
+    assert found.value == pytest.approx((1.96 + 0.84) * deviation, rel=0.15)
+
+
+def test_no_detectable_improvement_says_so(store):
+    vanilla(store, black=0.88)
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}, seed=1))
+    board = build(store)
+    assert only(board)[0].improvement.value is None
+    assert "80 % power, whichever group holds the gap: even removing the whole gap would go" in render(board, "md")
+
+
+def test_turning_a_comparison_round_is_comparing_the_other_way():
+    there = Difference(0.1, -0.02, 0.3, 0.2)
+    assert opposite(there) == Difference(-0.1, -0.3, 0.02, 0.2)
+    assert opposite(opposite(there)) == there
+    assert opposite(Difference(None, None, None, None, reason="why")).reason == "why"
 
 
 def test_levelling_down_is_marked_and_levelling_up_is_not(store):

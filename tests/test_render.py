@@ -21,11 +21,13 @@ from fairbench.table import (
     Flag,
     Gap,
     Group,
+    Improvement,
     Row,
     SideEffect,
     Table,
     Tried,
 )
+from fairbench.variance import Dispersion, VarianceParts
 
 HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l](javascript:x) \x1b[31m‮"
 
@@ -50,6 +52,8 @@ def row(label, **changes):
         "worst_group": Estimate(0.75, 0.7, 0.8),
         "worst_name": "black",
         "groups": (Estimate(0.75, 0.7, 0.8), Estimate(0.8125, 0.8, 0.9)),
+        "between_groups": Dispersion(-0.0016, 0.0009, -0.04),
+        "gap_variance": VarianceParts(0.0004, 0.0012, 2, "more test patients would help"),
         "rank": "1-2",
         "changes": {"max_acc_gap": Change(-0.026, -0.05, 0.002, 0.04, 0.08)},
         "trainable": 0.002434,
@@ -80,6 +84,7 @@ def board(name="m", reason="it failed", group="black"):
         absent=(Absent(name, 2, "k2", "failed", reason),),
         side_effects=(SideEffect(name, "gender", 0.01, Change(0.004, -0.01, 0.02, 0.5, 1.0)),),
         tried=Tried(2, 3, (0, 1), 6),
+        improvement=Improvement(None, 0.8125, 0.85, 0.0625, "even removing the whole gap would go unnoticed"),
     )
     return Board("Leaderboard", (table,), "0.1.0")
 
@@ -101,6 +106,10 @@ def test_markdown_shows_values_with_their_units():
     assert "6.2 \\[0.0, 25.0\\] | 3.0 | 10.0 | \\<0.001" in text
     assert "−2.6 \\[−5.0, +0.2\\] | 0.080" in text
     assert "black (n = 40)" in text
+    assert "| – | – | – | – | −4.0 |" in text  # after an undefined EqOdds: no p-value
+    assert "| m | 2 | 2.0 | 3.5 | 25.0 | more test patients would help |" in text
+    assert "even removing the whole gap would go unnoticed. For one trained model of each" in text
+    assert "accuracy of 81.2 % and gap of 6.2 points, and 85.0 % of rows" in text
     assert "| m | 0, 1 | 0.24 | 123 | 1.50 |" in text
     assert "Undefined (EqOdds(max)): no positives among 9 rows." in text
     assert "1 of them beyond the first of their method" in text
@@ -154,6 +163,8 @@ def test_csv_holds_the_unrounded_values_and_no_formula():
     assert float(lines[0]["accuracy.value"]) == 0.8125
     assert float(lines[1]["vs_baseline.max_acc_gap.adjusted"]) == 0.08
     assert lines[1]["eq_odds_max.value"] == ""
+    assert float(lines[1]["between_groups.deviation"]) == -0.04
+    assert float(lines[1]["gap_variance.sample"]) == 0.0012
     assert int(lines[0]["group:white.n"]) == 60
     assert all(not value.startswith(("=", "+", "@")) for line in lines for value in line.values())
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from fairbench.render.format import plain
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,8 @@ class Grid:
 
 
 Block = Heading | Paragraph | Terms | Grid
+
+
+def grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:
+    """Make a grid whose text is on one line and free of control characters."""
+    return Grid(plain(caption), tuple(map(plain, columns)), tuple(tuple(map(plain, row)) for row in rows))

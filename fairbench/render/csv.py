@@ -54,6 +54,9 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
         line |= {f"vs_baseline.{measure}.{key}": value for key, value in asdict(change).items()}
     for group, value in zip(table.groups, row.groups, strict=True):
         line |= {f"group:{group.name}.n": group.n, f"group:{group.name}.accuracy": value.value}
+    line |= {f"between_groups.{key}": value for key, value in asdict(row.between_groups).items()}
+    if row.gap_variance:
+        line |= {f"gap_variance.{key}": value for key, value in asdict(row.gap_variance).items()}
     return line | {
         "trainable": row.trainable,
         "train_seconds": row.train_seconds,

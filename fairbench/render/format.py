@@ -18,6 +18,11 @@ def percent(value: float | None) -> str:
     return f"{100 * value:.1f}".replace("-0.0", "0.0").replace("-", "−")
 
 
+def root(variance: float | None) -> float | None:
+    """Turn a variance into a standard deviation."""
+    return None if variance is None else math.sqrt(variance)
+
+
 def share(value: float | None) -> str:
     """Print a share in percent with two significant digits, however small."""
     if not value:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from fairbench.render.blocks import Block, Grid, Heading, Paragraph, Terms
+from fairbench.render.blocks import Block, Grid, Heading, Paragraph, Terms, grid
+from fairbench.render.evidence import against, chance, improvement, sources
 from fairbench.render.format import (
     fraction,
     gibibytes,
@@ -18,7 +19,7 @@ from fairbench.render.format import (
     with_interval,
 )
 from fairbench.standing import LEGEND
-from fairbench.table import Board, Change, Row, Table
+from fairbench.table import Board, Row, Table
 
 WIDE = 5  # groups beside each other in one grid
 
@@ -56,6 +57,11 @@ _READING = (
         " share of such worlds with a gap at least as large.",
     ),
     (
+        "Between groups, corrected",
+        "Standard deviation of the groups' accuracies less what sampling puts there: steadier than MaxAccGap, all"
+        " groups counting alike. Negative: the groups differ less than sampling alone would make them.",
+    ),
+    (
         "p (Holm)",
         "Of the paired comparison with the baseline on the same patients and seeds, adjusted for the number of"
         " rows.",
@@ -69,9 +75,11 @@ def _table(table: Table) -> Iterable[Block]:
     yield Paragraph(plain(" ".join(table.finding)), finding=True)
     if table.rows:
         yield _results(table)
-        yield _chance(table)
+        yield chance(table)
         if table.baseline:
-            yield _against(table)
+            yield against(table)
+            yield from improvement(table)
+        yield sources(table)
         yield from _by_group(table)
         yield _counts(table)
         yield _cost(table)
@@ -84,10 +92,6 @@ def _table(table: Table) -> Iterable[Block]:
         yield _absent(table)
     for note in (*table.notes, *_undefined(table), _tried(table), _data(table)):
         yield Paragraph(plain(note))
-
-
-def _grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:
-    return Grid(plain(caption), tuple(map(plain, columns)), tuple(tuple(map(plain, row)) for row in rows))
 
 
 def _name(row: Row) -> str:
@@ -129,35 +133,7 @@ def _results(table: Table) -> Grid:
         for row in table.rows
     )
     seeds = max(len(row.seeds) for row in table.rows)
-    return _grid("Results, mean over seeds" if seeds > 1 else "Results", columns, rows)
-
-
-def _chance(table: Table) -> Grid:
-    columns = ["Method"]
-    for name in ("MaxAccGap", "EqOdds(max)"):
-        columns += [f"{name} (points)>", "By chance: mean>", "95th>", "p>"]
-    rows = []
-    for row in table.rows:
-        cells = [row.label]
-        for gap in (row.max_acc_gap, row.eq_odds_max):
-            cells += [with_interval(gap), percent(gap.floor_mean), percent(gap.floor_95), p_value(gap.p)]
-        rows.append(cells)
-    return _grid("Is the gap more than chance gives?", columns, rows)
-
-
-def _against(table: Table) -> Grid:
-    measures = (("max_acc_gap", "MaxAccGap"), ("worst_group", "Worst group Acc"), ("accuracy", "Acc"))
-    columns = ["Method"]
-    for _, name in measures:
-        columns += [f"{name} (points)>", "p (Holm)>"]
-    rows = []
-    for row in table.rows:
-        if row.label == table.baseline:
-            continue
-        found = [row.changes.get(measure, Change()) for measure, _ in measures]
-        cells = [cell for change in found for cell in (signed(change), p_value(change.adjusted))]
-        rows.append([row.label, *cells])
-    return _grid(f"Difference to {table.baseline}, on the same patients", columns, rows)
+    return grid("Results, mean over seeds" if seeds > 1 else "Results", columns, rows)
 
 
 def _by_group(table: Table) -> Iterable[Grid]:
@@ -169,7 +145,7 @@ def _by_group(table: Table) -> Iterable[Grid]:
             [row.label, *(with_interval(value) for value in row.groups[start : start + WIDE])] for row in table.rows
         ]
         part = f", part {start // WIDE + 1} of {len(parts)}" if len(parts) > 1 else ""
-        yield _grid(f"Accuracy by group (%){part}", columns, rows)
+        yield grid(f"Accuracy by group (%){part}", columns, rows)
 
 
 def _count(n: int | None, table: Table) -> str:
@@ -183,7 +159,7 @@ def _counts(table: Table) -> Grid:
         [g.name, _count(g.n, table), *((_count(n, table) for n in (g.positives, g.negatives)) if two else ())]
         for g in table.groups
     ]
-    return _grid("Groups in the test split (rows)", ["Group", "n>", *names], rows)
+    return grid("Groups in the test split (rows)", ["Group", "n>", *names], rows)
 
 
 def _cost(table: Table) -> Grid:
@@ -198,7 +174,7 @@ def _cost(table: Table) -> Grid:
         ]
         for row in table.rows
     ]
-    return _grid("Cost of one training", columns, rows)
+    return grid("Cost of one training", columns, rows)
 
 
 def _flags(table: Table) -> Iterable[Grid]:
@@ -209,7 +185,7 @@ def _flags(table: Table) -> Iterable[Grid]:
         if flag.detail
     ]
     if rows:
-        yield _grid("Flags in detail", ["Method", "Flag", "Detail"], rows)
+        yield grid("Flags in detail", ["Method", "Flag", "Detail"], rows)
 
 
 def _controls(table: Table) -> Grid:
@@ -242,7 +218,7 @@ def _controls(table: Table) -> Grid:
         "0.500",
         percent(best.max_acc_gap),
     )
-    return _grid("Controls: what a row must beat", columns, [(*always, "0.0", ""), *rows])
+    return grid("Controls: what a row must beat", columns, [(*always, "0.0", ""), *rows])
 
 
 def _side_effects(table: Table) -> Grid:
@@ -251,12 +227,12 @@ def _side_effects(table: Table) -> Grid:
         (e.label, e.attribute, percent(e.gap), signed(e.change), p_value(e.change.adjusted))
         for e in table.side_effects
     )
-    return _grid("Side effects: what it did to the gaps of other attributes", columns, rows)
+    return grid("Side effects: what it did to the gaps of other attributes", columns, rows)
 
 
 def _absent(table: Table) -> Grid:
     rows = ((a.label, str(a.seed), a.status, a.reason) for a in table.absent)
-    return _grid("Not in this table", ("Method", "Seed>", "Status", "Reason"), rows)
+    return grid("Not in this table", ("Method", "Seed>", "Status", "Reason"), rows)
 
 
 def _undefined(table: Table) -> Iterable[str]:
@@ -267,6 +243,7 @@ def _undefined(table: Table) -> Iterable[str]:
             "AUROC": row.auroc.reason if row.auroc.value is None else None,
             "MaxAccGap": row.max_acc_gap.reason if row.max_acc_gap.value is None else None,
             "EqOdds(max)": row.eq_odds_max.reason if row.eq_odds_max.value is None else None,
+            "between groups, corrected": row.between_groups.reason,
         }
         cells |= {
             group.name: value.reason

@@ -1,0 +1,88 @@
+"""What the evidence looks like: beside chance, beside the baseline, and where its variance comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fairbench.render.blocks import Grid, Paragraph, grid
+from fairbench.render.format import p_value, percent, plain, root, signed, with_interval
+from fairbench.table import Change, Table
+
+
+def chance(table: Table) -> Grid:
+    """Set every gap beside what chance gives, and beside the corrected deviation between groups."""
+    columns = ["Method"]
+    for name in ("MaxAccGap", "EqOdds(max)"):
+        columns += [f"{name} (points)>", "By chance: mean>", "95th>", "p>"]
+    columns.append("Between groups, corrected (points)>")
+    rows = []
+    for row in table.rows:
+        cells = [row.label]
+        for gap in (row.max_acc_gap, row.eq_odds_max):
+            cells += [with_interval(gap), percent(gap.floor_mean), percent(gap.floor_95), p_value(gap.p)]
+        rows.append([*cells, percent(row.between_groups.deviation)])
+    return grid("Is the gap more than chance gives?", columns, rows)
+
+
+def against(table: Table) -> Grid:
+    """List every method minus the baseline."""
+    measures = (("max_acc_gap", "MaxAccGap"), ("worst_group", "Worst group Acc"), ("accuracy", "Acc"))
+    columns = ["Method"]
+    for _, name in measures:
+        columns += [f"{name} (points)>", "p (Holm)>"]
+    rows = []
+    for row in table.rows:
+        if row.label == table.baseline:
+            continue
+        found = [row.changes.get(measure, Change()) for measure, _ in measures]
+        cells = [cell for change in found for cell in (signed(change), p_value(change.adjusted))]
+        rows.append([row.label, *cells])
+    return grid(f"Difference to {table.baseline}, on the same patients", columns, rows)
+
+
+def improvement(table: Table) -> Iterable[Paragraph]:
+    """Say what cut of the baseline's gap would be found, and what was assumed for it."""
+    found = table.improvement
+    if found is None:
+        return
+    what = f"The smallest improvement over {table.baseline} that this test set detects with 80 % power"
+    if found.gap is None:
+        yield Paragraph(plain(f"{what} is undefined: {found.reason}."))
+        return
+    size = f"a cut of its gap by {percent(found.value)} points" if found.value is not None else found.reason
+    yield Paragraph(
+        plain(
+            f"{what}, whichever group holds the gap: {size}. For one trained model of each, taking as true what"
+            f" was measured: {table.baseline}'s accuracy of {percent(found.accuracy)} % and gap of"
+            f" {percent(found.gap)} points, and {percent(found.agreement)} % of rows (median of the methods) on"
+            " which method and baseline are both right or both wrong."
+        )
+    )
+
+
+def sources(table: Table) -> Grid | Paragraph:
+    """Split the gaps' variance between seeds and test rows; with one seed each there is nothing to split."""
+    found = [(row, row.gap_variance) for row in table.rows if row.gap_variance]
+    if all(parts.seed is None for _, parts in found):
+        why = "; ".join(dict.fromkeys(parts.advice for _, parts in found)) or "no gap is defined"
+        return Paragraph(plain(f"How much of a gap's variance is the seed's is undefined: {why}."))
+    rows = [
+        [
+            row.label,
+            str(parts.seeds),
+            percent(root(parts.seed)),
+            percent(root(parts.sample)),
+            percent(parts.seed_share),
+            parts.advice,
+        ]
+        for row, parts in found
+    ]
+    columns = (
+        "Method",
+        "Seeds>",
+        "From the seed (points)>",
+        "From the test set (points)>",
+        "Seed's share of the variance (%)>",
+        "Which to buy more of",
+    )
+    return grid("Why MaxAccGap would come out differently another time (standard deviations)", columns, rows)
