@@ -20,6 +20,7 @@ from fairbench.sources import improvement
 from fairbench.standing import ALPHA, NOT_LEARNED, measured, missing, side_effects, stand
 from fairbench.store import Store
 from fairbench.table import Absent, Board, Constant, Flag, Group, Row, Table, Tried
+from fairbench.variance import Dispersion
 from fairbench.withheld import withhold
 
 MANY = 6  # names that a sentence can hold
@@ -49,7 +50,19 @@ def build(
         for attribute in attributes or _attributes(here):
             tables.append(_table(attribute, here, jobs))
     board = Board(title, tuple(tables), __version__)
-    return replace(board, tables=tuple(withhold(table, min_cell) for table in tables)) if min_cell else board
+    return replace(board, tables=tuple(_published(table, min_cell) for table in tables)) if min_cell else board
+
+
+def _published(table: Table, min_cell: int) -> Table:
+    """Withhold small groups, and the variance between groups with them: it would help to work them out."""
+    shown = withhold(table, min_cell)
+    if all(group.n is not None for group in shown.groups):
+        return shown
+    hidden = Dispersion(None, None, None, f"withheld: a group has fewer than {min_cell} rows")
+    rows, controls = (
+        tuple(replace(row, between_groups=hidden) for row in part) for part in (shown.rows, shown.controls)
+    )
+    return replace(shown, rows=rows, controls=controls)
 
 
 def _place(job: Job) -> tuple[str, str, str]:

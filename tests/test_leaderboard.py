@@ -445,6 +445,7 @@ def test_small_cells_are_withheld_and_cannot_be_worked_out(store):
     assert rows["m"].groups[2].value is not None
     assert "black" not in json.dumps(list(table.notes))
     assert rows["m"].worst_name == "withheld"
+    assert rows["m"].between_groups.variance is None
 
 
 def test_the_same_runs_give_the_same_board_and_json_gives_it_back(store):

@@ -37,7 +37,7 @@ def against(table: Table) -> Grid:
         found = [row.changes.get(measure, Change()) for measure, _ in measures]
         cells = [cell for change in found for cell in (signed(change), p_value(change.adjusted))]
         rows.append([row.label, *cells])
-    return grid(f"Difference to {table.baseline}, on the same patients", columns, rows)
+    return grid(f"Difference to {table.baseline}, on the same test rows", columns, rows)
 
 
 def improvement(table: Table) -> Iterable[Paragraph]:

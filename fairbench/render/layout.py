@@ -218,7 +218,7 @@ def _controls(table: Table) -> Grid:
         "0.500",
         percent(best.max_acc_gap),
     )
-    return grid("Controls: what a row must beat", columns, [(*always, "0.0", ""), *rows])
+    return grid("Controls: what a row must beat", columns, [(*always, percent(0.0 if len(table.classes) == 2 else None), ""), *rows])
 
 
 def _side_effects(table: Table) -> Grid:
