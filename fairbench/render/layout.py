@@ -217,8 +217,10 @@ def _controls(table: Table) -> Grid:
         percent(best.accuracy),
         "0.500",
         percent(best.max_acc_gap),
+        percent(0.0 if len(table.classes) == 2 else None),
+        "",
     )
-    return grid("Controls: what a row must beat", columns, [(*always, percent(0.0 if len(table.classes) == 2 else None), ""), *rows])
+    return grid("Controls: what a row must beat", columns, [always, *rows])
 
 
 def _side_effects(table: Table) -> Grid:
