@@ -338,7 +338,7 @@ def test_show_draws_one_job(runs):
         for line in text.splitlines()
     )
     assert "the loss is not finite" in call("show", store.folder(jobs[2]))
-    with pytest.raises(FairbenchError, match="has no record.json"):
+    with pytest.raises(FairbenchError, match=r"has no record\.json"):
         call("show", store.root / "nothing")
 
 
