@@ -14,6 +14,7 @@ from click import Group
 from fairbench import Backbone, Dataset, Method, hookspecs
 from fairbench import benchmark as benchmarks
 from fairbench import plugins as plugin_loader
+from fairbench import render
 from fairbench.cli import main
 from fairbench.settings import describe
 
@@ -92,6 +93,11 @@ def test_the_readme_shows_the_leaderboard_that_was_made():
     block = r"<!-- leaderboard:quickstart -->\n(.*?)\n?<!-- /leaderboard -->"
     (shown,) = re.findall(block, text("README.md"), re.DOTALL)
     assert shown == excerpt(text("leaderboards/quickstart.md"))
+
+
+@pytest.mark.parametrize("board", sorted((ROOT / "leaderboards").glob("*.json")), ids=lambda path: path.stem)
+def test_published_leaderboards_are_what_their_data_say(board):
+    assert board.with_suffix(".md").read_text(encoding="utf-8") == render.render(render.json.read(board), "md")
 
 
 def test_the_example_of_chance_in_the_readme():
