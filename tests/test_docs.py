@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from click import Group
 
-from fairbench import Backbone, Dataset, Method, hookspecs
+from fairbench import Backbone, Dataset, Method, hookspecs, render
 from fairbench import benchmark as benchmarks
 from fairbench import plugins as plugin_loader
-from fairbench import render
 from fairbench.cli import main
 from fairbench.settings import describe
 
