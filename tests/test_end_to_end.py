@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -176,7 +177,10 @@ def test_a_full_disk_stops_with_one_error_and_keeps_what_is_done(tmp_path, undis
 
 def start(out, workers):
     words = (*COMMAND, *SWEEP, "--out", str(out), "--workers", str(workers))
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=out)
+    # A test run that a shell put into the background ignores Ctrl-C, and its children would inherit that.
+    listen = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, **pipes, cwd=out, preexec_fn=listen)
 
 
 def wait_for(claim, seconds=200):
