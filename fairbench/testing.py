@@ -55,11 +55,19 @@ def check_same_bits_twice(method: type[Method]) -> None:
     pd.testing.assert_frame_equal(first.predictions, second.predictions)
 
 
+def tolerance(method: type[Method]) -> float:
+    """Return how far exact batches may differ; blank images leave gradients that nearly vanish.
+
+    AdamW divides a gradient by its own size, so there rounding shows in full; a wrong batch changes 1e-3.
+    """
+    return TOLERANCE if method.sees_images else 1e-5
+
+
 def check_micro_batches_change_nothing(method: type[Method]) -> None:
     """Its weights are the same whether eight examples are computed at once, by two or one by one."""
     whole = train(method)
     for size in (1, 2, 3):
-        assert difference(whole, train(method, micro_batch=size)) < TOLERANCE, f"micro-batch {size} differs"
+        assert difference(whole, train(method, micro_batch=size)) < tolerance(method), f"micro-batch {size} differs"
 
 
 def check_bears_unrecorded_groups(method: type[Method]) -> None:
@@ -89,7 +97,7 @@ def check_survives_small_memory(method: type[Method]) -> None:
         fits = 2
 
     outcome = train(method, backbone=Small)
-    assert difference(outcome, train(method)) < TOLERANCE
+    assert difference(outcome, train(method)) < tolerance(method)
     if outcome.record.steps:
         assert outcome.record.micro_batch == 2
         assert any("micro-batch halved" in warning for warning in outcome.record.warnings)
