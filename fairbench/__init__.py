@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # what type checkers see; a test keeps it equal to _PUBLIC
     from fairbench.dataset import ImageFolder as ImageFolder
     from fairbench.errors import FairbenchError as FairbenchError
     from fairbench.hookspecs import hookimpl as hookimpl
+    from fairbench.images import Unreadable as Unreadable
+    from fairbench.images import open_array as open_array
+    from fairbench.images import open_image as open_image
     from fairbench.job import Choice as Choice
     from fairbench.job import Job as Job
     from fairbench.job import Record as Record
@@ -54,6 +57,9 @@ _PUBLIC = {
     "Stage": "fairbench.job",
     "Dataset": "fairbench.dataset",
     "ImageFolder": "fairbench.dataset",
+    "Unreadable": "fairbench.images",
+    "open_array": "fairbench.images",
+    "open_image": "fairbench.images",
     "Backbone": "fairbench.backbone",
     "Batch": "fairbench.batch",
     "Inputs": "fairbench.batch",

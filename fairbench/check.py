@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fairbench.dataset import COLUMNS, SPLITS, Dataset, ImageFolder, faults, rows
+from fairbench.dataset import SPLITS, Dataset, ImageFolder, columns, faults, rows
 from fairbench.errors import FairbenchError
 from fairbench.predictions import UNRECORDED
 
@@ -86,7 +86,7 @@ def check(dataset: Dataset) -> Report:
         dataset.warnings.clear()
         table = dataset.table()
         problems = list(faults(dataset, table))
-    if missing := [column for column in (*COLUMNS, *dataset.attributes) if column not in table]:
+    if missing := [column for column in (*columns(dataset), *dataset.attributes) if column not in table]:
         raise next(problem for problem in problems if missing[0] in problem.message)
     unreadable = dataset.unreadable if isinstance(dataset, ImageFolder) else {}
     found = [problem.message for problem in problems]
@@ -118,8 +118,8 @@ def check(dataset: Dataset) -> Report:
 
 
 def _count(dataset: Dataset, table: pd.DataFrame) -> Counts:
-    target = table["target"] if dataset.task == "classify" else pd.Series(ALL, index=table.index)
-    classes = dataset.classes if dataset.task == "classify" else (ALL,)
+    target = table["target"] if dataset.classes else pd.Series(ALL, index=table.index)
+    classes = dataset.classes or (ALL,)
     found = table.groupby([table["split"], target]).size().to_dict()
     return {split: {name: int(found.get((split, name), 0)) for name in classes} for split in SPLITS}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fairbench import __version__, commands
+from fairbench import __version__, commands, data_commands
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
@@ -66,12 +66,7 @@ def _add_plugin_commands(group: click.Group) -> None:
 
     loaded = plugins.load(kinds=())
     loaded.tell("fairbench_commands", cli=group)
-    _warn_of_broken(loaded)
-
-
-def _warn_of_broken(plugins: Plugins) -> None:
-    for broken in plugins.broken:
-        click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
+    commands.warn_of_broken(loaded)
 
 
 @click.group("fairbench", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,6 +79,7 @@ def main() -> None:
 
 
 commands.add_to(main)
+data_commands.add_to(main)
 
 
 def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -232,7 +228,7 @@ def _planned(
     from fairbench.roots import roots
 
     plugins = plugin_loader.load(files=files)
-    _warn_of_broken(plugins)
+    commands.warn_of_broken(plugins)
     benchmark = choices.narrow(benchmarks.load(which), lists)
     benchmark = replace(
         benchmark,
@@ -280,39 +276,3 @@ def doctor() -> None:
     from fairbench import overview
 
     overview.doctor()
-
-
-@main.group()
-def data() -> None:
-    """Look at datasets."""
-
-
-@data.command("check")
-@click.argument("name")
-@click.option("--data", "folders", multiple=True, metavar="NAME=PATH", help="Where a dataset lies.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable.")
-@click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(
-    name: str, folders: tuple[str, ...], assignments: tuple[str, ...], files: tuple[str, ...], as_json: bool
-) -> None:
-    """Check a dataset: counts per split, class and group, missing values, unreadable files, leakage, licence."""
-    import json
-
-    from fairbench import check as checks
-    from fairbench import overview
-    from fairbench import plugins as plugin_loader
-    from fairbench.benchmark import Benchmark
-    from fairbench.choices import override
-    from fairbench.job import Choice
-    from fairbench.roots import roots
-
-    plugins = plugin_loader.load(("dataset",), files)
-    _warn_of_broken(plugins)
-    needs = [name] if plugins.find("dataset", name).needs_root else []
-    settings = override(Benchmark(datasets=(name,)), assignments, plugins).settings.get(name, {})
-    report = checks.check(plugins.make("dataset", Choice(name, settings), roots(folders, needs)))
-    if as_json:
-        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
-    else:
-        checks.render(report, overview.console())

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fairbench.metric import Metric
+    from fairbench.plugins import Plugins
     from fairbench.predictions import Predictions
 
 FORMATS = ("terminal", "md", "html", "csv", "json")
@@ -182,9 +183,14 @@ def _metrics() -> list[Metric]:
 
     plugins = load(("metric",))
     found = list(plugins.tables["metric"].values())
+    warn_of_broken(plugins)
+    return found
+
+
+def warn_of_broken(plugins: Plugins) -> None:
+    """Name on stderr the plugins that could not be loaded."""
     for broken in plugins.broken:
         click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
-    return found
 
 
 def _print(found: object) -> None:

@@ -7,24 +7,24 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from fairbench.errors import FairbenchError
-from fairbench.images import Stamp, Unreadable, Verdict, inspect, open_image, stamp
+from fairbench.images import Look, Stamp, Unreadable, Verdict, inspect, open_image, peek, stamp
+from fairbench.labels import first_named
 from fairbench.predictions import UNRECORDED
 from fairbench.roots import cache_folder
 from fairbench.settings import Configurable, Fraction, Range
 from fairbench.splits import SPLITS, limited, split_clusters
 
-__all__ = ["SPLITS", "Dataset", "ImageFolder", "digest", "faults", "open_image", "rows"]
+__all__ = ["SPLITS", "Dataset", "ImageFolder", "columns", "digest", "faults", "open_image", "rows"]
 
-COLUMNS = ("id", "cluster", "split", "image", "target")
 # Columns of a predictions file, which an attribute's column stands beside.
-TAKEN = {*COLUMNS, "answer", "reference", "text", "loss"}
+TAKEN = {"id", "cluster", "split", "image", "target", "answer", "prompt", "reference", "text", "loss"}
 
 
 class Dataset(Configurable):
@@ -35,6 +35,10 @@ class Dataset(Configurable):
     `image` (what `image` needs to find it), `target` (a class name) and one column per attribute:
     lower-case strings, missing when not recorded, never integer codes. The order of its rows is the
     order in which batches are drawn, so it must not depend on how the files happen to be sorted.
+
+    Where the `task` is to `generate`, the columns `prompt` and `reference` hold each row's question and
+    the answer to learn. `classes` may then be empty (free text, no `target` column); otherwise `target`
+    is the class that the reference names, and `parse` finds the one that a generated answer names.
     """
 
     title: ClassVar[str]
@@ -45,8 +49,10 @@ class Dataset(Configurable):
     task: ClassVar[Literal["classify", "generate"]] = "classify"
     needs_root: ClassVar[bool] = False
 
+    max_new_tokens: ClassVar[int] = 32  # how much may be written, where the task is to generate
+
     limit: Annotated[int, Range(1)] | None = None
-    prompt: str
+    prompt: str = ""
 
     root: ClassVar[Path | None] = None  # set on the instance, where needs_root
 
@@ -70,10 +76,23 @@ class Dataset(Configurable):
         """What a model would answer for each class; their first tokens must differ (readout `words`)."""
         return self.classes
 
+    def parse(self, text: str) -> int:
+        """Return the class that a generated answer names first (the longer of two at one place), -1 for none."""
+        return first_named(text, self.words)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the results must know: label map, bins, where the splits come from."""
         return ()
+
+    @classmethod
+    def example(cls, folder: Path) -> None:
+        """Write a small folder in exactly the format that `table` reads, with made-up people and images.
+
+        Names, columns, codes and quirks are those of the real thing, so that a user sees what is expected
+        and tests have something to read. Raises FairbenchError where a dataset needs no folder.
+        """
+        raise FairbenchError(f"{cls.name} needs no folder", "use it as it is")
 
     @abstractmethod
     def table(self) -> pd.DataFrame:
@@ -124,11 +143,19 @@ class ImageFolder(Dataset):
             raise FairbenchError(f"{self.name}: image path {relative!r} is not inside the data folder")
         return self.root / parts
 
+    def open(self, source: Path | BinaryIO) -> Image.Image:
+        """Decode one file to RGB; files that are no ordinary images need their own. Raises Unreadable."""
+        return open_image(source)
+
+    def peek(self, path: Path) -> None:
+        """Look at a file's first bytes only (`verify = "header"`); raises when they show it to be unreadable."""
+        peek(path)
+
     def image(self, row: Mapping[str, object]) -> Image.Image:
         """Open one file as RGB; raises FairbenchError naming a file that cannot be read."""
         path = self.path(str(row["image"]))
         try:
-            return open_image(path)
+            return self.open(path)
         except Unreadable as error:
             raise FairbenchError(f"{self.name}: cannot read image {path}: {error}") from error
 
@@ -138,7 +165,11 @@ class ImageFolder(Dataset):
             self.path(relative)
         assert self.root is not None  # path() has refused otherwise
         self.verdicts, trouble = inspect(
-            self.root, table["image"], self.verify == "decode", cache_folder("inspected")
+            self.root,
+            table["image"],
+            self.verify == "decode",
+            cache_folder("inspected"),
+            Look(self.name, self.open, self.peek),
         )
         if trouble:
             self.warnings.append(f"every file will be read again next time; cannot write to {trouble}")
@@ -182,6 +213,12 @@ class ImageFolder(Dataset):
         return digest(table, json.dumps(settings, sort_keys=True), *self.classes, *self.words, *contents)
 
 
+def columns(dataset: Dataset) -> tuple[str, ...]:
+    """Return the columns that a dataset's table must have, its attributes aside."""
+    asked = () if dataset.task == "classify" else ("prompt", "reference")
+    return ("id", "cluster", "split", "image", *(("target",) if dataset.classes else ()), *asked)
+
+
 def digest(table: pd.DataFrame, *extra: str) -> str:
     """Hash a table's content, in the order of its rows, and some strings to sixteen hexadecimal digits."""
     state = hashlib.sha256()
@@ -216,7 +253,7 @@ def rows(dataset: Dataset) -> pd.DataFrame:
         for attribute in dataset.attributes:
             if table[attribute].isna().all():
                 dataset.warnings.append(f"{attribute} is recorded for nobody")
-        table = table[[*COLUMNS, *dataset.attributes]].reset_index(drop=True)
+        table = table[[*columns(dataset), *dataset.attributes]].reset_index(drop=True)
         kept = dataset._known_rows = (dataset.stamp(), table)
     return kept[1].copy()
 
@@ -229,7 +266,7 @@ def faults(dataset: Dataset, table: pd.DataFrame) -> Iterator[FairbenchError]:
     """
     where = f"dataset {dataset.name}"
     yield from _misdeclared(dataset, where)
-    missing = [column for column in (*COLUMNS, *dataset.attributes) if column not in table]
+    missing = [column for column in (*columns(dataset), *dataset.attributes) if column not in table]
     if missing:
         yield FairbenchError(
             f"{where}: its table lacks {', '.join(missing)}", f"it has {', '.join(map(str, table.columns))}"
@@ -238,7 +275,7 @@ def faults(dataset: Dataset, table: pd.DataFrame) -> Iterator[FairbenchError]:
     if table.empty:
         yield FairbenchError(f"{where} has no rows")
         return
-    for column in COLUMNS:
+    for column in columns(dataset):
         if count := int(table[column].isna().sum()):
             yield FairbenchError(f"{where}: {count:,} rows have no {column}")
     repeated = table["id"][table["id"].duplicated()]
@@ -247,7 +284,7 @@ def faults(dataset: Dataset, table: pd.DataFrame) -> Iterator[FairbenchError]:
             f"{where}: {repeated.nunique():,} ids stand in several rows, for instance {repeated.iloc[0]!r}"
         )
     known = {"split": SPLITS, **dataset.attributes}
-    if dataset.task == "classify":
+    if "target" in columns(dataset):
         known["target"] = dataset.classes
     for column, values in known.items():
         odd = sorted({repr(value) for value in table[column].dropna().unique() if value not in values})

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import PIL
 from filelock import FileLock
 from PIL import Image, ImageFile, ImageOps
@@ -56,6 +59,43 @@ def check_size(image: Image.Image) -> None:
     """Refuse an image with more pixels than any medical image has, before decoding it."""
     if image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+
+
+def peek(path: Path) -> None:
+    """Read an image's header only; raises Unreadable, or what the decoder raises."""
+    with Image.open(path, formats=FORMATS) as image:
+        check_size(image)
+
+
+def open_array(source: Path | BinaryIO, key: str) -> npt.NDArray[np.generic]:
+    """Read one array of a numpy archive (npz), which never runs anything that the file says.
+
+    Raises Unreadable for a damaged archive, an array that is not there, is too large, or holds Python
+    objects, which only a pickle could restore.
+    """
+    try:
+        with zipfile.ZipFile(source) as archive:
+            held = [name.removesuffix(".npy") for name in archive.namelist()]
+            if key not in held:
+                raise Unreadable(f"it has no array `{key}`, only {', '.join(held) or 'nothing'}")
+            with archive.open(f"{key}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, kind = read(member)
+                if kind.hasobject:
+                    raise Unreadable(f"array `{key}` holds Python objects, which only a pickle could restore")
+                if math.prod(shape) > MAX_PIXELS:
+                    raise Unreadable(f"array `{key}` has {math.prod(shape):,} values, more than {MAX_PIXELS:,}")
+            with archive.open(f"{key}.npy") as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
+    except Unreadable:
+        raise
+    except Exception as error:  # zipfile and numpy raise nearly anything on damaged input
+        raise Unreadable(_reason(error)) from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -109,14 +149,28 @@ class Verdict:
     fault: str
 
 
-def inspect(root: Path, relatives: Iterable[str], decode: bool, cache: Path) -> tuple[dict[str, Verdict], str]:
+@dataclass(frozen=True)
+class Look:
+    """How to look at a file: `peek` at its header, or `open` all of it; raising says it is unreadable.
+
+    `kind` names the way: verdicts are shared between those who look alike.
+    """
+
+    kind: str = "image"
+    open: Callable[[BinaryIO], object] = open_image
+    peek: Callable[[Path], object] = peek
+
+
+def inspect(
+    root: Path, relatives: Iterable[str], decode: bool, cache: Path, look: Look = Look()
+) -> tuple[dict[str, Verdict], str]:
     """Look at the files of a folder, each once: what is known is kept under `cache` until a file changes.
 
     Processes that look at the same folder at once wait for each other instead of doing the work twice.
     Returns relative path → Verdict and, when the verdicts could not be kept, why (else empty).
     """
     stamps = {relative: stamp(root / relative) for relative in relatives}
-    kind = f"{root.resolve()}\0{decode}\0{PIL.__version__}\0{RULES}"
+    kind = f"{root.resolve()}\0{decode}\0{look.kind}\0{PIL.__version__}\0{RULES}"
     kept = cache / f"{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"
     known = _known(kept)
     if not _unknown(stamps, known):
@@ -125,11 +179,11 @@ def inspect(root: Path, relatives: Iterable[str], decode: bool, cache: Path) -> 
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(kept.with_suffix(".lock")):
             known = _known(kept)
-            known |= _look(root, _unknown(stamps, known), stamps, decode)
+            known |= _look(root, _unknown(stamps, known), stamps, decode, look)
             _keep(kept, known)
             trouble = ""
     except OSError as error:
-        known |= _look(root, _unknown(stamps, known), stamps, decode)
+        known |= _look(root, _unknown(stamps, known), stamps, decode, look)
         trouble = f"{cache}: {error.strerror or error}"
     return {relative: known[relative] for relative in stamps}, trouble
 
@@ -143,20 +197,20 @@ def _unknown(stamps: Mapping[str, Stamp | None], known: Mapping[str, Verdict]) -
 
 
 def _look(
-    root: Path, relatives: Iterable[str], stamps: Mapping[str, Stamp | None], decode: bool
+    root: Path, relatives: Iterable[str], stamps: Mapping[str, Stamp | None], decode: bool, look: Look
 ) -> dict[str, Verdict]:
     def one(relative: str) -> tuple[str, Verdict]:
         now = stamps[relative]
         if now is None:
             return relative, Verdict(-1, -1, "", "there is no such file")
-        content, fault = _try(root / relative, now.size, decode)
+        content, fault = _try(root / relative, now.size, decode, look)
         return relative, Verdict(*now, content, fault)
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL
         return dict(pool.map(one, relatives))
 
 
-def _try(path: Path, size: int, decode: bool) -> tuple[str, str]:
+def _try(path: Path, size: int, decode: bool, look: Look) -> tuple[str, str]:
     content = ""
     try:
         if not path.is_file():
@@ -166,10 +220,9 @@ def _try(path: Path, size: int, decode: bool) -> tuple[str, str]:
         if decode:
             data = path.read_bytes()
             content = hashlib.sha256(data).hexdigest()[:32]
-            open_image(io.BytesIO(data))
+            look.open(io.BytesIO(data))
         else:
-            with Image.open(path, formats=FORMATS) as image:
-                check_size(image)
+            look.peek(path)
     except FairbenchError:
         raise
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,3 +181,13 @@ def refuse(bad: npt.NDArray[np.bool_], path: Path, problem: str, hint: str = "")
             f"{path}: {problem} in {bad.sum():,} of {len(bad):,} rows, first in row {int(bad.argmax()) + 1}",
             hint,
         )
+
+
+def first_named(text: str, words: Sequence[str]) -> int:
+    """Return which of some words or phrases stands first in a text, as whole words in any case; -1 for none."""
+    found = []
+    for index, word in enumerate(words):
+        match = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)
+        if match:
+            found.append((match.start(), -len(word), index))
+    return min(found)[2] if found else -1

@@ -32,7 +32,7 @@ LAYERS = {
     "boards": "table answers sources standing gather states withheld judged leaderboard",
     "render": "render.format render.blocks render.evidence render.layout render.csv render.html render.json "
     "render.markdown render.terminal render.sheet render.portrait render",
-    "surface": "progress overview toys testing commands cli",
+    "surface": "progress overview toys testing commands data_commands cli",
 }
 # A reader and what it reads need each other: `Predictions.read` is the documented way in.
 DOCUMENTED = {("predictions", "reading")}

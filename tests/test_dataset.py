@@ -14,6 +14,7 @@ from PIL import Image
 
 from fairbench import Dataset, FairbenchError, ImageFolder
 from fairbench.dataset import digest, rows
+from fairbench.labels import first_named
 from fairbench.splits import limited, split_clusters
 
 
@@ -135,10 +136,14 @@ def test_an_attribute_cannot_declare_an_unclear_value(value):
 
 
 def test_free_text_targets_are_for_generation():
-    frame = people().assign(target="no acute findings")
+    frame = people().assign(prompt="Findings?", reference="no acute findings").drop(columns="target")
     dataset = Toy(frame)
-    dataset.task = "generate"
+    dataset.task, dataset.classes = "generate", ()
     assert len(rows(dataset)) == 12
+    dataset.times, dataset.classes = 0, ("dark", "bright")
+    dataset._known_rows = None
+    with pytest.raises(FairbenchError, match="lacks target"):
+        rows(dataset)
 
 
 # ── what `rows` keeps ────────────────────────────────────────────────────────────────────────────
@@ -344,3 +349,18 @@ def test_digest_keeps_fields_apart():
     assert digest(pd.DataFrame({"a": ["x"]}), "y", "z") != digest(pd.DataFrame({"a": ["x"]}), "yz")
     assert digest(people()) != digest(people().iloc[::-1]), "the order of rows decides the batches"
     assert digest(people()) == digest(people()[sorted(people())])
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("Melanoma.", 0),
+        ("a nevus, not a melanoma", 1),
+        ("This is a melanocytic nevus", 2),  # the longer of two names at one place …
+        ("melanocytic nevus or melanoma", 2),  # … and the first of two places
+        ("melanomas", -1),
+        ("", -1),
+    ],
+)
+def test_the_first_class_named_is_the_answer(text, index):
+    assert first_named(text, ["melanoma", "nevus", "melanocytic nevus"]) == index

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from fairbench import FairbenchError, images
-from fairbench.images import Unreadable, inspect, open_image
+from fairbench.images import Look, Unreadable, inspect, open_array, open_image
 
 
 def saved(image, kind, **options):
@@ -129,9 +129,9 @@ def looks(monkeypatch):
     """Names of the files that were really opened."""
     seen, real = [], images._try
 
-    def watched(path, size, decode):
+    def watched(path, *how):
         seen.append(path.name)
-        return real(path, size, decode)
+        return real(path, *how)
 
     monkeypatch.setattr(images, "_try", watched)
     return seen
@@ -193,10 +193,10 @@ def test_a_cache_that_cannot_be_written_is_reported(folder, tmp_path):
 def _inspect_and_log(folder, cache, log, start):
     real = images._try
 
-    def logged(path, size, decode):
+    def logged(path, *how):
         with open(log, "a") as file:
             file.write(f"{path.name}\n")
-        return real(path, size, decode)
+        return real(path, *how)
 
     images._try = logged
     start.wait()
@@ -215,3 +215,39 @@ def test_processes_share_one_look(folder, tmp_path):
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 4
     assert sorted(Path(log).read_text().split()) == NAMES
+
+
+def archive(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    buffer.seek(0)
+    return buffer
+
+
+def test_an_array_of_an_archive_is_read_as_it_was_written():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert (open_array(archive(other=np.zeros(2), pixels=pixels), "pixels") == pixels).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (archive(pixels=np.array([{"a": 1}], dtype=object)), "Python objects, which only a pickle"),
+        (archive(other=np.zeros(2)), "no array `pixels`, only other"),
+        (archive(pixels=np.zeros((10_000, 10_000), np.uint8)), "100,000,000 values, more than 80,000,000"),
+        (io.BytesIO(archive(pixels=np.random.default_rng(0).random(999)).getvalue()[:4000]), "not a zip file"),
+        (io.BytesIO(b""), "not a zip file"),
+    ],
+)
+def test_an_archive_that_cannot_be_trusted_says_why(source, says):
+    with pytest.raises(Unreadable, match=says):
+        open_array(source, "pixels")
+
+
+def test_verdicts_are_shared_only_by_those_who_look_alike(folder, tmp_path):
+    def refuse(source):
+        raise Unreadable("no picture for me")
+
+    assert not inspect(folder, NAMES, True, tmp_path)[0]["0.png"].fault
+    assert inspect(folder, NAMES, True, tmp_path, Look("picky", refuse))[0]["0.png"].fault == "no picture for me"
+    assert not inspect(folder, NAMES, True, tmp_path)[0]["0.png"].fault
