@@ -1,0 +1,153 @@
+"""FairLLaVA: hide demographic attributes by minimising their mutual information with hidden states."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fairbench import Batch, Count, FairbenchError, Method, NonNegative, Outputs, Positive, Run, States, hookimpl
+
+SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "magnitude": lambda bound: (bound.square() + 1e-6).sqrt() - 1e-3,  # smooth, and 0 at 0
+    "clamp": lambda bound: bound.clamp_min(0.0),
+    "raw": lambda bound: bound,
+}
+
+
+def vclub(log_q: Tensor, value: Tensor) -> Tensor:
+    """Return the variational upper bound of I(z; a) in nats (vCLUB; arXiv 2006.12013), estimated on n patients.
+
+    `log_q` (n, K) is log q(·|z_i), `value` (n,) is a_i: the mean of log q(a_i|z_i) minus the mean of log q(a_j|z_i)
+    over all i ≠ j. Exactly zero, with a gradient of zero, where no two values differ.
+    """
+    n = len(value)
+    if len(set(value.tolist())) < 2:
+        return log_q.sum() * 0.0
+    pairs = log_q[:, value]
+    own = pairs.diagonal()
+    return own.mean() - (pairs.sum() - own.sum()) / (n * (n - 1))
+
+
+class MinMI(Method):
+    """Readers learn to tell each attribute of the job from pooled hidden states, and the model learns to
+    give away less of what they read (FairLLaVA, arXiv 2603.26008: DAC and DIM): mean CE + Σ_a strength ·
+    weight_a · leak_a. Stages that do not train `lora` are plain. docs/min-mi.md compares paper and code.
+    """
+
+    name = "min-mi"
+    strength: NonNegative = 0.5
+    weights: tuple[str, ...] = ()
+    reader: Literal["linear", "mlp"] = "linear"
+    hidden: Count = 256
+    reader_lr: Positive | None = 1e-3
+    reader_steps: Count = 1
+    schedule: Literal["alternating", "joint"] = "alternating"
+    leak: Literal["magnitude", "clamp", "raw"] = "magnitude"
+    layers: tuple[Positive | Literal["first", "middle", "last", "mean"], ...] = ("middle",)
+    tokens: Literal["image", "text", "all"] = "image"
+    pool: Literal["mean", "random-token"] = "mean"
+    normalise: bool = True
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)
+        self.weight = dict(_weight(text) for text in self.weights)
+        if not self.layers:
+            raise FairbenchError("min-mi.layers is empty", "name a layer, for instance middle")
+
+    def setup(self, run: Run) -> None:
+        """Make a reader for each attribute of the job that has two values to tell apart."""
+        width = run.backbone.width
+        self.states = States(self._depths(run.backbone.depth), self.tokens, self.pool, self.normalise)
+        self.attributes = [name for name, values in run.train.values.items() if len(values) > 1]
+        self.readers = nn.ModuleList(self._reader(width, len(run.train.values[name])) for name in self.attributes)
+        run.note({"reader parameters": sum(p.numel() for p in self.readers.parameters())})
+        for name in run.train.values:
+            if name not in self.attributes:
+                run.warn(f"min-mi: all training rows have the same {name}, so there is nothing to hide")
+            elif self.weight and name not in self.weight:
+                run.warn(f"min-mi.weights gives no weight for {name}, which therefore weighs 1")
+
+    def _reader(self, width: int, values: int) -> nn.Module:
+        if self.reader == "linear":
+            return nn.Linear(width, values)
+        return nn.Sequential(nn.Linear(width, self.hidden), nn.GELU(), nn.Linear(self.hidden, values))
+
+    def _depths(self, layers: int) -> tuple[float, ...]:
+        """Return the layers as `States` wants them: shares that fall into the middle of each layer's bin."""
+        named = {"first": (1.0,), "middle": (0.5,), "last": (float(layers),), "mean": (1.0, 0.5, float(layers))}
+        chosen = [named[layer] if isinstance(layer, str) else (layer,) for layer in self.layers]
+        numbers = [number for group in chosen for number in group]
+        # A share of the depth + 1 states, of which number 0, the embeddings, is no layer's.
+        states = [max(1, math.floor((layers + 1) * n)) if n < 1 else n for n in numbers]
+        for state in states:
+            if state != int(state) or state > layers:
+                raise FairbenchError(
+                    f"min-mi.layers names layer {state:g} of a model with {layers}",
+                    f"use a share of the depth (below 1), a whole number from 1 to {layers}, or a name",
+                )
+        return tuple((state + 0.5) / (layers + 1) for state in states)
+
+    def step(self, run: Run, batch: Batch) -> None:
+        """Take the readers' steps and the model's: the readers first (alternating), or both from where they are."""
+        if run.stage is None or "lora" not in run.stage.train:
+            run.descend(run.forward(batch).loss.mean())
+            return
+        out = run.forward(batch, self.states)
+        if self.schedule == "alternating":
+            self.learn(run, out, batch)
+        run.descend(self.loss(out, batch))  # moves the model only: to it the readers are frozen
+        if self.schedule == "joint":
+            self.learn(run, out, batch)
+
+    def learn(self, run: Run, out: Outputs, batch: Batch) -> None:
+        """Let every reader take its steps on detached states (DAC); note how well it read patients new to it."""
+        start = time.perf_counter()
+        for name, reader in zip(self.attributes, self.readers, strict=True):
+            states, value = self._recorded(out, batch, name)
+            if len(value) == 0:
+                continue
+            with torch.no_grad():
+                scores = reader(states)
+            batch.notes[f"{name} reader loss"] = functional.cross_entropy(scores, value).item()
+            batch.notes[f"{name} reader accuracy"] = (scores.argmax(-1) == value).float().mean().item()
+            for _ in range(self.reader_steps):
+                run.descend(functional.cross_entropy(reader(states.detach()), value), reader, self.reader_lr)
+        batch.notes["reader seconds"] = time.perf_counter() - start
+
+    def loss(self, out: Outputs, batch: Batch) -> Tensor:
+        """Mean CE + Σ_a strength · weight_a · leak_a (DIM)."""
+        total = out.loss.mean()
+        for name, reader in zip(self.attributes, self.readers, strict=True):
+            states, value = self._recorded(out, batch, name)
+            bound = vclub(reader(states).log_softmax(-1), value)
+            batch.notes[f"{name} leak"] = bound.item()
+            total = total + self.strength * self.weight.get(name, 1.0) * SHAPES[self.leak](bound)
+        return total
+
+    def _recorded(self, out: Outputs, batch: Batch, attribute: str) -> tuple[Tensor, Tensor]:
+        """Return states (n, D), the mean over layers, and values of the patients whose attribute is recorded."""
+        assert out.states is not None
+        value = batch.attributes[attribute]
+        return out.states.mean(1)[value >= 0], value[value >= 0]
+
+
+def _weight(text: str) -> tuple[str, float]:
+    """Read `race=0.2`."""
+    name, _, number = text.partition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not name or not 0 <= weight < math.inf:
+        raise FairbenchError(f"min-mi.weights: `{text}` is no weight", "write for instance race=0.2,age=0.6")
+    return name.strip(), weight
+
+
+@hookimpl
+def fairbench_methods() -> list[type[Method]]:
+    """Offer the method."""
+    return [MinMI]
