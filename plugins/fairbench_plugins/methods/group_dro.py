@@ -1,0 +1,63 @@
+"""Group DRO: weigh groups by how badly they have fared so far."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fairbench import Batch, FairbenchError, Method, NonNegative, Outputs, Run, hookimpl
+
+
+class GroupDRO(Method):
+    """Descend Σ_g q_g · L_g, where q_g grows by exp(step_size · L_g) and is normalised in every step
+    (Sagawa et al. 2020, arXiv 1911.08731, algorithm 1); `adjustment` C adds C/√n_g to the L_g that q sees
+    (their eq. 5). The record notes the q of the last step.
+    """
+
+    name = "group-dro"
+    step_size: NonNegative = 0.01
+    adjustment: NonNegative = 0.0
+    balanced: bool = True
+    by: Literal["group", "group-class"] = "group"
+
+    def setup(self, run: Run) -> None:
+        """Start from equal weights for all cells that have training rows."""
+        train = run.train
+        self.classes, self.names = len(train.classes), list(train.groups)
+        if self.by == "group-class":
+            if not train.classes:
+                raise FairbenchError("group-dro.by=group-class needs a task with classes", "use group-dro.by=group")
+            self.names = [f"{group}×{label}" for group in train.groups for label in train.classes]
+        cells = self.cells(train.group, train.target)
+        count = torch.bincount(cells[cells >= 0], minlength=len(self.names))
+        self.register_buffer("q", (count > 0) / (count > 0).sum())
+        self.register_buffer("bonus", self.adjustment / count.clamp_min(1).sqrt())
+
+    def cells(self, group: Tensor, target: Tensor) -> Tensor:
+        """Number the groups, or the combinations of group and class; -1 where not recorded."""
+        return group if self.by == "group" else (group * self.classes + target).where(group >= 0, -1)
+
+    def draw(self, run: Run) -> Tensor | None:
+        """Draw all cells equally often, as algorithm 1 does, or each row once an epoch."""
+        return run.train.balance(self.by) if self.balanced else None
+
+    def loss(self, out: Outputs, batch: Batch) -> Tensor:
+        """Σ_g q_g · L_g; a cell that the batch lacks has the loss 0."""
+        cells = replace(batch, group=self.cells(batch.group, batch.target), n_groups=len(self.names))
+        losses = cells.by_group(out.loss).nan_to_num(0.0)
+        grown = self.q * (self.step_size * (losses.detach() + self.bonus)).exp()
+        self.q = grown / grown.sum()
+        return self.q @ losses
+
+    def step(self, run: Run, batch: Batch) -> None:
+        """Note the weights when the stage ends."""
+        super().step(run, batch)
+        if run.step + 1 == run.steps:
+            batch.notes |= {f"q {name}": q for name, q in zip(self.names, self.q.tolist(), strict=True)}
+
+
+@hookimpl
+def fairbench_methods() -> list[type[Method]]:
+    """Offer the method."""
+    return [GroupDRO]

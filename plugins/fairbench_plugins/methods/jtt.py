@@ -1,0 +1,68 @@
+"""Just Train Twice: the second time, what the first got wrong counts more."""
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from fairbench import Batch, Method, Outputs, Range, Run, Stage, hookimpl
+
+
+class JTT(Method):
+    """Train plainly for a `share` of each stage, look at every training row once, start again from scratch, and
+    train with the rows that came out wrong weighing `up_weight` times as much (Liu et al. 2021,
+    arXiv 2107.09044, algorithm 1). It knows no groups. With `up_weight` 1 there is nothing to look for.
+    """
+
+    name = "jtt"
+    uses_attributes = False
+    up_weight: Annotated[float, Range(1)] = 6.0
+    share: Annotated[float, Range(0, 1, above=True)] = 0.4
+    using: Literal["draw", "weight"] = "draw"
+
+    def plan(self, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        """A shorter first training, a look, and then everybody's stages."""
+        self.first = len(stages) if self.up_weight > 1 else -1
+        if self.first < 0:
+            return stages
+        shorter = [replace(stage, name=f"first {stage.name}", epochs=stage.epochs * self.share) for stage in stages]
+        return (*shorter, replace(stages[-1], name="look", epochs=1), *stages)
+
+    def setup(self, run: Run) -> None:
+        """Give every row the weight 1."""
+        self.register_buffer("wrong", torch.zeros(len(run.train.target), dtype=torch.bool))
+        self.register_buffer("weights", torch.ones(len(run.train.target)))
+
+    def draw(self, run: Run) -> Tensor | None:
+        """Between the two trainings, forget the first and weigh the rows; the weights' mean is 1."""
+        if self.first >= 0 and run.stage_number == self.first:
+            run.note({"wrong": float(self.wrong.float().mean())})
+            run.backbone.reset(run.job.seed)
+            weights = 1 + (self.up_weight - 1) * self.wrong
+            self.weights = weights / weights.mean()
+        even = bool((self.weights == self.weights[0]).all())
+        return None if even or self.using == "weight" else self.weights
+
+    def loss(self, out: Outputs, batch: Batch) -> Tensor:
+        """Mean CE, weighted unless the weights are in the drawing."""
+        return (self.weights[batch.row] * out.loss).mean() if self.using == "weight" else out.loss.mean()
+
+    def step(self, run: Run, batch: Batch) -> None:
+        """Train, or look without dropout and without learning."""
+        if run.stage_number != self.first:
+            super().step(run, batch)
+            return
+        run.backbone.train(False)
+        with torch.no_grad():
+            out = run.forward(batch)
+        if len(run.train.classes):
+            self.wrong[batch.row] = out.scores.argmax(-1) != batch.target
+        else:
+            self.wrong[batch.row] = out.p_true < 0.5
+
+
+@hookimpl
+def fairbench_methods() -> list[type[Method]]:
+    """Offer the method."""
+    return [JTT]
