@@ -1,7 +1,7 @@
 """The Backbone contract: a frozen vision-language model with a small trainable part.
 
-A family of models (one plugin file) says how to construct, load, prepare, see and decode. What all
-decoders share lives here: LoRA on the language model only, two readouts, pooled hidden states.
+A family of models (one plugin file) says how to construct, load, prepare, see and embed. What all
+decoders share lives here: LoRA on the language model only, readouts, pooled hidden states, writing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fairbench.batch import Inputs, Outputs, States, last_token
+from fairbench.batch import Inputs, Outputs, States, last_token, text_positions
 from fairbench.errors import FairbenchError
 from fairbench.job import Stage
 from fairbench.settings import Configurable, Count, Fraction, Positive
@@ -41,7 +41,7 @@ class Backbone(Configurable, nn.Module):
 
     @abstractmethod
     def construct(self) -> None:
-        """Set `model`, `image_token_id` and `pad_token_id` from the configuration alone (maybe on `meta`)."""
+        """Set `model` and the three `…_token_id` from the configuration alone (maybe on `meta`)."""
 
     @abstractmethod
     def load(self, dtype: torch.dtype) -> None:
@@ -61,6 +61,10 @@ class Backbone(Configurable, nn.Module):
         """Return a text's token ids, without special tokens."""
 
     @abstractmethod
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """Return the text of some token ids, without special tokens."""
+
+    @abstractmethod
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Turn one example into tensors on a CPU worker: `input_ids` (T,) and image tensors to concatenate."""
 
@@ -69,8 +73,8 @@ class Backbone(Configurable, nn.Module):
         """Return frozen vision features, one row per image token of the batch; nothing in here is trained."""
 
     @abstractmethod
-    def decode(self, inputs: Inputs, features: Tensor, every: bool) -> tuple[Tensor, ...]:
-        """Run the language model: hidden states (B, T, D), all depth+1 of them if `every`, else the last only."""
+    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Embed the tokens, (B, T, D), with the image's features where its tokens stand."""
 
     @abstractmethod
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
@@ -80,6 +84,10 @@ class Backbone(Configurable, nn.Module):
     @abstractmethod
     def tokens(self) -> int:
         """About how many tokens one example takes, for estimates of cost."""
+
+    def positions(self, inputs: Inputs) -> Tensor:
+        """Return where each token stands, (…, B, T), as the language model wants it; padding shifts nothing."""
+        return text_positions(inputs["attention_mask"])
 
     def projector(self) -> nn.Module | None:
         """The module between vision and language, where it may be trained."""
@@ -92,6 +100,8 @@ class Backbone(Configurable, nn.Module):
         self.model: nn.Module
         self.image_token_id: int
         self.pad_token_id: int
+        self.end_token_id: int  # ends an answer
+        self.writes = False  # whether answers are written as text
         self.dtype = torch.float32
         self.padding_side: Literal["right", "left"] = "right"
         self.head: nn.Linear | None = None
@@ -108,16 +118,24 @@ class Backbone(Configurable, nn.Module):
         return int(self.language_model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
 
     def build(
-        self, classes: Sequence[str], words: Sequence[str], dtype: torch.dtype, device: torch.device
+        self,
+        classes: Sequence[str],
+        words: Sequence[str],
+        dtype: torch.dtype,
+        device: torch.device,
+        writes: bool = False,
     ) -> Backbone:
-        """Load the weights in `dtype`, add what is trained for these classes (in float32), and move to `device`."""
+        """Load the weights in `dtype`, add what is trained for these classes (in float32), and move to `device`.
+
+        A backbone that `writes` answers in words and has no readout of classes.
+        """
         self.dtype = dtype
         self.load(dtype)
-        self.attach(classes, words)
+        self.attach(classes, words, writes)
         return self.to(device)
 
-    def attach(self, classes: Sequence[str], words: Sequence[str]) -> None:
-        """Freeze everything, then add LoRA and the readout for these classes."""
+    def attach(self, classes: Sequence[str], words: Sequence[str], writes: bool = False) -> None:
+        """Freeze everything, then add LoRA and the readout for these classes, or none where it `writes`."""
         from peft import LoraConfig, inject_adapter_in_model
 
         self.requires_grad_(False)
@@ -131,7 +149,10 @@ class Backbone(Configurable, nn.Module):
         if self.checkpointing:
             # Reentrant checkpointing gives no gradient and no error where only inputs are asked for.
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        if self.readout == "head":
+        self.writes = writes
+        if writes:
+            pass
+        elif self.readout == "head":
             self.head = nn.Linear(self.width, len(classes))
         else:
             self.word_ids = [self.tokenise(word)[0] for word in words]
@@ -191,27 +212,38 @@ class Backbone(Configurable, nn.Module):
             self.language_model.train(mode)
         return self
 
-    def stack(self, examples: Sequence[Mapping[str, Tensor]]) -> Inputs:
-        """Pad the examples' tokens to the longest on `padding_side` and concatenate everything else."""
-        length = max(len(example["input_ids"]) for example in examples)
-        ids = torch.full((len(examples), length), self.pad_token_id)
-        mask = torch.zeros((len(examples), length), dtype=torch.long)
-        for i, example in enumerate(examples):
-            n = len(example["input_ids"])
-            where = slice(0, n) if self.padding_side == "right" else slice(length - n, length)
-            ids[i, where] = example["input_ids"]
+    def stack(self, examples: Sequence[Mapping[str, Tensor]], asking: bool = False) -> Inputs:
+        """Pad the examples' tokens to the longest on `padding_side` and concatenate everything else.
+
+        An answer to learn follows its prompt and is marked in `answer_mask`. `asking` leaves answers out and
+        pads on the left, so that every example goes on at the same place.
+        """
+        answers = [() if asking else example.get("answer_ids", ()) for example in examples]
+        lengths = [len(e["input_ids"]) + len(answer) for e, answer in zip(examples, answers, strict=True)]
+        shape = (len(examples), max(lengths))
+        ids = torch.full(shape, self.pad_token_id)
+        mask, answered = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+        for i, (example, answer, n) in enumerate(zip(examples, answers, lengths, strict=True)):
+            left = asking or self.padding_side == "left"
+            where = slice(shape[1] - n, None) if left else slice(0, n)
+            ids[i, where] = torch.cat([example["input_ids"], torch.as_tensor(answer, dtype=torch.long)])
             mask[i, where] = 1
-        rest = {k: torch.cat([e[k] for e in examples]) for k in examples[0] if k != "input_ids"}
-        return {"input_ids": ids, "attention_mask": mask, **rest}
+            answered[i, where][n - len(answer) :] = True
+        rest = {k: torch.cat([e[k] for e in examples]) for k in examples[0] if k not in ("input_ids", "answer_ids")}
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            **({"answer_mask": answered} if answered.any() else {}),
+            **rest,
+        }
 
     def forward(self, inputs: Inputs, target: Tensor, reads: States | None = None) -> Outputs:
-        """Score every example's classes; `inputs["features"]`, when there, saves seeing the image again."""
-        features = inputs.get("features")
-        with torch.autocast(target.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            if features is None:
-                with torch.no_grad():
-                    features = self.see(inputs)
-            hidden = self.decode(inputs, features, every=reads is not None)
+        """Score every example's classes, or its answer where it `writes`."""
+        with self.precision(target.device):
+            hidden = self.decode(inputs, self.features(inputs), every=reads is not None)
+        states = None if reads is None else self.pooled(hidden, inputs, reads)
+        if self.writes:
+            return Outputs(*self._answered(hidden[-1], inputs), states)
         last = last_token(hidden[-1], inputs["attention_mask"])
         if self.head is not None:
             scores = self.head(last.to(self.head.weight.dtype))
@@ -220,8 +252,55 @@ class Backbone(Configurable, nn.Module):
         known = target >= 0
         loss = functional.cross_entropy(scores, target.clamp_min(0), reduction="none")
         p_true = scores.softmax(-1).gather(1, target.clamp_min(0)[:, None]).squeeze(1)
-        states = None if reads is None else self.pooled(hidden, inputs, reads)
         return Outputs(loss.where(known, 0.0), p_true.where(known, 0.0), scores, states)
+
+    def precision(self, device: torch.device) -> torch.autocast:
+        """Return the context that computes in the backbone's number format."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def features(self, inputs: Inputs) -> Tensor:
+        """Return what is seen, from `inputs["features"]` where it was seen before."""
+        if "features" in inputs:
+            return inputs["features"]
+        with torch.no_grad():
+            return self.see(inputs)
+
+    def decode(
+        self, inputs: Inputs, features: Tensor, every: bool = False, cache: Any = None
+    ) -> tuple[Tensor, ...]:
+        """Run the language model: hidden states (B, T, D), all depth+1 of them if `every`, else the last only.
+
+        A `cache` that has seen all but the newest token saves running the others again.
+        """
+        positions = self.positions(inputs)
+        if cache is not None and cache.get_seq_length():
+            embedded = self.language_model.get_input_embeddings()(inputs["input_ids"][:, -1:])  # type: ignore[operator]
+            positions = positions[..., -1:]
+        else:
+            embedded = self.embed(inputs, features)
+        out = self.language_model(
+            inputs_embeds=embedded,
+            attention_mask=inputs["attention_mask"],
+            position_ids=positions,
+            output_hidden_states=every,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return tuple(out.hidden_states) if every else (out.last_hidden_state,)
+
+    def _answered(self, hidden: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each answer's mean loss and mean probability per token, (B,), and no class scores, (B, 0).
+
+        Only the answers' positions reach the vocabulary, which is far wider than the hidden states.
+        """
+        mask = inputs["answer_mask"]
+        row, place = mask.nonzero(as_tuple=True)
+        scores = self.vocabulary_scores(hidden[row, place - 1]).float()
+        log_p = scores.log_softmax(-1).gather(1, inputs["input_ids"][mask][:, None]).squeeze(1)
+        empty, count = torch.zeros(mask.shape, device=hidden.device), mask.sum(1)
+        loss = empty.masked_scatter(mask, -log_p).sum(1) / count
+        p_true = empty.masked_scatter(mask, log_p.exp()).sum(1) / count
+        return loss, p_true, hidden.new_zeros(len(mask), 0, dtype=torch.float32)
 
     def pooled(self, hidden: tuple[Tensor, ...], inputs: Inputs, reads: States) -> Tensor:
         """Pool hidden states as asked; a row without such tokens is pooled over all its real ones."""

@@ -77,7 +77,11 @@ class Batch:
 
 @dataclass
 class Outputs:
-    """What a forward pass yields, per example and never averaged: shapes (B,), (B,), (B, C), (B, K, D)."""
+    """What a forward pass yields, per example and never averaged: shapes (B,), (B,), (B, C), (B, K, D).
+
+    Where answers are written, `loss` and `p_true` are the means over the reference's tokens of their
+    loss and of their probability (soft accuracy), and there are no class scores: (B, 0).
+    """
 
     loss: Tensor
     p_true: Tensor
@@ -96,7 +100,8 @@ By = Literal["group", "class", "group-class"]
 class Rows:
     """The training rows as a method may see them: who they are and what their answer is, no images.
 
-    Tensors are (N,) integers, -1 where not recorded; `groups` names the values of `group`.
+    Tensors are (N,) integers, -1 where not recorded; `groups` names the values of `group`. Where answers
+    are written, `prompts` and `references` hold each row's question and answer, else they are empty.
     """
 
     target: Tensor
@@ -105,6 +110,8 @@ class Rows:
     attributes: Mapping[str, Tensor]
     values: Mapping[str, tuple[str, ...]]
     classes: tuple[str, ...]
+    prompts: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Tensor:

@@ -36,9 +36,10 @@ class Dataset(Configurable):
     lower-case strings, missing when not recorded, never integer codes. The order of its rows is the
     order in which batches are drawn, so it must not depend on how the files happen to be sorted.
 
-    Where the `task` is to `generate`, the columns `prompt` and `reference` hold each row's question and
-    the answer to learn. `classes` may then be empty (free text, no `target` column); otherwise `target`
-    is the class that the reference names, and `parse` finds the one that a generated answer names.
+    A column `prompt`, where there is one, holds each row's own question in place of `prompt`. Where the
+    `task` is to `generate` it must be there, and `reference` holds the answer to learn. `classes` may
+    then be empty (free text, no `target` column); otherwise `target` is the class that the reference
+    names, and `parse` finds the one that a generated answer names.
     """
 
     title: ClassVar[str]
@@ -253,7 +254,8 @@ def rows(dataset: Dataset) -> pd.DataFrame:
         for attribute in dataset.attributes:
             if table[attribute].isna().all():
                 dataset.warnings.append(f"{attribute} is recorded for nobody")
-        table = table[[*columns(dataset), *dataset.attributes]].reset_index(drop=True)
+        own = [column for column in ("prompt",) if column in table and column not in columns(dataset)]
+        table = table[[*columns(dataset), *own, *dataset.attributes]].reset_index(drop=True)
         kept = dataset._known_rows = (dataset.stamp(), table)
     return kept[1].copy()
 

@@ -6,7 +6,7 @@ import datetime
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +28,7 @@ from fairbench.job import Job, Record, Stage
 from fairbench.method import Method
 from fairbench.order import batches_of, epoch_ends
 from fairbench.plugins import versions
-from fairbench.predicting import adjusted, frame
+from fairbench.predicting import adjusted, indices, predict
 from fairbench.predictions import Predictions
 from fairbench.run import Run
 from fairbench.store import ADAPTER, LOG, PREDICTIONS
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from fairbench.worker import Worker
 
 PACKAGES = ("fairbench", "torch", "transformers", "peft", "accelerate", "numpy", "pandas", "pillow")
-EVALUATION_BATCH = 32
 
 
 class Attempt:
@@ -100,10 +99,10 @@ class Attempt:
         with self.phase("predict"):
             names = tuple(self.dataset.attributes)
             validation, test = self._predict("val"), self._predict("test")
-            test = adjusted(method, validation, test, names)
+            test = adjusted(method, validation, test, self.dataset)
         if worker.leads:
             both = pd.concat([validation, test], ignore_index=True)
-            Predictions(both, self.dataset.classes, names).save(self.folder / PREDICTIONS)
+            Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.folder / PREDICTIONS)
             if self.steps:
                 adapter.save(self.backbone, self.folder / ADAPTER)
 
@@ -116,7 +115,8 @@ class Attempt:
 
     def _load(self, precision: torch.dtype) -> Backbone:
         backbone: Backbone = self.worker.plugins.make("backbone", self.job.backbone)
-        return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device)
+        writes = self.dataset.task == "generate"
+        return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, writes)
 
     def _source(self, precision: torch.dtype, blank: bool) -> Seen | Prepared:
         name = cache_key(self.job, self.backbone, precision)
@@ -142,12 +142,14 @@ class Attempt:
             job=job,
             backbone=self.backbone,
             train=Rows(
-                target=torch.tensor(train["target"].map(classes.index).to_numpy()),
+                target=torch.tensor(indices(train, classes)),
                 group=torch.tensor(group).long(),
                 groups=groups,
                 attributes={a: torch.tensor(code).long() for a, (code, _) in codes.items()},
                 values={a: values for a, (_, values) in codes.items()},
                 classes=classes,
+                prompts=tuple(train["prompt"]) if self.backbone.writes else (),
+                references=tuple(train["reference"]) if self.backbone.writes else (),
             ),
             accelerator=self.worker.accelerator,
             micro_batch=self.micro_batch,
@@ -199,7 +201,8 @@ class Attempt:
                     parameter.copy_(kept[best][1][name])
 
     def _validate(self) -> Predictions:
-        return Predictions(self._predict("val"), self.dataset.classes, tuple(self.dataset.attributes))
+        names = tuple(self.dataset.attributes)
+        return Predictions(self._predict("val"), self.dataset.classes, names, self.dataset.task)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: p.detach().cpu().clone() for name, p in self.backbone.trainable().items()}
@@ -210,36 +213,16 @@ class Attempt:
 
     def _predict(self, split: str) -> pd.DataFrame:
         """Return one split's predictions; each process computes its share."""
-        accelerator, where = self.worker.accelerator, self.where[split]
         self.backbone.train(False)
-        scores = torch.zeros(len(where), len(self.dataset.classes), dtype=torch.float64, device=self.device)
-        mine = np.array_split(np.arange(len(where)), accelerator.num_processes)[accelerator.process_index]
-        pieces = [mine[i : i + EVALUATION_BATCH] for i in range(0, len(mine), EVALUATION_BATCH)]
-        loader = self._loader([where[piece].tolist() for piece in pieces])
-        with torch.no_grad():
-            for number, (piece, examples) in enumerate(zip(pieces, loader, strict=True)):
-                scores[torch.as_tensor(piece)] = self._scores(examples)
-                self.worker.report(f"predict {split}", number + 1, len(pieces), None)
-        if accelerator.num_processes > 1:
-            scores = accelerator.reduce(scores, "sum")
-        if not torch.isfinite(scores).all():
-            raise FairbenchError(f"the trained model's scores on the {split} split are not finite")
-        return frame(self.dataset, self.table.iloc[where], scores.softmax(-1).cpu().numpy())
-
-    def _scores(self, examples: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        """Score some examples, by halves when the device runs out of memory: (B, C)."""
-        try:
-            inputs = {k: v.to(self.device) for k, v in self.backbone.stack(examples).items()}
-            unknown = torch.full((len(examples),), -1, device=self.device)
-            scores: Tensor = self.backbone(inputs, unknown).scores.double()
-            return scores
-        except torch.OutOfMemoryError:
-            if len(examples) == 1:
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = len(examples) // 2
-        return torch.cat([self._scores(examples[:half]), self._scores(examples[half:])])
+        report = self.worker.report
+        return predict(
+            self.worker.accelerator,
+            self.backbone,
+            self.dataset,
+            self.table.iloc[self.where[split]],
+            lambda pieces: self._loader([self.where[split][piece].tolist() for piece in pieces]),
+            lambda done, total: report(f"predict {split}", done, total, None),
+        )
 
     def record(self) -> Record:
         """Describe how it went, whether it did or not."""

@@ -49,7 +49,11 @@ class Prepared(torch.utils.data.Dataset[Example]):
         image = self.dataset.image(row)
         if self.blank:
             image = Image.new("RGB", image.size, (128, 128, 128))
-        return self.backbone.prepare(image, self.dataset.prompt)
+        example = self.backbone.prepare(image, str(row.get("prompt", self.dataset.prompt)))
+        if self.dataset.task == "generate":
+            answer = [*self.backbone.tokenise(str(row["reference"])), self.backbone.end_token_id]
+            example["answer_ids"] = torch.tensor(answer)
+        return example
 
 
 class Seen(torch.utils.data.Dataset[Example]):
@@ -116,14 +120,14 @@ def see_all(
 
 
 def _blank(backbone: Backbone, prepared: Prepared) -> list[Example]:
-    """Look at one grey picture of each size; rows of one size share it."""
-    seen: dict[tuple[int, int], Example] = {}
+    """Look at one grey picture of each size; rows of one size that ask the same share it."""
+    seen: dict[object, Example] = {}
     examples = []
     for index, row in enumerate(prepared.rows):
-        size = prepared.dataset.image(row).size
-        if size not in seen:
-            seen[size] = _see(backbone, [prepared[index]])[0]
-        examples.append(seen[size])
+        alike = (prepared.dataset.image(row).size, row.get("prompt"), row.get("reference"))
+        if alike not in seen:
+            seen[alike] = _see(backbone, [prepared[index]])[0]
+        examples.append(seen[alike])
     return examples
 
 

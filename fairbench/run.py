@@ -160,7 +160,8 @@ class Run:
         states = None
         if entry.reads is not None:
             states = empty.reshape(0, len(entry.reads.depths), self.backbone.width)
-        return Outputs(empty, empty, empty.reshape(0, len(self.train.classes)), states)
+        classes = 0 if self.backbone.writes else len(self.train.classes)
+        return Outputs(empty, empty, empty.reshape(0, classes), states)
 
     def _gather(self, local: Tensor, batch: Batch) -> Tensor:
         """Collect every process's examples: each adds its own into zeros, which is exact."""
@@ -168,7 +169,7 @@ class Run:
             return local.clone()
         whole = torch.zeros(len(batch.row), *local.shape[1:], dtype=local.dtype, device=self.device)
         whole[batch.start : batch.start + len(local)] = local
-        gathered: Tensor = self.accelerator.reduce(whole, "sum")
+        gathered: Tensor = self.accelerator.reduce(whole, "sum") if whole.numel() else whole
         return gathered
 
     # ── descend ──────────────────────────────────────────────────────────────────────────────────

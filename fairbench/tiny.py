@@ -8,10 +8,10 @@ from typing import Any
 PAD = "<pad>"
 
 
-def tiny_tokenizer(special: Sequence[str], chat_template: str) -> Any:
+def tiny_tokenizer(special: Sequence[str], chat_template: str, end: str = PAD) -> Any:
     """Return a transformers tokenizer that reads any text byte by byte, with some special tokens.
 
-    Ids 0 to 255 are bytes, 256 is padding, the special tokens follow in their order.
+    Ids 0 to 255 are bytes, 256 is padding, the special tokens follow in their order; `end` ends an answer.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -22,4 +22,5 @@ def tiny_tokenizer(special: Sequence[str], chat_template: str) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, chat_template=chat_template)
     fast.add_special_tokens({"additional_special_tokens": list(special)})
+    fast.eos_token = end
     return fast

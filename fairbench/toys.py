@@ -20,7 +20,7 @@ from fairbench import hookspecs
 from fairbench import plugins as plugin_loader
 from fairbench.adapter import load as load_adapter
 from fairbench.backbone import Backbone
-from fairbench.batch import Inputs, text_positions
+from fairbench.batch import Inputs
 from fairbench.dataset import Dataset
 from fairbench.hookspecs import hookimpl
 from fairbench.job import Choice, Job, Record, Stage
@@ -96,7 +96,7 @@ class ToyBackbone(Backbone):
             eos_token_id=None,
         )
         self.model = nn.ModuleDict({"decoder": LlamaModel(config), "eye": nn.Linear(192, 32)})
-        self.image_token_id, self.pad_token_id = 257, 256
+        self.image_token_id, self.pad_token_id, self.end_token_id = 257, 256, 256
 
     def load(self, dtype: torch.dtype) -> None:
         """Draw the weights from a fixed seed."""
@@ -124,6 +124,10 @@ class ToyBackbone(Backbone):
         """Return byte tokens."""
         return list(self.tokenizer.encode(text))
 
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """Return the text of byte tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Two image tokens, then the prompt."""
         pixels = torch.from_numpy(np.asarray(image.resize((8, 8)), dtype=np.float32)).flatten()[None] / 255
@@ -133,20 +137,13 @@ class ToyBackbone(Backbone):
         """Two features of the grey level."""
         return self.model["eye"](inputs["pixel_values"] - 0.5).reshape(-1, 16)  # type: ignore[index, no-any-return]
 
-    def decode(self, inputs: Inputs, features: Tensor, every: bool) -> tuple[Tensor, ...]:
-        """Run the decoder, pretending to run out of memory beyond `fits` examples."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Place the features, pretending to run out of memory beyond `fits` examples."""
+        ids = inputs["input_ids"]
         if len(ids) > self.fits and torch.is_grad_enabled():
             raise torch.OutOfMemoryError("pretended")
         embedded = self.language_model.get_input_embeddings()(ids)  # type: ignore[operator]
-        embedded = embedded.masked_scatter((ids == 257)[..., None], features.to(embedded.dtype))
-        out = self.language_model(
-            inputs_embeds=embedded,
-            attention_mask=mask,
-            position_ids=text_positions(mask),
-            output_hidden_states=every,
-        )
-        return tuple(out.hidden_states) if every else (out.last_hidden_state,)
+        return embedded.masked_scatter((ids == 257)[..., None], features.to(embedded.dtype))  # type: ignore[no-any-return]
 
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Score tokens by their embeddings."""

@@ -27,7 +27,7 @@ LAYERS = {
     "contracts": "metric dataset batch backbone method plugins checkpoint",
     "scores": "disparity score conventions catalogue",
     "evidence": "intervals resampling power evidence maxima comparison ranking auroc variance",
-    "training": "memory adapter features store run selection order predicting execute worker",
+    "training": "memory adapter features store run selection order writing predicting execute worker",
     "benchmarks": "benchmark choices cost foresight launch check",
     "boards": "table answers sources standing gather states withheld judged leaderboard",
     "render": "render.format render.blocks render.evidence render.layout render.csv render.html render.json "
@@ -39,10 +39,10 @@ DOCUMENTED = {("predictions", "reading")}
 # Importing these imports torch …
 TORCH = {
     *("batch", "backbone", "method", "checkpoint", "memory", "adapter", "features", "run", "execute"),
-    *("order", "predicting", "worker", "cost", "toys", "testing"),
+    *("order", "writing", "predicting", "worker", "cost", "toys", "testing"),
 }
 # … and these import torch or transformers inside a function, for those who ask what only they can tell.
-TORCH_ON_DEMAND = {"benchmark", "launch", "overview", "tiny", "backbone", "checkpoint", "toys"}
+TORCH_ON_DEMAND = {"benchmark", "launch", "overview", "tiny", "backbone", "checkpoint", "toys", "writing"}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "safetensors")
 # `score --json` and the leaderboard's columns promise these by name (docs/metrics.md).
 PROMISED = {"auroc", *(metric.name for metric in fairbench.RATES)}

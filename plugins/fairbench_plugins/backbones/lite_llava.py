@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from importlib import metadata, util
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel
 
-from fairbench import Backbone, Count, FairbenchError, Inputs, Range, Stage, hookimpl, text_positions
+from fairbench import Backbone, Count, FairbenchError, Inputs, Range, Stage, hookimpl
 
 # SmolLM2-135M (arXiv 2502.02737), as its file's metadata has it; a literal, so that counting needs no file.
 SHAPE: dict[str, Any] = {
@@ -154,7 +155,7 @@ class LiteLlava(Backbone):
         vision._fc = nn.Identity()  # ImageNet's classifier
         self.model = Parts(vision, LlamaModel(LlamaConfig(**SHAPE, num_hidden_layers=self.layers)))
         self.image_token_id = IMAGE
-        self.pad_token_id = END
+        self.pad_token_id = self.end_token_id = END
 
     def load(self, dtype: torch.dtype) -> None:
         """Read both parts from the installed packages; the vision tower stays in float32, for its norms."""
@@ -203,6 +204,11 @@ class LiteLlava(Backbone):
         """Return token ids; text never turns into a special token, whatever it says."""
         return self.tokenizer.encode(text).ids
 
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Scale and normalise the image, and put its tokens before the prompt, in SmolLM2's chat format."""
         size = (self.resolution, self.resolution)
@@ -219,20 +225,12 @@ class LiteLlava(Backbone):
             grid = self.model.vision.extract_features(pixels.float())
             return functional.adaptive_avg_pool2d(grid, self.side).flatten(2).transpose(1, 2).flatten(0, 1)
 
-    def decode(self, inputs: Inputs, features: Tensor, every: bool) -> tuple[Tensor, ...]:
-        """Put the projected features where the image tokens stand and run the decoder."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Put the projected features where the image tokens stand."""
+        ids = inputs["input_ids"]
         embedded = self.language_model.get_input_embeddings()(ids)
         visual = self.model.projector(features).to(embedded.dtype)
-        embedded = embedded.masked_scatter((ids == self.image_token_id)[..., None], visual)
-        out = self.language_model(
-            inputs_embeds=embedded,
-            attention_mask=mask,
-            position_ids=text_positions(mask),
-            output_hidden_states=every,
-            use_cache=False,
-        )
-        return out.hidden_states if every else (out.last_hidden_state,)
+        return embedded.masked_scatter((ids == self.image_token_id)[..., None], visual)
 
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Compare with the word embeddings, which SmolLM2 also reads its answers from."""

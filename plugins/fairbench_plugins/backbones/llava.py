@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,6 @@ from fairbench import (
     checkpoint_fingerprint,
     from_checkpoint,
     hookimpl,
-    text_positions,
     tiny_tokenizer,
 )
 
@@ -68,6 +68,7 @@ class Llava(Backbone):
         config = self.model.config
         self.image_token_id = config.image_token_index
         self.pad_token_id = self.tokenizer.pad_token_id or 0
+        self.end_token_id = self.tokenizer.eos_token_id
         side = config.vision_config.image_size // config.vision_config.patch_size
         self.image_tokens = side * side
 
@@ -93,6 +94,10 @@ class Llava(Backbone):
         """Return token ids."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Resize and crop as CLIP does, and put one image token per patch into the prompt."""
         pixels = self.processor(images=[image], return_tensors="pt")["pixel_values"]
@@ -108,21 +113,13 @@ class Llava(Backbone):
         hidden = tower(pixels, output_hidden_states=True).hidden_states[self.model.config.vision_feature_layer]
         return hidden[:, 1:].flatten(0, 1)
 
-    def decode(self, inputs: Inputs, features: Tensor, every: bool) -> tuple[Tensor, ...]:
-        """Project the features into the prompt and run the decoder."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Project the features into the prompt."""
+        ids = inputs["input_ids"]
         embedded = self.language_model.get_input_embeddings()(ids)
         weight = next(self.projector().parameters())
         visual = self.projector()(features.to(weight.dtype)).to(embedded.dtype)
-        embedded = embedded.masked_scatter((ids == self.image_token_id)[..., None], visual)
-        out = self.language_model(
-            inputs_embeds=embedded,
-            attention_mask=mask,
-            position_ids=text_positions(mask),
-            output_hidden_states=every,
-            use_cache=False,
-        )
-        return out.hidden_states if every else (out.last_hidden_state,)
+        return embedded.masked_scatter((ids == self.image_token_id)[..., None], visual)
 
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Apply the language-model head."""

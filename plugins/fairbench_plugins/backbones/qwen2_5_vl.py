@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +76,7 @@ class Qwen25VL(Backbone):
     def _finish(self) -> None:
         self.image_token_id = self.model.config.image_token_id
         self.pad_token_id = self.tokenizer.pad_token_id
+        self.end_token_id = self.tokenizer.eos_token_id
         self.processor.size = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
 
     def fingerprint(self) -> str:
@@ -94,6 +96,10 @@ class Qwen25VL(Backbone):
     def tokenise(self, text: str) -> list[int]:
         """Return token ids."""
         return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Cut the image into patches and put as many image tokens into the chat prompt."""
@@ -117,24 +123,22 @@ class Qwen25VL(Backbone):
         )
         return torch.cat(list(seen.pooler_output))
 
-    def decode(self, inputs: Inputs, features: Tensor, every: bool) -> tuple[Tensor, ...]:
-        """Place the visual tokens in the prompt and run the decoder with its three-axis positions."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        image = ids == self.image_token_id
+    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Place the visual tokens in the prompt."""
+        ids = inputs["input_ids"]
         embedded = self.language_model.get_input_embeddings()(ids)
-        embedded = embedded.masked_scatter(image[..., None], features.to(embedded.dtype))
-        positions, _ = self.model.model.get_rope_index(
-            ids, mm_token_type_ids=image.int(), image_grid_thw=inputs["image_grid_thw"], attention_mask=mask
-        )
-        positions = torch.cat([text_positions(mask)[None], positions])
-        out = self.language_model(
-            inputs_embeds=embedded,
+        return embedded.masked_scatter((ids == self.image_token_id)[..., None], features.to(embedded.dtype))
+
+    def positions(self, inputs: Inputs) -> Tensor:
+        """Return the text's positions and the three axes' (time, height, width): (4, B, T)."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        axes, _ = self.model.model.get_rope_index(
+            ids,
+            mm_token_type_ids=(ids == self.image_token_id).int(),
+            image_grid_thw=inputs["image_grid_thw"],
             attention_mask=mask,
-            position_ids=positions,
-            output_hidden_states=every,
-            use_cache=False,
         )
-        return out.hidden_states if every else (out.last_hidden_state,)
+        return torch.cat([text_positions(mask)[None], axes])
 
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Apply the language-model head."""
@@ -228,7 +232,7 @@ class TinyQwen25VL(Qwen25VL):
             torch.manual_seed(0)
             self.construct()
         self.model.to(dtype)
-        self.tokenizer = tiny_tokenizer(SPECIAL, TEMPLATE)
+        self.tokenizer = tiny_tokenizer(SPECIAL, TEMPLATE, end="<|im_end|>")
         self.processor = Qwen2VLImageProcessorPil()
         self._finish()
 

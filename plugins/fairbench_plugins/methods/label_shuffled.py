@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from fairbench import Method, Run, hookimpl
+from fairbench import FairbenchError, Method, Run, hookimpl
 
 
 class LabelShuffled(Method):
@@ -16,7 +16,12 @@ class LabelShuffled(Method):
     optional = True
 
     def setup(self, run: Run) -> None:
-        """Shuffle the targets, once."""
+        """Shuffle the targets, once. Raises FairbenchError where answers are texts, which stand in the examples."""
+        if run.train.references:
+            raise FairbenchError(
+                "label-shuffled shuffles classes, and this dataset's answers are texts",
+                "leave it out, or use a dataset with classes to choose from",
+            )
         shuffled = torch.randperm(len(run.train.target))
         run.train = replace(run.train, target=run.train.target[shuffled])
 

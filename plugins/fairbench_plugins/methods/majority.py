@@ -20,13 +20,27 @@ class Majority(Method):
 
     def setup(self, run: Run) -> None:
         """Count the classes."""
-        counts = run.train.target.bincount(minlength=len(run.train.classes))
+        train = run.train
+        if train.references:
+            self.answers = pd.Series(train.references).groupby(list(train.prompts)).agg(_commonest)
+            self.answer = _commonest(pd.Series(train.references))
+            return
+        counts = train.target.bincount(minlength=len(train.classes))
         self.share = (counts / counts.sum()).tolist()
 
     def adjust(self, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-        """Answer the same for all, with the training split's class shares as probabilities."""
+        """Answer all alike: the commonest class, with the training split's shares as probabilities.
+
+        In words it is the commonest answer to the same question, or of all where a question is new.
+        """
+        if "text" in test:
+            return test.assign(text=test["prompt"].map(self.answers).fillna(self.answer))
         answer = self.share.index(max(self.share))
         return test.assign(answer=answer, **{f"p_{index}": share for index, share in enumerate(self.share)})
+
+
+def _commonest(texts: pd.Series) -> str:
+    return str(texts.mode()[0])
 
 
 @hookimpl
