@@ -20,6 +20,7 @@ import PIL
 from filelock import FileLock
 from PIL import Image, ImageFile, ImageOps
 
+from fairbench import dicom
 from fairbench.errors import FairbenchError
 
 # A 16-bit chest radiograph has some 12 million pixels, a mammogram 30; beyond this, PIL itself grows wary.
@@ -27,7 +28,8 @@ MAX_PIXELS = 80_000_000
 MAX_BYTES = 1 << 29
 # Decoders that read pixels and do nothing else: EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
-RULES = 1  # raise it when what counts as readable changes: verdicts kept on disk are then made again
+RULES = 2  # raise it when what counts as readable or odd changes: verdicts kept on disk are then made again
+SHADE = 16  # grey levels, of 256, in which nothing can be told apart
 
 
 class Unreadable(Exception):
@@ -38,18 +40,21 @@ def open_image(source: Path | BinaryIO) -> Image.Image:
     """Decode an image to RGB.
 
     The first frame counts, the camera's orientation is applied, transparency goes onto black, and
-    16-bit grey is divided by 257 (65535 → 255). Raises Unreadable for a file that is damaged, too
-    large, of another format, or whose pixels have no stated range (floats, 32-bit beyond 65535).
+    16-bit grey is divided by 257 (65535 → 255). DICOM has rules of its own (`dicom.first_frame`) and
+    needs pydicom. Raises Unreadable for a file that is damaged, too large, of another format, or whose
+    pixels have no stated range (floats, 32-bit beyond 65535).
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise FairbenchError(
             "PIL is set to accept truncated images", "leave PIL.ImageFile.LOAD_TRUNCATED_IMAGES False"
         )
     try:
+        if _is_dicom(source):
+            return dicom.first_frame(source, MAX_PIXELS)
         with Image.open(source, formats=FORMATS) as image:
             check_size(image)
             return _rgb(ImageOps.exif_transpose(image))
-    except Unreadable:
+    except (Unreadable, FairbenchError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged input
         raise Unreadable(_reason(error)) from error
@@ -63,8 +68,11 @@ def check_size(image: Image.Image) -> None:
 
 def peek(path: Path) -> None:
     """Read an image's header only; raises Unreadable, or what the decoder raises."""
-    with Image.open(path, formats=FORMATS) as image:
-        check_size(image)
+    if _is_dicom(path):
+        dicom.measure(path, MAX_PIXELS)
+    else:
+        with Image.open(path, formats=FORMATS) as image:
+            check_size(image)
 
 
 def open_array(source: Path | BinaryIO, key: str) -> npt.NDArray[np.generic]:
@@ -98,6 +106,15 @@ def open_array(source: Path | BinaryIO, key: str) -> npt.NDArray[np.generic]:
         raise Unreadable(_reason(error)) from error
 
 
+def _is_dicom(source: Path | BinaryIO) -> bool:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return _is_dicom(file)
+    head = source.read(dicom.HEAD)
+    source.seek(0)
+    return dicom.is_dicom(head)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image)
@@ -116,8 +133,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PIL.UnidentifiedImageError):
-        return f"not an image of a known format ({', '.join(FORMATS)})"
-    return str(error) or type(error).__name__
+        return f"not an image of a known format ({', '.join(FORMATS)}, DICOM)"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class Stamp(NamedTuple):
@@ -140,13 +159,15 @@ def stamp(path: Path) -> Stamp | None:
 class Verdict:
     """What was found when a file was last looked at; `fault` is empty for a readable one.
 
-    `content` is a digest of all its bytes, empty where only the header was read.
+    `content` is a digest of all its bytes; it and `remark`, what is odd about a picture that can be
+    read, are empty where only the header was read.
     """
 
     size: int
     changed: int
     content: str
     fault: str
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +178,7 @@ class Look:
     """
 
     kind: str = "image"
-    open: Callable[[BinaryIO], object] = open_image
+    open: Callable[[BinaryIO], Image.Image] = open_image
     peek: Callable[[Path], object] = peek
 
 
@@ -202,16 +223,24 @@ def _look(
     def one(relative: str) -> tuple[str, Verdict]:
         now = stamps[relative]
         if now is None:
-            return relative, Verdict(-1, -1, "", "there is no such file")
-        content, fault = _try(root / relative, now.size, decode, look)
-        return relative, Verdict(*now, content, fault)
+            return relative, Verdict(-1, -1, "", _absence(root / relative))
+        return relative, Verdict(*now, *_try(root / relative, now.size, decode, look))
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL
         return dict(pool.map(one, relatives))
 
 
-def _try(path: Path, size: int, decode: bool, look: Look) -> tuple[str, str]:
-    content = ""
+def _absence(path: Path) -> str:
+    try:
+        path.stat()
+    except OSError as error:
+        return _reason(error)
+    return "it was not there a moment ago"
+
+
+def _try(path: Path, size: int, decode: bool, look: Look) -> tuple[str, str, str]:
+    """Return a file's content, fault and remark."""
+    content = remark = ""
     try:
         if not path.is_file():
             raise Unreadable("not a file")
@@ -220,14 +249,27 @@ def _try(path: Path, size: int, decode: bool, look: Look) -> tuple[str, str]:
         if decode:
             data = path.read_bytes()
             content = hashlib.sha256(data).hexdigest()[:32]
-            look.open(io.BytesIO(data))
+            remark = _remark(look.open(io.BytesIO(data)))
         else:
             look.peek(path)
     except FairbenchError:
         raise
     except Exception as error:
-        return content, _reason(error)
-    return content, ""
+        return content, _reason(error), ""
+    return content, "", remark
+
+
+def _remark(image: Image.Image) -> str:
+    """Say what makes a picture useless although it can be read; a bright label on black does not save it."""
+    darkest, brightest = np.asarray(image).min(axis=(0, 1)), np.asarray(image).max(axis=(0, 1))
+    if (darkest == brightest).all():
+        return f"constant ({', '.join(map(str, darkest))})"
+    low, high = np.percentile(np.asarray(image.convert("L")), (1, 99)).astype(int)
+    if high < SHADE:
+        return f"nearly black (99 % of its pixels are at most {high} of 255)"
+    if high - low < SHADE:
+        return f"nearly uniform (98 % of its pixels lie from {low} to {high} of 255)"
+    return ""
 
 
 def _known(kept: Path) -> dict[str, Verdict]:

@@ -22,7 +22,7 @@ LONGEST = 320
 
 # In the order of reading: a module imports only what stands before it. docs/architecture.md says why.
 LAYERS = {
-    "ground": "errors settings hookspecs job roots images splits tiny",
+    "ground": "errors settings hookspecs job roots dicom images splits tiny",
     "rows": "predictions labels reading",
     "contracts": "metric dataset batch backbone method plugins checkpoint",
     "scores": "disparity score conventions catalogue",
