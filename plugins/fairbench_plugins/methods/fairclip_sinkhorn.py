@@ -7,31 +7,33 @@ from torch import Tensor
 
 from fairbench import Batch, Method, NonNegative, Outputs, Positive, hookimpl
 
-SHRINK = 0.8  # by how much the blur shrinks from one iteration to the next, from 1 down to the one asked for
+SHRINK = 0.95  # of the blur, from one iteration to the next: from 1 down to the one that was asked for
 
 
 def transport(x: Tensor, y: Tensor, blur: float) -> Tensor:
-    """Return the entropic cost of carrying sample x (n,) to y (m,) at ½(x − y)² and ε = blur², by Sinkhorn's
-    iterations in log space. The gradient is that of the last iteration, which is the plan's.
+    """Return the entropic cost of carrying the sample x (n,) to y (m,), at ½(x − y)² and ε = blur², by Sinkhorn's
+    iterations in log space. Only the last is differentiated, which gives the cost's gradient under the plan.
     """
-    cost = (x[:, None] - y) ** 2 / 2
 
-    def soften(other: Tensor, cost: Tensor, epsilon: float) -> Tensor:
-        return epsilon * (math.log(len(other)) - ((other - cost) / epsilon).logsumexp(1))
+    def soften(other: Tensor, here: Tensor, there: Tensor, width: float) -> Tensor:
+        kernel = (other - (here[:, None] - there) ** 2 / 2) / width**2
+        return width**2 * (math.log(len(there)) - kernel.logsumexp(1))
 
-    fixed, f, g = cost.detach(), x.detach() * 0, y.detach() * 0
-    rounds = max(1, math.ceil(math.log(blur) / math.log(SHRINK)))
-    for width in [*(max(blur, SHRINK**k) for k in range(rounds)), *[blur] * 20]:
-        moved = soften(g, fixed, width**2), soften(f, fixed.T, width**2)
-        f, g = (f + moved[0]) / 2, (g + moved[1]) / 2
-    return soften(g, cost, blur**2).mean() + soften(f, cost.T, blur**2).mean()
+    ends = x.detach(), y.detach()
+    f, g = (end * 0 for end in ends)
+    rounds = max(0, math.ceil(math.log(blur) / math.log(SHRINK)))
+    for width in [*(SHRINK**k for k in range(rounds)), *[blur] * 20]:
+        f = soften(g, *ends, width)
+        g = soften(f, *ends[::-1], width)
+    # Each of x and y is differentiated in its own half: in both, every gradient would count twice.
+    return soften(g, x, ends[1], blur).mean() + soften(f, y, ends[0], blur).mean()
 
 
 def divergence(x: Tensor, y: Tensor, blur: float) -> Tensor:
     """Return the Sinkhorn divergence of two samples on a line, 0 when they are equal (Feydy et al. 2019,
     arXiv 1810.08278, eq. 3). For a small blur it is half the squared Wasserstein distance.
     """
-    x, y = x.double(), y.double()  # costs are divided by blur²
+    x, y = x.double().cpu(), y.double().cpu()  # costs are divided by blur², and small tensors are slow on a device
     return transport(x, y, blur) - transport(x, x, blur) / 2 - transport(y, y, blur) / 2
 
 
@@ -54,7 +56,7 @@ class FairCLIPSinkhorn(Method):
             return out.loss.mean()
         every = out.p_true[batch.group >= 0]
         apart = torch.stack([divergence(every, every[known == group], self.blur) for group in groups]).sum()
-        return out.loss.mean() + self.strength * apart.to(out.loss.dtype)
+        return out.loss.mean() + self.strength * apart.to(out.loss)
 
 
 @hookimpl

@@ -48,12 +48,12 @@ def closest(groups: list[Cuts], loss: float) -> tuple[float, float]:
     needed = sum(group.right[group.overall] for group in groups) - loss - 1e-9
     best, chosen = (np.inf, 0.0), (0.0, 1.0)
     for low in range(len(rates)):
-        end = np.searchsorted(rates, rates[low] + best[0], "right")
+        end = np.searchsorted(rates, rates[low] + best[0] + 1e-9, "right")
         total = np.maximum.accumulate(right[:, low:end], axis=1).sum(axis=0)
         enough = np.flatnonzero(total >= needed)
         if len(enough):
             high = low + enough[0]
-            candidate = (rates[high] - rates[low], -total[enough[0]])
+            candidate = (round(rates[high] - rates[low], 9), -total[enough[0]])
             if candidate < best:
                 best, chosen = candidate, (rates[low], rates[high])
     return chosen
