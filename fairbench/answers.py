@@ -15,7 +15,7 @@ from fairbench.disparity import EQUITY
 from fairbench.errors import FairbenchError
 from fairbench.evidence import Evidence, design, gap_bounds, group_moments, group_rates, judge
 from fairbench.intervals import Floats, GroupRate, Interval, Ints, auroc_limits, delong
-from fairbench.metric import FPR, TPR
+from fairbench.metric import ACCURACY, FPR, TPR, Metric
 from fairbench.power import detectable_gap
 from fairbench.predictions import Predictions
 from fairbench.resampling import tabulate
@@ -44,15 +44,19 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Predictions of one method by several seeds; every entry holds the same rows in the same order."""
+    """Predictions of one method by several seeds; every entry holds the same rows in the same order.
+
+    They are judged by `measure`, a metric that scores every row by a fraction of which more is better.
+    """
 
     seeds: tuple[int, ...]
     predictions: tuple[Predictions, ...]
+    measure: Metric = ACCURACY
 
     @cached_property
-    def correct(self) -> Floats:
-        """Whether each answer is right, (seeds, n), 0 or 1; an unparsed answer is wrong."""
-        return np.stack([(p.answer == p.target).astype(np.float64) for p in self.predictions])
+    def scores(self) -> Floats:
+        """Each row's score, (seeds, n), 0 to 1; of accuracy, whether the answer is right."""
+        return np.stack([self.measure.scores(p) for p in self.predictions])
 
     @cached_property
     def odds(self) -> list[Floats]:
@@ -64,29 +68,33 @@ class Answers:
     @property
     def constant(self) -> bool:
         """Whether every seed gives all rows one answer."""
-        return all(np.unique(p.answer).size == 1 for p in self.predictions)
+        return all(p.table["text" if "text" in p.table else "answer"].nunique() == 1 for p in self.predictions)
 
     def only(self, seeds: Sequence[int]) -> Answers:
         """Keep some of the seeds, in that order."""
         places = [self.seeds.index(seed) for seed in seeds]
-        return Answers(tuple(seeds), tuple(self.predictions[place] for place in places))
+        return replace(self, seeds=tuple(seeds), predictions=tuple(self.predictions[place] for place in places))
 
-    def group_accuracy(self, groups: Groups) -> tuple[GroupRate, ...]:
-        """Accuracy in every group, mean of the seeds, with an interval that treats a patient as one unit."""
+    def by(self, measure: Metric) -> Answers:
+        """Judge the same answers by another measure."""
+        return replace(self, measure=measure)
+
+    def group_scores(self, groups: Groups) -> tuple[GroupRate, ...]:
+        """The measure in every group, mean of the seeds, with an interval that treats a patient as one unit."""
         return self._rates(groups.codes, groups.cluster, groups.names)
 
-    def accuracy(self, groups: Groups) -> Estimate:
-        """Accuracy on all rows, whether or not their group is recorded."""
+    def score(self, groups: Groups) -> Estimate:
+        """The measure on all rows, whether or not their group is recorded."""
         (rate,) = self._rates(np.zeros_like(groups.codes), groups.cluster, ("all",))
         return estimate(rate)
 
     def _rates(self, codes: Ints, cluster: Ints | None, names: Sequence[str]) -> tuple[GroupRate, ...]:
         seeds = len(self.seeds)
         if seeds == 1:
-            return group_rates(self.correct[0], codes, cluster, names)
+            return group_rates(self.scores[0], codes, cluster, names)
         unit = np.arange(codes.size) if cluster is None else cluster
-        stacked = group_rates(self.correct.ravel(), np.tile(codes, seeds), np.tile(unit, seeds), names)
-        once = group_rates(self.correct[0], codes, cluster, names)  # rows and flags count patients, not seeds
+        stacked = group_rates(self.scores.ravel(), np.tile(codes, seeds), np.tile(unit, seeds), names)
+        once = group_rates(self.scores[0], codes, cluster, names)  # rows and flags count patients, not seeds
         return tuple(
             replace(all_seeds, rows=one.rows, flag=one.flag) for all_seeds, one in zip(stacked, once, strict=True)
         )
@@ -107,9 +115,9 @@ class Answers:
         value, low, high = np.mean(found, axis=0)
         return Estimate(float(value), _number(low), _number(high))
 
-    def max_acc_gap(self, groups: Groups) -> Gap:
-        """MaxAccGap, mean of the seeds' gaps, with its evidence."""
-        return self._gap([self.correct], groups)
+    def gap(self, groups: Groups) -> Gap:
+        """Largest minus smallest group's value (MaxAccGap), mean of the seeds' gaps, with its evidence."""
+        return self._gap([self.scores], groups)
 
     def eq_odds_max(self, groups: Groups) -> Gap:
         """EqOdds(max), mean of the seeds' values, with its evidence."""
@@ -137,7 +145,7 @@ class Answers:
         )
 
     def worst_group(self, groups: Groups) -> tuple[Estimate, str]:
-        """Accuracy of each seed's worst group, averaged; and its name, the commonest if seeds disagree."""
+        """The measure in each seed's worst group, averaged; and its name, the commonest if seeds disagree."""
         values = self.by_group(groups)
         if np.isfinite(values[0]).sum() < 2:
             return Estimate(reason="fewer than two groups have rows"), ""
@@ -145,21 +153,21 @@ class Answers:
         commonest = max(names, key=lambda name: (names.count(name), name))
         agree = names.count(commonest)
         of = "" if agree == len(names) else f" ({agree} of {len(names)} seeds)"
-        low, high = _bounds([self.correct], groups, "worst")
+        low, high = _bounds([self.scores], groups, "worst")
         return Estimate(float(np.nanmin(values, axis=1).mean()), low, high), commonest + of
 
-    def es_accuracy(self, groups: Groups, preset: str = "fairllava") -> Estimate:
-        """Equity-scaled accuracy, mean of the seeds' values."""
-        overall = np.asarray(self.correct.mean(axis=1))
+    def equity_scaled(self, groups: Groups, preset: str = "fairllava") -> Estimate:
+        """The equity-scaled measure, mean of the seeds' values."""
+        overall = np.asarray(self.scores.mean(axis=1))
         value = float(np.mean(EQUITY[preset].combine([self.by_group(groups)], [overall])))
         return Estimate(reason="fewer than two groups have rows") if np.isnan(value) else Estimate(value)
 
     def by_group(self, groups: Groups) -> Floats:
-        """Accuracy of every seed in every group, (seeds, groups), NaN where a group has no rows."""
+        """The measure of every seed in every group, (seeds, groups), NaN where a group has no rows."""
         inside = groups.codes >= 0
         size = len(groups.names)
         n = np.bincount(groups.codes[inside], minlength=size)
-        right = [np.bincount(groups.codes[inside], row[inside], size) for row in self.correct]
+        right = [np.bincount(groups.codes[inside], row[inside], size) for row in self.scores]
         with np.errstate(invalid="ignore"):
             return np.stack(right) / n
 
@@ -217,17 +225,20 @@ def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats
     elif min(len(a.seeds), len(b.seeds)) > 1:
         nothing = Difference(None, None, None, None, reason="no seed in common")
         return Comparison(nothing, nothing, nothing, 0)
-    correct = (a.correct, b.correct) if odds else None
-    left, right = (a.odds, b.odds) if odds else ([a.correct], [b.correct])
+    correct = (a.scores, b.scores) if odds else None
+    left, right = (a.odds, b.odds) if odds else ([a.scores], [b.scores])
     return compare(left, right, groups.codes, groups.cluster, correct, repeats=repeats, names=groups.names)
 
 
-def constant(predictions: Predictions) -> Answers:
-    """The best constant answer on these rows: what a model that looks at nothing could give."""
-    commonest = int(np.bincount(predictions.target).argmax())
-    table = predictions.table.assign(answer=commonest)
+def constant(predictions: Predictions, measure: Metric = ACCURACY) -> Answers:
+    """The commonest answer, given to all rows: what a model that looks at nothing could give."""
+    table = predictions.table
+    if "reference" in table:
+        table = table.assign(text=table["reference"].mode()[0])
+    if "target" in table:
+        table = table.assign(answer=int(np.bincount(predictions.target).argmax()))
     kept = [column for column in table if not str(column).startswith("p_")]
-    return Answers((0,), (replace(predictions, table=table[kept]),))
+    return Answers((0,), (replace(predictions, table=table[kept]),), measure)
 
 
 def align(reference: Predictions, other: Predictions, names: tuple[str, str] = ("A", "B")) -> Predictions:
@@ -259,7 +270,8 @@ def align(reference: Predictions, other: Predictions, names: tuple[str, str] = (
             "compare predictions on the same test split",
         )
     ordered = other.take(place)
-    for column in ("target", *(a for a in reference.attributes if a in other.attributes)):
+    same = [c for c in ("target", "reference") if c in reference.table and c in other.table]
+    for column in (*same, *(a for a in reference.attributes if a in other.attributes)):
         mine, theirs = (t.table[column].astype(object).to_numpy() for t in (reference, ordered))
         unlike = (mine != theirs) & ~((mine != mine) & (theirs != theirs))  # both missing is the same
         if unlike.any():

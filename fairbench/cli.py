@@ -172,7 +172,7 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark) -> None:
 
     name = benchmark.name
     asked = sorted({"+".join(map(str.strip, entry.split("+"))) for entry in benchmark.attributes})
-    board = leaderboard.build(store, keys, asked or None)
+    board = leaderboard.build(store, keys, asked or None, metrics=commands.metrics())
     with store.writing():
         for kind in ("md", "json"):
             render.write(board, store.root / f"{name}.{kind}", kind)

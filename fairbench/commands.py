@@ -73,12 +73,12 @@ def score(
     if convention:
         from fairbench.conventions import convert
 
-        found = convert(table, wanted, convention, _metrics(), policy)
+        found = convert(table, wanted, convention, metrics(), policy)
         _print(found) if as_json else sheet.converted(found, _console())
         return
     from fairbench.judged import judged
 
-    found = judged(table, wanted, _metrics(), policy)
+    found = judged(table, wanted, metrics(), policy)
     _print(found) if as_json else sheet.scores(found, str(predictions), _console())
 
 
@@ -109,6 +109,7 @@ def compare(
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
 @click.option("--title", default="Leaderboard", show_default=True)
 @click.option("--attr", "attributes", metavar="A,B", help="Evaluate these attributes (default: those trained for).")
+@click.option("--measure", metavar="METRIC", help="Judge by this metric (default: what the dataset names).")
 @click.option(
     "--min-cell",
     type=click.IntRange(min=0),
@@ -117,7 +118,13 @@ def compare(
     help="Withhold counts and values of groups smaller than N, for publishing.",
 )
 def leaderboard(
-    runs: Path, format: str | None, out: Path | None, title: str, attributes: str | None, min_cell: int
+    runs: Path,
+    format: str | None,
+    out: Path | None,
+    title: str,
+    attributes: str | None,
+    measure: str | None,
+    min_cell: int,
 ) -> None:
     """Compare all methods of a folder of runs, with evidence; recomputed from saved predictions."""
     from fairbench import render
@@ -125,7 +132,7 @@ def leaderboard(
     from fairbench.store import Store
 
     chosen = _listed(attributes) if attributes else None
-    board = build(Store(runs), attributes=chosen, title=title, min_cell=min_cell)
+    board = build(Store(runs), None, chosen, title, min_cell, metrics(), measure)
     if out:
         render.write(board, out, format)
         click.echo(f"wrote {out}", err=True)
@@ -140,6 +147,8 @@ def leaderboard(
 @click.option("--attr", "attributes", metavar="A,B", help="Default: what the job was trained for, else all.")
 def show(run_folder: Path, attributes: str | None) -> None:
     """Show one job: every group's accuracy with its interval, the gap beside chance, the errors made."""
+    from fairbench.measure import judge
+    from fairbench.metric import ACCURACY
     from fairbench.predictions import Predictions
     from fairbench.render import portrait
     from fairbench.store import PREDICTIONS, RECORD, read_record
@@ -151,7 +160,9 @@ def show(run_folder: Path, attributes: str | None) -> None:
     predictions = Predictions.read(run_folder / PREDICTIONS)
     chosen = _listed(attributes) if attributes else ["+".join(record.job.attributes)]
     wanted = [name for name in chosen if name] or list(predictions.attributes)
-    portrait.job(record, predictions, wanted, _console())
+    known = {metric.name: metric for metric in (ACCURACY, *metrics())}
+    measure = judge(str(record.facts.get("measure", ACCURACY.name)), known, predictions)
+    portrait.job(record, predictions, wanted, measure, _console())
 
 
 @click.command()
@@ -177,7 +188,7 @@ def _read(path: Path, attributes: list[str], split: str, positive: str | None) -
     return Predictions.read(path, attributes, None if split == "all" else split, positive)
 
 
-def _metrics() -> list[Metric]:
+def metrics() -> list[Metric]:
     """Load the installed metrics, and say on stderr which could not be."""
     from fairbench.plugins import load
 

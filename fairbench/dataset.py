@@ -48,7 +48,10 @@ class Dataset(Configurable):
     homepage: ClassVar[str] = ""
     publishable: ClassVar[str] = "aggregate results only"
     task: ClassVar[Literal["classify", "generate"]] = "classify"
+    measure: ClassVar[str] = "accuracy"  # the metric, scoring rows, that leaderboards judge by
     needs_root: ClassVar[bool] = False
+    published: ClassVar[Mapping[str, int]] = {}  # rows that the source states; keys as in docs/datasets.md
+    example_settings: ClassVar[Mapping[str, str]] = {}  # those with which the folder of `example` is read
 
     max_new_tokens: ClassVar[int] = 32  # how much may be written, where the task is to generate
 

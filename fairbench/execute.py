@@ -85,6 +85,7 @@ class Attempt:
             "features": "cached" if isinstance(self.source, Seen) else "computed each time",
             "baseline": method.baseline,
             "control": method.control,
+            "measure": self.dataset.measure,
             "adjusts with group": method.group_at_test,
             "stages": [asdict(stage) for stage in stages],
         }

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fairbench.answers import Answers, align
+from fairbench.contender import Contender, provenance, recipe
 from fairbench.errors import FairbenchError
 from fairbench.job import Job, Record
 from fairbench.predictions import Predictions
-from fairbench.standing import Contender, provenance, recipe
 from fairbench.store import JOB, RECORD, Store
 from fairbench.table import Absent, Flag
 
@@ -45,8 +45,8 @@ def load(store: Store, record: Record) -> Entry:
         predictions = store.predictions(record)
     except FairbenchError as error:
         return Entry(record, absent=("unreadable", error.message))
-    if "target" not in predictions.table:
-        return Entry(record, absent=("unreadable", "its predictions have no target and answer classes"))
+    if not {"target", "text"} & set(predictions.table):
+        return Entry(record, absent=("unreadable", "its predictions have neither target classes nor text"))
     return Entry(record, predictions)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,16 +10,20 @@ import numpy as np
 from fairbench import __version__
 from fairbench.answers import Groups, constant
 from fairbench.comparison import Difference
+from fairbench.contender import measured
 from fairbench.errors import FairbenchError
 from fairbench.evidence import MINIMUM, Evidence
+from fairbench.flags import ALPHA, NOT_LEARNED, missing
 from fairbench.gather import Entry, absent_job, contenders, load, same_patients, stale_rows, unfinished
 from fairbench.job import Job
+from fairbench.measure import called, judge, others
+from fairbench.metric import ACCURACY, Metric
 from fairbench.predictions import Predictions
 from fairbench.ranking import finding, listed, ties
 from fairbench.sources import improvement
-from fairbench.standing import ALPHA, NOT_LEARNED, measured, missing, side_effects, stand
+from fairbench.standing import also, side_effects, stand
 from fairbench.store import Store
-from fairbench.table import Absent, Board, Constant, Flag, Group, Row, Table, Tried
+from fairbench.table import Absent, Also, Board, Constant, Flag, Group, Row, Table, Tried
 from fairbench.variance import Dispersion
 from fairbench.withheld import withhold
 
@@ -32,11 +36,15 @@ def build(
     attributes: Sequence[str] | None = None,
     title: str = "Leaderboard",
     min_cell: int = 0,
+    metrics: Sequence[Metric] = (ACCURACY,),
+    measure: str | None = None,
 ) -> Board:
     """Build the board of a folder of runs, or of the jobs in `keys`: a table per dataset × backbone × attribute.
 
     `attributes` default to those that methods were trained for, else to all of the dataset. `min_cell`
-    withholds the counts and values of groups smaller than it. Raises FairbenchError when nothing has ended.
+    withholds the counts and values of groups smaller than it. Tables are judged by `measure`, one of
+    `metrics` that scores rows (default: what the dataset names). Raises FairbenchError when nothing has
+    ended, or for a measure that cannot judge.
     """
     records = [r for r in store.records() if keys is None or r.job.key in keys]
     if not records:
@@ -48,7 +56,7 @@ def build(
         here = [entry for entry in entries if _place(entry.record.job) == place]
         jobs = [job for job in waiting if _place(job) == place]
         for attribute in attributes or _attributes(here):
-            tables.append(_table(attribute, here, jobs))
+            tables.append(_table(attribute, here, jobs, {m.name: m for m in (ACCURACY, *metrics)}, measure))
     board = Board(title, tuple(tables), __version__)
     return replace(board, tables=tuple(_published(table, min_cell) for table in tables)) if min_cell else board
 
@@ -80,7 +88,13 @@ def _attributes(entries: Sequence[Entry]) -> list[str]:
     return trained or list(known) or [""]
 
 
-def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> Table:
+def _table(
+    attribute: str,
+    entries: Sequence[Entry],
+    waiting: Sequence[Job],
+    metrics: Mapping[str, Metric],
+    measure: str | None,
+) -> Table:
     """One table, from the jobs that used no attribute and those trained for this one."""
 
     def belongs(job: Job) -> bool:
@@ -92,14 +106,16 @@ def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> 
     absent = [absent_job(e.record.job, *e.absent) for e in mine if e.absent]
     absent += [absent_job(job, "unfinished", "begun and not ended") for job in waiting if belongs(job)]
     absent += [*refused, *twins]
-    methods = [c for c in found if not c.control]
-    controls = [c for c in found if c.control]
     job = mine[0].record.job
     if not attribute or not found:
         return _empty(attribute, job, usable, absent, mine)
     predictions = usable[0].predictions
     assert predictions is not None
+    chosen = judge(measure or str(usable[0].record.facts.get("measure", ACCURACY.name)), metrics, predictions)
+    found = [replace(c, answers=c.answers.by(chosen)) for c in found]
+    methods, controls = [c for c in found if not c.control], [c for c in found if c.control]
     groups = Groups.of(predictions, attribute, job.unrecorded)
+    able, unmeasured = others(chosen, metrics, predictions)
     seeds = sorted({seed for c in found for seed in c.answers.seeds})
     stale = stale_rows(found)
     flagged = {row.label: row for row in stand(methods, controls, groups, seeds)}
@@ -107,7 +123,7 @@ def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> 
     guards = [measured(c, groups) for c in controls]
     guards = [replace(row, flags=(*missing(row, seeds), *row.flags)) for row in guards]
     baseline = next((c for c in methods if c.baseline), None)
-    others = [c.answers for c in methods if c is not baseline]
+    rivals = [c.answers for c in methods if c is not baseline]
     clusters = predictions.clusters()
     table = Table(
         dataset=job.dataset.label,
@@ -119,7 +135,7 @@ def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> 
         clusters=int(np.unique(clusters).size),
         classes=predictions.classes,
         groups=_groups(predictions, groups),
-        constant=_constant(predictions, groups),
+        constant=_constant(predictions, groups, chosen),
         baseline=baseline.label if baseline else None,
         finding=(),
         notes=(),
@@ -128,9 +144,11 @@ def _table(attribute: str, entries: Sequence[Entry], waiting: Sequence[Job]) -> 
         absent=tuple(sorted(absent, key=lambda a: (a.label, a.seed, a.key))),
         side_effects=side_effects(sorted(methods, key=lambda c: [*flagged].index(c.label)), job.unrecorded),
         tried=_tried(mine),
-        improvement=improvement(baseline.answers, others, groups) if baseline else None,
+        improvement=improvement(baseline.answers, rivals, groups) if baseline else None,
+        measure=called(chosen),
+        also=tuple(Also(called(metric), also(methods, groups, metric)) for metric in able),
     )
-    return replace(table, finding=tuple(_finding(table)), notes=tuple(_notes(table)))
+    return replace(table, finding=tuple(_finding(table)), notes=(*_notes(table), *unmeasured))
 
 
 def _empty(
@@ -168,17 +186,19 @@ def _groups(predictions: Predictions, groups: Groups) -> tuple[Group, ...]:
     two = len(predictions.classes) == 2
     counted = []
     for place, name in enumerate(groups.names):
-        target = predictions.target[groups.codes == place]
-        positives = int((target == 1).sum()) if two else None
-        counted.append(Group(name, int(target.size), positives, int((target == 0).sum()) if two else None))
+        inside = groups.codes == place
+        counts = [int((predictions.target[inside] == index).sum()) for index in (1, 0)] if two else [None, None]
+        counted.append(Group(name, int(inside.sum()), *counts))
     return tuple(counted)
 
 
-def _constant(predictions: Predictions, groups: Groups) -> Constant:
-    best = constant(predictions)
+def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Constant:
+    best = constant(predictions, judge)
     by_group = best.by_group(groups)[0]
     gap = float(np.nanmax(by_group) - np.nanmin(by_group)) if np.isfinite(by_group).sum() > 1 else None
-    return Constant(predictions.classes[int(best.predictions[0].answer[0])], float(best.correct.mean()), gap)
+    first = best.predictions[0].table.iloc[0]
+    answer = str(first["text"]) if "text" in first else predictions.classes[int(first["answer"])]
+    return Constant(answer, float(best.scores.mean()), gap)
 
 
 def _tried(entries: Sequence[Entry]) -> Tried:
@@ -196,14 +216,14 @@ def _finding(table: Table) -> Iterable[str]:
     judged = {
         row.label: Evidence(g.value, None, g.floor_mean, g.floor_95, g.p, g.excess, g.detectable, g.reason)
         for row in table.rows
-        if (g := row.max_acc_gap)
+        if (g := row.gap)
     }
     if judged:
         yield finding(judged, table.attribute, table.rows_tested, table.clusters)
     if table.baseline is None:
         yield "There is no baseline in this table, so nothing says what the methods changed."
         return
-    changes = {row.label: row.changes["max_acc_gap"] for row in table.rows if row.changes}
+    changes = {row.label: row.changes["gap"] for row in table.rows if row.changes}
     if changes:
         pairs = {
             (label, table.baseline): Difference(c.difference, c.low, c.high, c.p, reason=c.reason)
@@ -220,7 +240,7 @@ def _finding(table: Table) -> Iterable[str]:
     idle = [row.label for row in table.rows if any(flag.code == NOT_LEARNED for flag in row.flags)]
     if idle:
         verb = "is" if len(idle) == 1 else "are"
-        yield f"{listed(idle)} {verb} no more accurate than answers that look at nothing."
+        yield f"{listed(idle)} {verb} no better than answers that look at nothing."
 
 
 def _notes(table: Table) -> Iterable[str]:

@@ -17,36 +17,36 @@ UNNOTICED = "even removing the whole gap would go unnoticed"
 
 
 def dispersion(answers: Answers, groups: Groups) -> Dispersion:
-    """Bias-corrected variance of accuracy between groups, in squared fractions, mean of the seeds."""
-    return between_group_variance([*answers.correct], groups.codes, groups.cluster)
+    """Bias-corrected variance of the measure between groups, in squared fractions, mean of the seeds."""
+    return between_group_variance([*answers.scores], groups.codes, groups.cluster)
 
 
 def parts(answers: Answers, groups: Groups) -> VarianceParts | None:
-    """Split the variance of MaxAccGap between training again and other test rows; None for no gap."""
-    return variance_parts([answers.correct], groups.codes, groups.cluster)
+    """Split the variance of the gap between training again and other test rows; None for no gap."""
+    return variance_parts([answers.scores], groups.codes, groups.cluster)
 
 
 def improvement(base: Answers, others: Sequence[Answers], groups: Groups) -> Improvement | None:
     """Smallest cut of the baseline's gap that is found with 80 % power, one trained model of each.
 
-    It follows from what was measured: the baseline's accuracy and MaxAccGap, mean of its seeds, and the
-    median over methods of the share of rows on which method and baseline are both right or both wrong. None
+    It follows from what was measured: the baseline's score and gap, mean of its seeds, and the
+    median over methods of the share of rows on which method and baseline score alike. None
     where no method shares a seed with the baseline.
     """
     agreements = [shared for other in others if (shared := agreement(base, other)) is not None]
     if not agreements:
         return None
-    shared, gap = float(np.median(agreements)), base.max_acc_gap(groups)
-    table = tabulate([base.correct[0]], groups.codes, groups.cluster, len(groups.names))
-    accuracy = float(base.correct[:, groups.codes >= 0].mean()) if (groups.codes >= 0).any() else None
-    if gap.value is None or accuracy is None:
-        return Improvement(None, accuracy, shared, None, gap.reason)
-    found = detectable_improvement(design(group_moments(table))[0], accuracy, shared, gap.value)
+    shared, gap = float(np.median(agreements)), base.gap(groups)
+    table = tabulate([base.scores[0]], groups.codes, groups.cluster, len(groups.names))
+    score = float(base.scores[:, groups.codes >= 0].mean()) if (groups.codes >= 0).any() else None
+    if gap.value is None or score is None:
+        return Improvement(None, score, shared, None, gap.reason)
+    found = detectable_improvement(design(group_moments(table))[0], score, shared, gap.value)
     reason = UNNOTICED if found.value is None and found.by_group else found.reason
-    return Improvement(found.value, accuracy, shared, gap.value, reason)
+    return Improvement(found.value, score, shared, gap.value, reason)
 
 
 def agreement(a: Answers, b: Answers) -> float | None:
     """Share of rows on which both are right or both wrong, mean of the seeds both have; None without one."""
     common = [seed for seed in a.seeds if seed in b.seeds]
-    return float((a.only(common).correct == b.only(common).correct).mean()) if common else None
+    return float((a.only(common).scores == b.only(common).scores).mean()) if common else None

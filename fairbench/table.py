@@ -58,15 +58,25 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What a table is judged by: a metric that scores every row, and how headings call it and its gap."""
+
+    name: str = "accuracy"
+    title: str = "Acc"
+    gap: str = "MaxAccGap"
+    about: str = ""  # formula and source, where the table is not about accuracy
+
+
+@dataclass(frozen=True)
 class Improvement:
-    """The smallest cut of the baseline's MaxAccGap that is found with 80 % power, and what it follows from.
+    """The smallest cut of the baseline's gap that is found with 80 % power, and what it follows from.
 
     `value` None says that there is none, and `reason` why. `agreement` is the share of rows on which a method
-    and the baseline are both right or both wrong, median of the methods.
+    and the baseline score alike (are both right or both wrong), median of the methods.
     """
 
     value: float | None
-    accuracy: float | None
+    score: float | None
     agreement: float
     gap: float | None
     reason: str | None = None
@@ -94,7 +104,8 @@ class Group:
 class Row:
     """One method with its settings, over its seeds. `groups` follows the order of the table's groups.
 
-    `between_groups` is of accuracy; `gap_variance` is of one trained model's MaxAccGap, None for no gap.
+    `score`, `gap`, `worst_group`, `groups` and `between_groups` are of the table's measure; `gap_variance` is
+    of one trained model's gap, None for no gap.
     """
 
     label: str
@@ -107,11 +118,11 @@ class Row:
     versions: Mapping[str, str]
     baseline: bool
     control: str | None
-    accuracy: Estimate
+    score: Estimate
     auroc: Estimate
-    max_acc_gap: Gap
+    gap: Gap
     eq_odds_max: Gap
-    es_accuracy: Estimate
+    equity_scaled: Estimate
     worst_group: Estimate
     worst_name: str
     groups: tuple[Estimate, ...]
@@ -138,7 +149,7 @@ class Absent:
 
 @dataclass(frozen=True)
 class SideEffect:
-    """What a method trained for one attribute did to another's gap (MaxAccGap), and against the baseline."""
+    """What a method trained for one attribute did to another's gap, and against the baseline."""
 
     label: str
     attribute: str
@@ -158,16 +169,35 @@ class Tried:
 
 @dataclass(frozen=True)
 class Constant:
-    """The best constant answer on the test rows, its accuracy and its MaxAccGap: what a row must beat."""
+    """The commonest answer on the test rows, its score and its gap: what a row must beat."""
 
     answer: str
-    accuracy: float
-    max_acc_gap: float | None
+    score: float
+    gap: float | None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One row by a measure that the table is not judged by; `change` is its gap minus the baseline's."""
+
+    label: str
+    score: Estimate
+    gap: Gap
+    equity_scaled: Estimate
+    change: Change = Change()
+
+
+@dataclass(frozen=True)
+class Also:
+    """All rows of a table by another measure."""
+
+    measure: Measure
+    rows: tuple[Beside, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One dataset × backbone × evaluated attribute."""
+    """One dataset × backbone × evaluated attribute, judged by one measure; `also` holds what others say."""
 
     dataset: str
     backbone: str
@@ -189,6 +219,8 @@ class Table:
     tried: Tried
     improvement: Improvement | None = None
     min_cell: int = 0
+    measure: Measure = Measure()
+    also: tuple[Also, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ LAYERS = {
     "evidence": "intervals resampling power evidence maxima comparison ranking auroc variance",
     "training": "memory adapter features store run selection order writing predicting execute worker",
     "benchmarks": "benchmark choices cost foresight launch check",
-    "boards": "table answers sources standing gather states withheld judged leaderboard",
+    "boards": "table measure answers sources contender flags standing gather states withheld judged leaderboard",
     "render": "render.format render.blocks render.evidence render.layout render.csv render.html render.json "
     "render.markdown render.terminal render.sheet render.portrait render",
     "surface": "progress overview toys testing commands data_commands cli",

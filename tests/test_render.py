@@ -44,18 +44,18 @@ def row(label, **changes):
         "versions": {"fairbench": "0.1.0"},
         "baseline": False,
         "control": None,
-        "accuracy": Estimate(0.8125, 0.75, 0.875),
+        "score": Estimate(0.8125, 0.75, 0.875),
         "auroc": Estimate(0.9, 0.85, 0.95),
-        "max_acc_gap": Gap(0.0625, 0.0, 0.25, coverage=(2, 2), floor_mean=0.03, floor_95=0.1, p=0.0004),
+        "gap": Gap(0.0625, 0.0, 0.25, coverage=(2, 2), floor_mean=0.03, floor_95=0.1, p=0.0004),
         "eq_odds_max": Gap(reason="no positives among 9 rows", coverage=(1, 2)),
-        "es_accuracy": Estimate(0.112),
+        "equity_scaled": Estimate(0.112),
         "worst_group": Estimate(0.75, 0.7, 0.8),
         "worst_name": "black",
         "groups": (Estimate(0.75, 0.7, 0.8), Estimate(0.8125, 0.8, 0.9)),
         "between_groups": Dispersion(-0.0016, 0.0009, -0.04),
         "gap_variance": VarianceParts(0.0004, 0.0012, 2, "more test patients would help"),
         "rank": "1-2",
-        "changes": {"max_acc_gap": Change(-0.026, -0.05, 0.002, 0.04, 0.08)},
+        "changes": {"gap": Change(-0.026, -0.05, 0.002, 0.04, 0.08)},
         "trainable": 0.002434,
         "train_seconds": 123.4,
         "peak_memory": 3 * 2**29,
@@ -160,8 +160,8 @@ def test_html_is_well_formed_and_inert():
 def test_csv_holds_the_unrounded_values_and_no_formula():
     lines = list(csv.DictReader(io.StringIO(render.render(board(HOSTILE, HOSTILE, HOSTILE), "csv"))))
     assert [line["status"] for line in lines] == ["baseline", "method", "control: image-ablated", "failed"]
-    assert float(lines[0]["accuracy.value"]) == 0.8125
-    assert float(lines[1]["vs_baseline.max_acc_gap.adjusted"]) == 0.08
+    assert float(lines[0]["score.value"]) == 0.8125
+    assert float(lines[1]["vs_baseline.gap.adjusted"]) == 0.08
     assert lines[1]["eq_odds_max.value"] == ""
     assert float(lines[1]["between_groups.deviation"]) == -0.04
     assert float(lines[1]["gap_variance.sample"]) == 0.0012

@@ -10,7 +10,7 @@ from typing import Any
 from fairbench.render.format import plain
 from fairbench.table import Absent, Board, Row, Table
 
-ESTIMATES = ("accuracy", "auroc", "max_acc_gap", "eq_odds_max", "es_accuracy", "worst_group")
+ESTIMATES = ("score", "auroc", "gap", "eq_odds_max", "equity_scaled", "worst_group")
 _DANGEROUS = ("=", "+", "-", "@")
 
 

@@ -12,13 +12,13 @@ from fairbench.table import Change, Table
 def chance(table: Table) -> Grid:
     """Set every gap beside what chance gives, and beside the corrected deviation between groups."""
     columns = ["Method"]
-    for name in ("MaxAccGap", "EqOdds(max)"):
+    for name in (table.measure.gap, "EqOdds(max)"):
         columns += [f"{name} (points)>", "By chance: mean>", "95th>", "p>"]
     columns.append("Between groups, corrected (points)>")
     rows = []
     for row in table.rows:
         cells = [row.label]
-        for gap in (row.max_acc_gap, row.eq_odds_max):
+        for gap in (row.gap, row.eq_odds_max):
             cells += [with_interval(gap), percent(gap.floor_mean), percent(gap.floor_95), p_value(gap.p)]
         rows.append([*cells, percent(row.between_groups.deviation)])
     return grid("Is the gap more than chance gives?", columns, rows)
@@ -26,7 +26,8 @@ def chance(table: Table) -> Grid:
 
 def against(table: Table) -> Grid:
     """List every method minus the baseline."""
-    measures = (("max_acc_gap", "MaxAccGap"), ("worst_group", "Worst group Acc"), ("accuracy", "Acc"))
+    title = table.measure.title
+    measures = (("gap", table.measure.gap), ("worst_group", f"Worst group {title}"), ("score", title))
     columns = ["Method"]
     for _, name in measures:
         columns += [f"{name} (points)>", "p (Holm)>"]
@@ -49,13 +50,16 @@ def improvement(table: Table) -> Iterable[Paragraph]:
     if found.gap is None:
         yield Paragraph(plain(f"{what} is undefined: {found.reason}."))
         return
+    accuracy = table.measure.name == "accuracy"
+    score = "accuracy" if accuracy else table.measure.title
+    alike = "which method and baseline are both right or both wrong" if accuracy else "which both score alike"
     size = f"a cut of its gap by {percent(found.value)} points" if found.value is not None else found.reason
     yield Paragraph(
         plain(
             f"{what}, whichever group holds the gap: {size}. For one trained model of each, taking as true what"
-            f" was measured: {table.baseline}'s accuracy of {percent(found.accuracy)} % and gap of"
+            f" was measured: {table.baseline}'s {score} of {percent(found.score)} % and gap of"
             f" {percent(found.gap)} points, and {percent(found.agreement)} % of rows (median of the methods) on"
-            " which method and baseline are both right or both wrong."
+            f" {alike}."
         )
     )
 
@@ -85,4 +89,29 @@ def sources(table: Table) -> Grid | Paragraph:
         "Seed's share of the variance (%)>",
         "Which to buy more of",
     )
-    return grid("Why MaxAccGap would come out differently another time (standard deviations)", columns, rows)
+    return grid(
+        f"Why {table.measure.gap} would come out differently another time (standard deviations)", columns, rows
+    )
+
+
+def also(table: Table) -> Iterable[Grid]:
+    """Set each further measure beside chance and beside the baseline."""
+    for entry in table.also:
+        title = entry.measure.title
+        columns = ["Method", f"{title} (%)>", "Gap (points)>", "By chance: mean>", "95th>", "p>"]
+        columns += [f"ES-{title} fairllava (%)>", "Gap's difference (points)>", "p (Holm)>"]
+        rows = (
+            (
+                row.label,
+                percent(row.score.value),
+                with_interval(row.gap),
+                percent(row.gap.floor_mean),
+                percent(row.gap.floor_95),
+                p_value(row.gap.p),
+                percent(row.equity_scaled.value),
+                signed(row.change),
+                p_value(row.change.adjusted),
+            )
+            for row in entry.rows
+        )
+        yield grid(f"{title}: {entry.measure.about}" if entry.measure.about else title, columns, rows)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fairbench.flags import LEGEND
 from fairbench.render.blocks import Block, Grid, Heading, Paragraph, Terms, grid
-from fairbench.render.evidence import against, chance, improvement, sources
+from fairbench.render.evidence import against, also, chance, improvement, sources
 from fairbench.render.format import (
     fraction,
     gibibytes,
@@ -18,7 +19,6 @@ from fairbench.render.format import (
     whole,
     with_interval,
 )
-from fairbench.standing import LEGEND
 from fairbench.table import Board, Row, Table
 
 WIDE = 5  # groups beside each other in one grid
@@ -31,7 +31,8 @@ def lay_out(board: Board) -> list[Block]:
         blocks += _table(table)
     used = {flag.code for table in board.tables for row in (*table.rows, *table.controls) for flag in row.flags}
     blocks.append(Heading("How to read this", 2))
-    blocks.append(Terms((*_READING, *((code, LEGEND[code]) for code in LEGEND if code in used))))
+    measures = {entry.title: entry.about for t in board.tables if (entry := t.measure).about}
+    blocks.append(Terms((*_READING, *measures.items(), *((code, LEGEND[code]) for code in LEGEND if code in used))))
     blocks.append(Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions."))
     return blocks
 
@@ -71,6 +72,8 @@ _READING = (
 
 def _table(table: Table) -> Iterable[Block]:
     place = f"{table.dataset} · {table.backbone} · {table.attribute}"
+    if table.measure.about:
+        place += f" · by {table.measure.title}"
     yield Heading(plain(place), 2)
     yield Paragraph(plain(" ".join(table.finding)), finding=True)
     if table.rows:
@@ -80,6 +83,7 @@ def _table(table: Table) -> Iterable[Block]:
             yield against(table)
             yield from improvement(table)
         yield sources(table)
+        yield from also(table)
         yield from _by_group(table)
         yield _counts(table)
         yield _cost(table)
@@ -107,13 +111,13 @@ def _results(table: Table) -> Grid:
         "Rank",
         "Method",
         "Seeds>",
-        "Acc (%)>",
+        f"{table.measure.title} (%)>",
         "AUROC>",
-        "MaxAccGap (points)>",
+        f"{table.measure.gap} (points)>",
         "EqOdds(max) (points)>",
-        "ES-Acc fairllava (%)>",
+        f"ES-{table.measure.title} fairllava (%)>",
         "Worst group",
-        "Its Acc (%)>",
+        f"Its {table.measure.title} (%)>",
         "Flags",
     )
     rows = (
@@ -121,11 +125,11 @@ def _results(table: Table) -> Grid:
             row.rank,
             _name(row),
             str(len(row.seeds)),
-            percent(row.accuracy.value),
+            percent(row.score.value),
             fraction(row.auroc.value),
-            percent(row.max_acc_gap.value),
+            percent(row.gap.value),
             percent(row.eq_odds_max.value),
-            percent(row.es_accuracy.value),
+            percent(row.equity_scaled.value),
             row.worst_name,
             percent(row.worst_group.value),
             _marks(row),
@@ -145,7 +149,8 @@ def _by_group(table: Table) -> Iterable[Grid]:
             [row.label, *(with_interval(value) for value in row.groups[start : start + WIDE])] for row in table.rows
         ]
         part = f", part {start // WIDE + 1} of {len(parts)}" if len(parts) > 1 else ""
-        yield grid(f"Accuracy by group (%){part}", columns, rows)
+        name = "Accuracy" if table.measure.name == "accuracy" else table.measure.title
+        yield grid(f"{name} by group (%){part}", columns, rows)
 
 
 def _count(n: int | None, table: Table) -> str:
@@ -192,9 +197,9 @@ def _controls(table: Table) -> Grid:
     columns = (
         "Control",
         "Seeds>",
-        "Acc (%)>",
+        f"{table.measure.title} (%)>",
         "AUROC>",
-        "MaxAccGap (points)>",
+        f"{table.measure.gap} (points)>",
         "EqOdds(max) (points)>",
         "Flags",
     )
@@ -202,9 +207,9 @@ def _controls(table: Table) -> Grid:
         (
             f"{row.label} ({row.control})" if row.control != row.label else row.label,
             str(len(row.seeds)),
-            with_interval(row.accuracy),
+            with_interval(row.score),
             fraction(row.auroc.value),
-            percent(row.max_acc_gap.value),
+            percent(row.gap.value),
             percent(row.eq_odds_max.value),
             _marks(row),
         )
@@ -214,9 +219,9 @@ def _controls(table: Table) -> Grid:
     always = (
         f"always “{best.answer}” (computed)",
         "",
-        percent(best.accuracy),
-        "0.500",
-        percent(best.max_acc_gap),
+        percent(best.score),
+        fraction(0.5 if table.classes else None),
+        percent(best.gap),
         percent(0.0 if len(table.classes) == 2 else None),
         "",
     )
@@ -224,7 +229,13 @@ def _controls(table: Table) -> Grid:
 
 
 def _side_effects(table: Table) -> Grid:
-    columns = ("Method", "Attribute", "MaxAccGap (points)>", "Difference to baseline (points)>", "p (Holm)>")
+    columns = (
+        "Method",
+        "Attribute",
+        f"{table.measure.gap} (points)>",
+        "Difference to baseline (points)>",
+        "p (Holm)>",
+    )
     rows = (
         (e.label, e.attribute, percent(e.gap), signed(e.change), p_value(e.change.adjusted))
         for e in table.side_effects
@@ -243,7 +254,7 @@ def _undefined(table: Table) -> Iterable[str]:
     for row in (*table.rows, *table.controls):
         cells = {
             "AUROC": row.auroc.reason if row.auroc.value is None else None,
-            "MaxAccGap": row.max_acc_gap.reason if row.max_acc_gap.value is None else None,
+            table.measure.gap: row.gap.reason if row.gap.value is None else None,
             "EqOdds(max)": row.eq_odds_max.reason if row.eq_odds_max.value is None else None,
             "between groups, corrected": row.between_groups.reason,
         }

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from fairbench.answers import Answers, Groups
 from fairbench.job import Record
+from fairbench.measure import called
+from fairbench.metric import Metric
 from fairbench.predictions import Predictions
 from fairbench.render.blocks import Grid
 from fairbench.render.format import gibibytes, p_value, percent, plain, seconds, whole
@@ -20,16 +22,19 @@ from fairbench.table import Gap
 BAR = 50  # columns that 0 to 100 % take
 
 
-def job(record: Record, predictions: Predictions, attributes: Sequence[str], console: Console) -> None:
-    """Print a finished job."""
+def job(
+    record: Record, predictions: Predictions, attributes: Sequence[str], judge: Metric, console: Console
+) -> None:
+    """Print a finished job, judged by a metric that scores rows."""
     _head(record, console)
-    answers = Answers((record.job.seed,), (predictions,))
+    answers = Answers((record.job.seed,), (predictions,), judge)
     for attribute in attributes:
         groups = Groups.of(predictions, attribute, record.job.unrecorded)
         console.print(Padding(Text(plain(attribute), style="bold"), (1, 0, 0, 0)))
         _bars(answers, groups, console)
         _gaps(answers, groups, console)
-        _confusion(predictions, groups, console)
+        if "target" in predictions.table:
+            _confusion(predictions, groups, console)
     for warning in record.warnings:
         console.print(Text(f"warning: {plain(warning)}", style="dim"))
 
@@ -53,10 +58,10 @@ def _head(record: Record, console: Console) -> None:
 
 
 def _bars(answers: Answers, groups: Groups, console: Console) -> None:
-    """Draw every group's accuracy on a line from 0 to 100 %, its interval beside it."""
-    rates = answers.group_accuracy(groups)
+    """Draw every group's score on a line from 0 to 100 %, its interval beside it."""
+    rates = answers.group_scores(groups)
     width = max(len(plain(rate.group)) for rate in rates)
-    overall = answers.accuracy(groups).value or 0.0
+    overall = answers.score(groups).value or 0.0
     for rate in rates:
         text = Text(f"  {plain(rate.group):<{width}}  ")
         if rate.value is None or rate.interval is None:
@@ -68,7 +73,7 @@ def _bars(answers: Answers, groups: Groups, console: Console) -> None:
             text.append(f" n = {rate.rows:,}", style="dim")
             text.append(f"  {plain(rate.flag)}" if rate.flag else "", style="dim")
         console.print(text)
-    axis = f"0{'Accuracy (%), ●, 95 % interval ─, all rows │':^{BAR - 3}}100"
+    axis = f"0{f'{answers.measure.title} (%), ●, 95 % interval ─, all rows │':^{BAR - 3}}100"
     console.print(Text(f"  {'':<{width}}  {axis}", style="dim"))
 
 
@@ -84,7 +89,7 @@ def _line(value: float, low: float, high: float, overall: float) -> str:
 
 def _gaps(answers: Answers, groups: Groups, console: Console) -> None:
     """Draw each gap as a bar against the mean and the 95th percentile of what chance gives."""
-    gaps = {"MaxAccGap": answers.max_acc_gap(groups), "EqOdds(max)": answers.eq_odds_max(groups)}
+    gaps = {called(answers.measure).gap: answers.gap(groups), "EqOdds(max)": answers.eq_odds_max(groups)}
     known = [x for gap in gaps.values() for x in (gap.value, gap.floor_95, gap.high) if x is not None]
     reach = max([*known, 0.01])
     console.print()

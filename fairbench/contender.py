@@ -1,0 +1,118 @@
+"""A row of a leaderboard before it is compared: the records and answers of one method, and what they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fairbench.answers import Answers, Groups, estimate
+from fairbench.job import Record, Stage
+from fairbench.sources import dispersion, parts
+from fairbench.table import Flag, Row
+
+
+@dataclass(frozen=True)
+class Contender:
+    """The records of one row (one per seed, by seed) and the answers they left."""
+
+    label: str
+    records: tuple[Record, ...]
+    answers: Answers
+
+    @property
+    def first(self) -> Record:
+        """Return the record of the first seed, for what all seeds share."""
+        return self.records[0]
+
+    @property
+    def baseline(self) -> bool:
+        """Whether everything else is measured against this."""
+        return bool(self.first.facts.get("baseline"))
+
+    @property
+    def control(self) -> str | None:
+        """What this row guards against, if it is no contender."""
+        return self.first.facts.get("control") or None
+
+
+def recipe(record: Record) -> dict[str, Any]:
+    """Return how a job was trained, apart from the method: equal recipes may stand in one row."""
+    job = record.job
+    stages = [_plain(stage) for stage in job.stages]
+    return {"stages": stages, "batch_size": job.batch_size, "precision": job.precision, "select": job.select}
+
+
+def _plain(stage: Stage) -> dict[str, Any]:
+    """Write a stage as JSON would hold it, so that it can be compared with one read back."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(stage).items()}
+
+
+def provenance(record: Record) -> dict[str, str]:
+    """Return what made a record: the providers of its parts, and fairbench itself."""
+    job = record.job
+    parts = {"dataset": job.dataset, "backbone": job.backbone, "method": job.method}
+    return {
+        **{kind: choice.version for kind, choice in parts.items()},
+        "weights": job.backbone.fingerprint,
+        "fairbench": record.versions.get("fairbench", ""),
+    }
+
+
+def measured(contender: Contender, groups: Groups) -> Row:
+    """Measure one contender on its own: everything but rank, changes and the flags that need neighbours."""
+    answers, first = contender.answers, contender.first
+    worst, worst_name = answers.worst_group(groups)
+    gap, odds = answers.gap(groups), answers.eq_odds_max(groups)
+    return Row(
+        label=contender.label,
+        method=first.job.method.name,
+        settings=first.job.method.settings,
+        recipe=recipe(first),
+        attributes=first.job.attributes,
+        seeds=answers.seeds,
+        keys=tuple(record.job.key for record in contender.records),
+        versions=provenance(first),
+        baseline=contender.baseline,
+        control=contender.control,
+        score=answers.score(groups),
+        auroc=answers.auroc(groups),
+        gap=gap,
+        eq_odds_max=odds,
+        equity_scaled=answers.equity_scaled(groups),
+        worst_group=worst,
+        worst_name=worst_name,
+        groups=tuple(estimate(rate) for rate in answers.group_scores(groups)),
+        between_groups=dispersion(answers, groups),
+        flags=tuple(own_flags(contender, (gap.coverage, odds.coverage))),
+        gap_variance=parts(answers, groups),
+        **_cost(contender.records),
+    )
+
+
+def _cost(records: Sequence[Record]) -> dict[str, Any]:
+    """Average what a training cost over its seeds; memory is the largest."""
+    first = records[0]
+    times = [r.seconds["train"] for r in records if "train" in r.seconds]
+    peaks = [r.peak_memory for r in records if r.peak_memory]
+    total = first.total_parameters
+    return {
+        "trainable": first.trainable_parameters / total if total else None,
+        "train_seconds": float(np.mean(times)) if times else None,
+        "peak_memory": max(peaks, default=None),
+    }
+
+
+def own_flags(contender: Contender, coverages: Iterable[tuple[int, int]]) -> Iterable[Flag]:
+    """Flag what a row shows on its own: other stages, known groups, groups without rows."""
+    facts, job = contender.first.facts, contender.first.job
+    if not contender.control and "stages" in facts and facts["stages"] != [_plain(stage) for stage in job.stages]:
+        yield Flag("† own stages")
+    if facts.get("adjusts with group"):
+        yield Flag("‡ knows groups")
+    for used, present in coverages:
+        if 0 < used < present:
+            yield Flag("partial", f"a gap over {used} of {present} groups")
+            break
