@@ -156,6 +156,8 @@ class Attempt:
             micro_batch=self.micro_batch,
             generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
             warn=self.warnings.append,
+            validate=self._validate,
+            facts=self.facts,
         )
         if name:
             self.facts["train groups"] = dict(zip(groups, run.train.counts.tolist(), strict=True))
@@ -168,12 +170,13 @@ class Attempt:
     def _train(self, run: Run, method: Method, number: int, stage: Stage, last: bool) -> None:
         """Train one stage; of its epochs, keep the one that the job's rule chooses."""
         train = self.where["train"]
+        run.begin(stage)
         batches = batches_of(len(train), stage.epochs, self.job, number, method.draw(run))
+        run.steps = len(batches)
         ends = epoch_ends(len(train), self.job, len(batches)) if last and self.job.select != selection.LAST else ()
         processes, rank = self.worker.accelerator.num_processes, self.worker.accelerator.process_index
         shares = [np.array_split(np.arange(len(batch)), processes)[rank] for batch in batches]
         loader = self._loader([train[batch[share]].tolist() for batch, share in zip(batches, shares, strict=True)])
-        run.begin(stage, len(batches))
         kept: list[tuple[Predictions, dict[str, Tensor]]] = []
         log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8") if self.worker.leads else None
         with log or nullcontext():

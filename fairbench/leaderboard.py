@@ -202,12 +202,18 @@ def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Consta
 
 
 def _tried(entries: Sequence[Entry]) -> Tried:
-    jobs = [e.record.job for e in entries if not e.record.facts.get("control")]
+    """Count what was tried, also inside a method that searches (its fact `tried`) before its last training."""
+    tried = [
+        (e.record.job, int(e.record.facts.get("tried", 0))) for e in entries if not e.record.facts.get("control")
+    ]
+    settings: dict[str, int] = {}
+    for job, inside in tried:
+        settings[job.method.label] = max(settings.get(job.method.label, 0), inside, 1)
     return Tried(
-        methods=len({job.method.name for job in jobs}),
-        settings=len({job.method.label for job in jobs}),
-        seeds=tuple(sorted({job.seed for job in jobs})),
-        trainings=len(jobs),
+        methods=len({job.method.name for job, _ in tried}),
+        settings=sum(settings.values()),
+        seeds=tuple(sorted({job.seed for job, _ in tried})),
+        trainings=sum(1 + inside for _, inside in tried),
     )
 
 

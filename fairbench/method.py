@@ -39,7 +39,7 @@ class Method(Configurable, nn.Module):
         """Before: make buffers and submodules, once. Runs under its own random numbers."""
 
     def draw(self, run: Run) -> Tensor | None:
-        """Before each stage: the odds of drawing each training row, or None for each row once an epoch."""
+        """At the start of each stage: the odds of drawing each row, or None for each row once an epoch."""
         return None
 
     def loss(self, out: Outputs, batch: Batch) -> Tensor:

@@ -22,6 +22,7 @@ from fairbench.backbone import Backbone
 from fairbench.batch import Batch, Outputs, Rows, States
 from fairbench.errors import FairbenchError
 from fairbench.job import Job, Stage
+from fairbench.predictions import Predictions
 
 
 @dataclass
@@ -42,7 +43,8 @@ class Run:
 
     `train` are the training rows (never the test split), `device` where tensors live, `progress` the
     share of this stage's steps already taken, `generator` random numbers that are the same on every
-    process. `facts` ends up in the record.
+    process. `validate` answers the validation split with the weights as they are. `facts` ends up in
+    the record; under `tried` it says how many settings a method tried before it chose one.
     """
 
     job: Job
@@ -52,6 +54,7 @@ class Run:
     micro_batch: int
     generator: torch.Generator
     warn: Callable[[str], None]
+    validate: Callable[[], Predictions]
     facts: dict[str, Any] = field(default_factory=dict)
     stage: Stage | None = None
     stage_number: int = -1
@@ -76,9 +79,9 @@ class Run:
         """Share of the stage's steps already taken, 0 to 1."""
         return self.step / max(self.steps, 1)
 
-    def begin(self, stage: Stage, steps: int) -> None:
+    def begin(self, stage: Stage) -> None:
         """Open a stage: its parts learn, all else is frozen, every player starts a new optimizer."""
-        self.stage, self.step, self.steps = stage, 0, steps
+        self.stage, self.step = stage, 0
         self.stage_number += 1
         self._players.clear()
         for parameter in self.backbone.trainable().values():
@@ -99,6 +102,18 @@ class Run:
                 f"stage {stage.name} trains {', '.join(stage.train)}, but there is nothing to train"
             )
         self._players[id(self.backbone)] = self._player(groups)
+
+    def restart(self) -> None:
+        """Forget what was trained: every part of the backbone is again as it was before the first stage."""
+        self.backbone.reset(self.job.seed)
+
+    def only(self, chosen: Callable[[str], bool]) -> None:
+        """Of what this stage trains, let only the parameters of these names learn; to be called from `draw`."""
+        names = {id(parameter): name for name, parameter in self.backbone.trainable().items()}
+        for group in self._players[id(self.backbone)].param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(chosen(names[id(parameter)]))
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
 
     def advance(self, step: int) -> None:
         """Open a step: forward passes that the last one never descended are dropped."""

@@ -278,7 +278,7 @@ def _tried(table: Table) -> str:
     return (
         f"Tried here: {_number(tried.methods, 'method')} in {_number(tried.settings, 'setting')}{more};"
         f" {_number(len(tried.seeds), 'seed')} ({', '.join(map(str, tried.seeds))});"
-        f" {_number(tried.trainings, 'job')} in all. The best of many tries looks better than it is."
+        f" {_number(tried.trainings, 'training')} in all. The best of many tries looks better than it is."
     )
 
 

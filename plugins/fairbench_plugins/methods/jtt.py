@@ -36,9 +36,9 @@ class JTT(Method):
 
     def draw(self, run: Run) -> Tensor | None:
         """Between the two trainings, forget the first and weigh the rows; the weights' mean is 1."""
-        if self.first >= 0 and run.stage_number == self.first:
+        if self.first >= 0 and run.stage_number == self.first + 1:
             run.note({"wrong": float(self.wrong.float().mean())})
-            run.backbone.reset(run.job.seed)
+            run.restart()
             weights = 1 + (self.up_weight - 1) * self.wrong
             self.weights = weights / weights.mean()
         even = bool((self.weights == self.weights[0]).all())
