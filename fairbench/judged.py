@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,22 +39,22 @@ def judged(
     """Score predictions as `fairbench.score.score` does, and say what each disparity is worth.
 
     Adds `ci`, `floor_mean`, `floor_95`, `p`, `excess`, `detectable` (fractions, see `Evidence`) and `flags`
-    to every disparity, null where they cannot be computed, and `ci` with an interval per rate to `overall` and
-    to every group. A disparity of no mean over rows (of F1, say) has no exact test: `no_evidence`
-    says so.
+    to every disparity, null where they cannot be computed, and `ci` with an interval per metric that scores
+    rows, and of AUROC, to `overall` and to every group. A disparity of no mean over rows (of F1, say) has no
+    exact test: `no_evidence` says so.
     """
     found = score(predictions, attributes, metrics, policy, equity)
     rules = disparities(metrics, predictions.classes, equity)
     everyone = Groups("", np.zeros(len(predictions), dtype=np.int64), ("all",), _clusters(predictions))
-    if "target" in predictions.table:
-        found["overall"]["ci"] = _intervals(predictions, everyone)["all"]
+    scored = {metric.name: metric for metric in (*RATES, *metrics) if metric.each and metric.concerns(predictions)}
+    found["overall"]["ci"] = _intervals(predictions, everyone, scored.values())["all"]
     for attribute in attributes:
         groups = Groups.of(predictions, attribute, policy)
         part = found["attributes"][attribute]
-        for name, intervals in _intervals(predictions, groups).items():
+        for name, intervals in _intervals(predictions, groups, scored.values()).items():
             part["groups"][name]["ci"] = intervals
-        for name, rule in rules.items():
-            part[name] |= _evidence(rule, predictions, groups, part[name]["value"])
+        for name in part.keys() & rules.keys():
+            part[name] |= _evidence(rules[name], predictions, groups, part[name]["value"])
     return found
 
 
@@ -63,10 +63,10 @@ def _clusters(predictions: Predictions) -> Any:
     return None if np.unique(cluster).size == cluster.size else cluster.astype(np.int64)
 
 
-def _intervals(predictions: Predictions, groups: Groups) -> dict[str, Json]:
-    """Give every group's 95 % intervals by rate, and of AUROC: [low, high]."""
+def _intervals(predictions: Predictions, groups: Groups, scored: Iterable[Metric]) -> dict[str, Json]:
+    """Give every group's 95 % intervals by metric that scores rows, and of AUROC: [low, high]."""
     found: dict[str, Json] = {name: {} for name in groups.names}
-    for metric in RATES:
+    for metric in scored:
         try:
             scores = metric.scores(predictions)
         except Undefined:

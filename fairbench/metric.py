@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,8 +39,9 @@ NEEDS: dict[str, tuple[Callable[[Predictions], bool], str]] = {
     "classes": (lambda rows: "target" in rows.table, "the predictions have no target and answer classes"),
     "two classes": (lambda rows: len(rows.classes) == 2, "defined for two classes only"),
     "probabilities": (lambda rows: rows.has_probabilities, "the predictions have no probabilities"),
-    "text": (lambda rows: "text" in rows.table, "the predictions have no text"),
+    "text": (lambda rows: {"text", "reference"} <= {*rows.table}, "the predictions have no text and reference"),
 }
+KINDS = ("classes", "text")  # needs that say which kind of answers a metric is about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,10 @@ class Metric:
     returns the number itself, for all that are no means (AUROC). Either raises `Undefined(reason)` when
     there is no value. Values are fractions wherever `high` is 1; `scale` says how they are printed
     (`percent`, `fraction` or `number`). `higher_is_better` is None where there is no better (a selection
-    rate). `undefined` is the reason when no row enters `each`'s denominator. Raises FairbenchError when
-    declared inconsistently.
+    rate). `undefined` is the reason when no row enters `each`'s denominator. A metric that is measured by a
+    model names in `checkpoint` the environment variable with that model's place on disk, and in `obtain` how
+    to get it. `made_with()` gives the versions that the value depends on. Raises FairbenchError when declared
+    inconsistently.
     """
 
     name: str
@@ -67,6 +71,9 @@ class Metric:
     scale: str = "percent"
     needs: tuple[str, ...] = ()
     undefined: str = "no rows"
+    checkpoint: str = ""
+    obtain: str = ""
+    made_with: Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
         if (self.each is None) == (self.over is None):
@@ -76,6 +83,15 @@ class Metric:
                 f"metric `{self.name}` needs `{min(unknown)}`, which nothing provides",
                 f"it may need: {', '.join(NEEDS)}",
             )
+
+    def concerns(self, rows: Predictions) -> bool:
+        """Say whether a report on these rows lists the metric, defined or not.
+
+        It does not where the metric is about answers of another kind, or measured by a model that was not
+        asked for by setting its environment variable.
+        """
+        kind = all(NEEDS[need][0](rows) for need in self.needs if need in KINDS)
+        return kind and (not self.checkpoint or bool(os.environ.get(self.checkpoint)))
 
     def scores(self, rows: Predictions) -> Floats:
         """Score every row, (n,), NaN where it does not enter; raises Undefined when there is no score."""
@@ -115,6 +131,8 @@ class Metric:
             met, reason = NEEDS[need]
             if not met(rows):
                 raise Undefined(reason)
+        if self.checkpoint and not os.environ.get(self.checkpoint):
+            raise Undefined(f"{self.checkpoint} is not set to its model on disk; {self.obtain}")
 
 
 def rows_of(count: int) -> str:

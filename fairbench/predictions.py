@@ -99,6 +99,12 @@ class Predictions:
         """The probabilities of all classes, (n, C), fractions."""
         return self.table[[f"p_{index}" for index in range(len(self.classes))]].to_numpy()
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """What was written and what should have been, of every row; a missing text is an empty one."""
+        written = (self.table[column].fillna("").astype(str) for column in ("text", "reference"))
+        return list(zip(*written, strict=True))
+
     def take(self, rows: npt.NDArray[Any]) -> Predictions:
         """Keep the chosen rows, by position or by a boolean mask."""
         return replace(self, table=self.table.iloc[rows])

@@ -64,6 +64,13 @@ def read(
         ) from error
     table = _one_split(table, split, path)
     _check_keys(table, path)
+    if "reference" in table:
+        refuse(
+            (table["reference"].isna() | (table["reference"] == "")).to_numpy(),
+            path,
+            "column `reference` is empty",
+            "leave out the rows that nobody answered",
+        )
     named = tuple(classes or about.get("classes") or ())
     if "target" in table:
         table, named = index_classes(table, named, positive, path)

@@ -24,16 +24,22 @@ def score(
 ) -> Json:
     """Compute the four rates, `metrics`, and every disparity, for each attribute.
 
+    Metrics of classes are left out where there are none, metrics of text where there is none, and those that
+    a model measures where it was not asked for (see `Metric.concerns`).
+
     Returns `n`, counts, `classes`, `overall.<metric>` and `attributes.<attribute>` with `unrecorded` (policy
     and rows), `groups.<group>.{n, positives, negatives, unparsed, <metric>…}` and per disparity `{value,
     coverage, reason?, group?, preset?}`, where coverage is [groups used, groups present]. All values are
     fractions; an undefined one is null and its reason stands beside it under `undefined`. More than two
-    classes have `per_class` counts, and TPR and FPR of each against the rest. Raises FairbenchError for an
+    classes have `per_class` counts, and TPR and FPR of each against the rest. `made_with.<metric>` names the
+    versions of libraries and models that a value depends on. Raises FairbenchError for an
     unknown attribute or policy.
     """
-    rules = disparities(metrics, predictions.classes, equity)
+    derived = disparities(metrics, predictions.classes, equity)
+    rules = {name: rule for name, rule in derived.items() if rule.concerns(predictions)}
     made_of = [metric for rule in rules.values() for metric in rule.metrics]
-    every = {metric.name: metric for metric in (*RATES, *metrics, *made_of)}
+    offered = [metric for metric in (*RATES, *metrics) if metric.concerns(predictions)]
+    every = {metric.name: metric for metric in (*offered, *made_of)}
     overall = {name: metric.value(predictions) for name, metric in every.items()}
 
     def between(attribute: str) -> Json:
@@ -58,6 +64,7 @@ def score(
         **_counts(predictions, np.zeros(len(predictions), dtype=np.int32), 1)[0],
         "classes": list(predictions.classes),
         "overall": _values(overall),
+        "made_with": {name: metric.made_with() for name, metric in every.items() if metric.made_with},
         "attributes": {attribute: between(attribute) for attribute in attributes},
     }
 
