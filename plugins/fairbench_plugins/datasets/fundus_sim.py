@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from platformdirs import user_cache_dir
 
-from fairbench import Dataset, FairbenchError, Fraction, Range, hookimpl
+from fairbench import Count, Dataset, FairbenchError, Fraction, Range, hookimpl
 
 Floats = NDArray[np.floating[Any]]
 Colour = tuple[float, float, float]
@@ -78,22 +78,46 @@ ARCADES = [
         (-1.0, 0.05, 0.02, 0.022, 0.75),
     )
 ]
+# What is read from an eye in words: a column, the edges between the grades, the grades.
+GRADES = {
+    "diagnosis": ("ill", (0.5,), ("no", "yes")),
+    "cup": ("ratio", (0.4, 0.6), ("small", "medium", "large")),
+    "quality": ("grain", (8.0, 10.0), ("good", "fair", "poor")),  # in thirds where nothing is planted
+}
+SEEN = {"no": "healthy", "yes": "glaucomatous", "small": "broad", "medium": "narrow", "large": "thin"}
+# Each question in several wordings, and each wording with its own form of answer: who reads the question
+# knows the form, so that a perfect answer is perfect to the letter.
+QUESTIONS = {
+    "diagnosis": {
+        "Does the patient have glaucoma?": "{Diagnosis}, the eye is {eye}.",
+        "Is this optic disc glaucomatous?": "{Diagnosis}, it looks {eye}.",
+    },
+    "cup": {
+        "How large is the optic cup?": "The cup is {cup}.",
+        "Describe the cup of the disc.": "A cup of {cup} size.",
+    },
+    "quality": {
+        "How good is this photograph?": "The quality is {quality}.",
+        "Can this image be relied on?": "It is of {quality} quality.",
+    },
+    "report": {
+        "Report on this photograph.": (
+            "Cup-to-disc ratio {ratio:.1f}, {rim} rim. Quality: {quality}. Impression: {eye}."
+        ),
+        "What do you see?": (
+            "The eye is {eye}: the cup-to-disc ratio is {ratio:.1f}. The rim is {rim}. {Quality} image."
+        ),
+    },
+}
 
 
-class FundusSim(Dataset):
-    """Drawn optic discs whose cup is harder to see in some races, by as much as `bias` says.
+class Eyes(Dataset):
+    """The simulated patients, their photographs, and who they are; subclasses say what is asked of them."""
 
-    `bias` 0 draws every race alike; 1 takes most of the cup's contrast away where `BURDEN` is 1.
-    `prevalence_shift` is added to a race's prevalence of glaucoma in proportion to its `BURDEN`.
-    """
-
-    name = "fundus-sim"
-    title = "Fundus-Sim: drawn fundus photographs with a planted bias"
     licence = "Apache-2.0 (drawn by fairbench; no patient is in it)"
     citation = "fairbench, docs/fundus-sim.md"
     publishable = "everything"
 
-    prompt: str = "Does the patient have glaucoma?"
     bias: Fraction = 0.5
     prevalence: Annotated[float, Range(0.2, 0.8)] = 0.5
     prevalence_shift: Annotated[float, Range(-0.2, 0.2)] = 0.0
@@ -101,16 +125,6 @@ class FundusSim(Dataset):
     val_size: Size = 200
     test_size: Size = 2000
     seed: Annotated[int, Range(0)] = 0
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Glaucoma is the positive class."""
-        return tuple(RATIO)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Answers to the prompt."""
-        return ("no", "yes")
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -145,11 +159,9 @@ class FundusSim(Dataset):
         for look, (low, high) in LOOKS.items():
             eyes[look] = low + (high - low) * next(chance)
         eyes["burden"] = self.bias * burden
+        for question in QUESTIONS:
+            eyes[f"{question} wording"] = next(chance)
         return eyes
-
-    def table(self) -> pd.DataFrame:
-        """Return one row per eye; every patient has one."""
-        return self.eyes()[["id", "cluster", "split", "image", "target", *SHARES]]
 
     def image(self, row: Mapping[str, object]) -> Image.Image:
         """Return one drawing, 112×112 RGB, from the cache, which is filled when it is first needed."""
@@ -158,14 +170,111 @@ class FundusSim(Dataset):
         return Image.fromarray(self._images[before + int(index)])
 
     def fingerprint(self) -> str:
-        """Hash the settings and the version of the drawing: every row and pixel follows from them."""
+        """Hash the settings and the version of the drawing: every pixel follows from them."""
         return _digest({**self.settings(), "drawing": DRAWING})
 
     @cached_property
     def _images(self) -> NDArray[np.uint8]:
-        what = {key: value for key, value in self.settings().items() if key not in ("limit", "prompt")}
+        what = {key: getattr(self, key) for key in Eyes.fields() if key not in Dataset.fields()}
         path = cache_folder() / f"fundus-sim-{_digest({**what, 'drawing': DRAWING})}.npy"
         return _cached(path, (sum(self.sizes.values()), SIDE, SIDE, 3), self)
+
+
+class FundusSim(Eyes):
+    """Drawn optic discs whose cup is harder to see in some races, by as much as `bias` says.
+
+    `bias` 0 draws every race alike; 1 takes most of the cup's contrast away where `BURDEN` is 1.
+    `prevalence_shift` is added to a race's prevalence of glaucoma in proportion to its `BURDEN`.
+    """
+
+    name = "fundus-sim"
+    title = "Fundus-Sim: drawn fundus photographs with a planted bias"
+
+    prompt: str = "Does the patient have glaucoma?"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Glaucoma is the positive class."""
+        return tuple(RATIO)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Answers to the prompt."""
+        return ("no", "yes")
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per eye; every patient has one."""
+        return self.eyes()[["id", "cluster", "split", "image", "target", *SHARES]]
+
+
+class Told(Eyes):
+    """The same patients, asked for answers in words; `prompt` is put before each question."""
+
+    task = "generate"
+
+    def fingerprint(self) -> str:
+        """Hash what the drawings follow from, and every row: its question and its answer."""
+        return _digest({"eyes": super().fingerprint(), "rows": Dataset.fingerprint(self)})
+
+    def told(self, questions: Sequence[str]) -> pd.DataFrame:
+        """Put some questions to every eye, in one of their wordings; an eye's rows stand together."""
+        eyes = self.eyes()
+        eyes["ill"], eyes["grain"] = eyes["target"] == "glaucoma", eyes["noise"] * (1 + eyes["burden"])
+        for question, (column, edges, grades) in GRADES.items():  # a value on an edge is of the grade below
+            grade = np.array(grades)[np.searchsorted(edges, eyes[column].to_numpy(float))]
+            eyes[question], eyes[question.capitalize()] = grade, np.char.capitalize(grade)
+        eyes["eye"], eyes["rim"] = eyes["diagnosis"].map(SEEN), eyes["cup"].map(SEEN)
+        rows = []
+        for eye in eyes.to_dict("records"):
+            for question in questions:
+                ways = list(QUESTIONS[question].items())
+                asked, form = ways[int(eye[f"{question} wording"] * len(ways))]
+                row = {"id": f"{eye['id']}-{question}", "target": eye.get(question)}
+                row |= {"prompt": f"{self.prompt} {asked}".strip(), "reference": form.format(**eye)}
+                rows.append(row | {column: eye[column] for column in ("cluster", "split", "image", *SHARES)})
+        return pd.DataFrame(rows)
+
+
+class FundusSimVQA(Told):
+    """Questions about each drawn photograph, answered in a short phrase: one row for each of `questions`."""
+
+    name = "fundus-sim-vqa"
+    title = "Fundus-Sim VQA: questions about drawn fundus photographs"
+
+    questions: tuple[Literal["diagnosis", "cup", "quality"], ...] = ("diagnosis", "cup", "quality")
+    max_new_tokens: Count = 32  # one token a byte; the longest answer has 29
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        if not self.questions or len(set(self.questions)) < len(self.questions):
+            raise FairbenchError(
+                f"{self.name}.questions = {list(self.questions)} must name at least one question, none twice",
+                f"choose from {', '.join(GRADES)}",
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The answers to all questions."""
+        return tuple(answer for question in self.questions for answer in GRADES[question][2])
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per eye and question; an eye's rows are one cluster."""
+        return self.told(self.questions)
+
+
+class FundusSimReport(Told):
+    """A short report on each drawn photograph: cup-to-disc ratio, rim, image quality, impression."""
+
+    name = "fundus-sim-report"
+    title = "Fundus-Sim reports on drawn fundus photographs"
+    measure = "rouge_l"
+    classes = ()
+
+    max_new_tokens: Count = 96  # one token a byte; the longest report has 85
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per eye."""
+        return self.told(["report"])
 
 
 def cache_folder() -> Path:
@@ -173,7 +282,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FAIRBENCH_CACHE") or user_cache_dir("fairbench"))
 
 
-def _cached(path: Path, shape: tuple[int, ...], dataset: FundusSim) -> NDArray[np.uint8]:
+def _cached(path: Path, shape: tuple[int, ...], dataset: Eyes) -> NDArray[np.uint8]:
     """Open the drawings in `path`; draw them first where they are absent, incomplete or damaged."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +337,7 @@ def _write(path: Path, shape: tuple[int, ...], images: Iterator[NDArray[np.uint8
 
 
 def draw(eyes: pd.DataFrame) -> Iterator[NDArray[np.uint8]]:
-    """Draw every row of `FundusSim.eyes()`, a few at a time: arrays of shape (B, 112, 112, 3)."""
+    """Draw every row of `Eyes.eyes()`, a few at a time: arrays of shape (B, 112, 112, 3)."""
     for start in range(0, len(eyes), 8):  # eight images stay in a processor's cache
         yield _draw(eyes.iloc[start : start + 8])
 
@@ -342,10 +451,10 @@ def _digest(facts: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def contact_sheet(dataset: FundusSim, columns: int = 6) -> Image.Image:
+def contact_sheet(dataset: Eyes, columns: int = 6) -> Image.Image:
     """Lay out the first training eyes, half of them with glaucoma, each as it would look in every race."""
     eyes = dataset.eyes().query("split == 'train'")
-    chosen = pd.concat([eyes[eyes["target"] == c].head(columns // 2) for c in dataset.classes])
+    chosen = pd.concat([eyes[eyes["target"] == c].head(columns // 2) for c in RATIO])
     margin, gap = 64, 18
     sheet = Image.new("RGB", (margin + columns * (SIDE + 4), len(BURDEN) * (SIDE + 4) + gap), "white")
     pen = ImageDraw.Draw(sheet)
@@ -361,5 +470,5 @@ def contact_sheet(dataset: FundusSim, columns: int = 6) -> Image.Image:
 
 @hookimpl
 def fairbench_datasets() -> list[type[Dataset]]:
-    """Offer the embedded default."""
-    return [FundusSim]
+    """Offer the embedded default, and the same patients for tasks in words."""
+    return [FundusSim, FundusSimVQA, FundusSimReport]
