@@ -236,7 +236,9 @@ def train(
         frame = pd.read_parquet(store.folder(job) / PREDICTIONS)
         if (store.folder(job) / ADAPTER).exists():
             fresh: Backbone = loaded.make("backbone", job.backbone)
-            fresh.build(data.classes, data.words, torch.float32, torch.device("cpu"))
+            fresh.build(
+                data.classes, data.words, torch.float32, torch.device("cpu"), writes=data.task == "generate"
+            )
             load_adapter(fresh, store.folder(job) / ADAPTER)
             for name, parameter in fresh.trainable().items():
                 assert torch.equal(parameter, weights[name]), f"{name} does not survive saving and loading"
