@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fairbench.dataset import SPLITS, Dataset, ImageFolder, columns, faults, rows
 from fairbench.errors import FairbenchError
@@ -19,7 +16,6 @@ from fairbench.predictions import UNRECORDED
 
 Counts = dict[str, dict[str, int]]  # split → class → rows
 ALL = "all"  # the only class of a dataset whose targets are free text
-SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,10 @@ class Duplicate:
 class Report:
     """What `check` found: `problems` keep the dataset from being used, `cautions` limit what it can show.
 
-    Counts are rows; `groups` is attribute → value → split → class, unrecorded values last.
-    `duplicates` is None where files' contents were not compared.
+    Counts are rows; `groups` is attribute → value → split → class, unrecorded values last. `published` is
+    what the source says it holds beside what was found, `lengths` the words of questions and answers,
+    `remarks` what is odd about images that can be read. `duplicates` is None where files' contents were
+    not compared.
     """
 
     name: str
@@ -57,6 +55,9 @@ class Report:
     leaking: Mapping[str, tuple[str, ...]]
     unreadable: Mapping[str, str]
     duplicates: tuple[Duplicate, ...] | None
+    remarks: Mapping[str, str]
+    published: Mapping[str, Mapping[str, int]]
+    lengths: Mapping[str, Mapping[str, int]]
     problems: tuple[str, ...]
     cautions: tuple[str, ...]
 
@@ -96,6 +97,8 @@ def check(dataset: Dataset) -> Report:
             f"{len(unreadable):,} images cannot be read: {share:.2%}, more than the {tolerated:.2%} tolerated"
         )
     duplicates = _duplicates(dataset, table)
+    remarks = _remarks(dataset, table)
+    published, unclear = _published(dataset, table)
     groups = {attribute: _groups(dataset, table, attribute) for attribute in dataset.attributes}
     return Report(
         **{
@@ -112,8 +115,19 @@ def check(dataset: Dataset) -> Report:
         leaking=_leaking(table),
         unreadable=unreadable,
         duplicates=duplicates,
+        remarks=remarks,
+        published=published,
+        lengths=_lengths(table),
         problems=tuple(found),
-        cautions=(*dataset.warnings, *_cautions(duplicates, groups)),
+        cautions=(
+            *dataset.warnings,
+            *unclear,
+            *_differences(published),
+            *_odd(remarks, len(table)),
+            *_answers(dataset, table),
+            *_shared(duplicates),
+            *_empty(groups),
+        ),
     )
 
 
@@ -140,22 +154,93 @@ def _leaking(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 def _duplicates(dataset: Dataset, table: pd.DataFrame) -> tuple[Duplicate, ...] | None:
     if not isinstance(dataset, ImageFolder) or dataset.verify == "header":
         return None
+    if dataset.task == "generate":  # several questions about one image are no copies of it
+        table = table.drop_duplicates(["image", "split", "cluster"])
     content = table["image"].map(lambda relative: dataset.verdicts[relative].content)
-    repeated = table[content.duplicated(keep=False)]
+    repeated = table[content.duplicated(keep=False)].reindex(columns=["id", "split", "cluster", "target"])
     return tuple(
-        Duplicate(tuple(part["id"]), *(tuple(sorted(set(part[c]))) for c in ("split", "cluster", "target")))
+        Duplicate(tuple(part["id"]), *(tuple(sorted(set(part[c].dropna()))) for c in repeated.columns[1:]))
         for _, part in repeated.groupby(content)
     )
 
 
-def _cautions(
-    duplicates: tuple[Duplicate, ...] | None, groups: Mapping[str, Mapping[str, Counts]]
-) -> Iterator[str]:
+def _remarks(dataset: Dataset, table: pd.DataFrame) -> dict[str, str]:
+    verdicts = dataset.verdicts if isinstance(dataset, ImageFolder) else {}
+    found = {relative: verdicts[relative].remark for relative in table["image"] if relative in verdicts}
+    return {relative: remark for relative, remark in found.items() if remark}
+
+
+def _published(dataset: Dataset, table: pd.DataFrame) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Return what the source publishes beside what was found, and the counts that could not be compared."""
+    if dataset.published and dataset.limit is not None:
+        return {}, ["published counts were not compared, because `limit` leaves rows out"]
+    found, unclear = dict[str, dict[str, int]](), list[str]()
+    for key, number in dataset.published.items():
+        meant = _meant(key, dataset, table)
+        if meant is None:
+            unclear.append(f"the published count of `{key}` was not compared: it names nothing that is here")
+        else:
+            found[key] = {"published": number, "found": int(meant.sum())}
+    return found, unclear
+
+
+def _meant(key: str, dataset: Dataset, table: pd.DataFrame) -> pd.Series[bool] | None:
+    """Mark the rows that a key of `published` stands for; None for one that cannot be understood."""
+    split, _, rest = key.partition(" ")
+    split, what = (split, rest or ALL) if split in SPLITS else ("", key)
+    rows_of_split = table["split"].eq(split) | (not split)
+    attribute, _, value = what.partition("=")
+    if what == ALL:
+        return rows_of_split
+    if what in dataset.classes:
+        return rows_of_split & table["target"].eq(what)
+    if value == UNRECORDED and attribute in dataset.attributes:
+        return rows_of_split & table[attribute].isna()
+    return rows_of_split & table[attribute].eq(value) if value in dataset.attributes.get(attribute, ()) else None
+
+
+def _lengths(table: pd.DataFrame) -> dict[str, dict[str, int]]:
+    written = {column: _words(table[column]) for column in ("prompt", "reference") if column in table}
+    return {
+        column: {"least": int(words.min()), "median": int(words.median()), "most": int(words.max())}
+        for column, words in written.items()
+    }
+
+
+def _words(texts: pd.Series[Any]) -> pd.Series[int]:
+    return texts.fillna("").map(lambda text: len(text.split()))
+
+
+def _differences(published: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    for key, count in published.items():
+        if count["published"] != count["found"]:
+            yield f"{key}: {count['published']:,} rows are published, {count['found']:,} were found"
+
+
+def _odd(remarks: Mapping[str, str], count: int) -> Iterator[str]:
+    if remarks:
+        first, why = next(iter(remarks.items()))
+        yield f"{len(remarks):,} images of {count:,} rows show nothing, for instance {first}: {why}"
+
+
+def _answers(dataset: Dataset, table: pd.DataFrame) -> Iterator[str]:
+    if "reference" in table:
+        words = _words(table["reference"])
+        if empty := int((words == 0).sum()):
+            yield f"{empty:,} references are empty: there is nothing to learn from them"
+        if long := int((words > dataset.max_new_tokens).sum()):
+            yield f"{long:,} references have more words than the {dataset.max_new_tokens} tokens to be written"
+
+
+def _shared(duplicates: tuple[Duplicate, ...] | None) -> Iterator[str]:
     for what, several in (("splits", "splits"), ("clusters", "clusters"), ("classes", "targets")):
         across = [item for item in duplicates or () if len(getattr(item, several)) > 1]
         if across:
             example = " = ".join(across[0].ids)
             yield f"{len(across):,} images stand byte for byte in several {what}, for instance {example}"
+
+
+def _empty(groups: Mapping[str, Mapping[str, Counts]]) -> Iterator[str]:
     for attribute, values in groups.items():
         for value, counts in values.items():
             empty = [name for name, count in counts["test"].items() if count == 0]
@@ -164,51 +249,3 @@ def _cautions(
                     f"test has no {' and no '.join(empty)} with {attribute} {value}: "
                     "rates that need them are undefined"
                 )
-
-
-def render(report: Report, console: Console) -> None:
-    """Print a report for people: tables of counts, then what is wrong, then what may be published."""
-    console.print(Text(f"{report.title} ({report.name}): {report.rows:,} rows", style="bold"))
-    for attribute, values in {"": {"everyone": report.counts}, **report.groups}.items():
-        console.print(_table(attribute, values))
-    lines = {
-        "note": report.notes,
-        "clusters": (", ".join(f"{split} {count:,}" for split, count in report.clusters.items()),),
-        "unreadable": _some(f"{relative}: {why}" for relative, why in report.unreadable.items()),
-        "leaking": _some(f"cluster {name} in {', '.join(found)}" for name, found in report.leaking.items()),
-        "duplicates": _some(" = ".join(item.ids) for item in report.duplicates)
-        if report.duplicates is not None
-        else ("not looked for: contents were not read",),
-        "caution": report.cautions,
-        "problem": report.problems,
-        "fingerprint": (report.fingerprint or "none while there are problems",),
-        "licence": (report.licence,),
-        "publishable": (report.publishable,),
-        "cite": (report.citation,),
-        "home": (report.homepage,),
-    }
-    listing = Table.grid(padding=(0, 2))
-    for kind, texts in lines.items():
-        for text in texts:
-            style = {"problem": "bold red", "caution": "yellow"}.get(kind, "")
-            listing.add_row(Text(kind, style="dim"), Text(text, style=style))
-    console.print(listing)
-
-
-def _table(attribute: str, values: Mapping[str, Counts]) -> Table:
-    table = Table()
-    for name in (attribute, "split"):
-        table.add_column(Text(name))
-    for name in (*next(iter(values.values()))["train"], "rows"):
-        table.add_column(Text(name), justify="right")
-    for value, counts in values.items():
-        for split, found in counts.items():
-            numbers = (f"{number:,}" for number in (*found.values(), sum(found.values())))
-            table.add_row(Text(value if split == SPLITS[0] else ""), split, *numbers)
-    return table
-
-
-def _some(texts: Iterator[str]) -> tuple[str, ...]:
-    listed = list(texts)
-    more = [f"… and {len(listed) - SHOWN:,} more (--json lists all)"] if len(listed) > SHOWN else []
-    return (f"{len(listed):,}", *listed[:SHOWN], *more) if listed else ("none",)

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from fairbench.commands import warn_of_broken
+from fairbench.errors import FairbenchError
+
+if TYPE_CHECKING:
+    from fairbench.dataset import Dataset
+
+LISTED = 12
+SPLITS = ("train", "val", "test")
+
+_files = click.option(
+    "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
+)
+
+
+def _dataset(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says which dataset, where it lies and how it is read."""
+    options = (
+        click.argument("name"),
+        click.option("--data", "folders", multiple=True, metavar="NAME=PATH", help="Where a dataset lies."),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
+        ),
+        _files,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def add_to(cli: click.Group) -> None:
     """Give a command line these commands."""
     group = cli.group("data", help="Look at datasets.")(lambda: None)
-    group.add_command(check)
+    for command in (check, sample, example):
+        group.add_command(command)
 
 
 @click.command()
-@click.argument("name")
-@click.option("--data", "folders", multiple=True, metavar="NAME=PATH", help="Where a dataset lies.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable.")
-@click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
+@_dataset
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(
     name: str, folders: tuple[str, ...], assignments: tuple[str, ...], files: tuple[str, ...], as_json: bool
@@ -27,6 +55,82 @@ def check(
 
     from fairbench import check as checks
     from fairbench import overview
+    from fairbench.render.check import render
+
+    report = checks.check(_made(name, folders, assignments, files))
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+    else:
+        render(report, overview.console())
+
+
+@click.command()
+@_dataset
+@click.option("--out", type=click.Path(path_type=Path), help="PNG to write (default: NAME-sample.png).")
+@click.option("--rows", "count", type=click.IntRange(1, 600), default=24, show_default=True, help="How many rows.")
+@click.option("--split", type=click.Choice(SPLITS), help="Only rows of one split.")
+@click.option("--by", metavar="ATTRIBUTE", help="Line up as many rows of each of an attribute's values.")
+def sample(
+    name: str,
+    folders: tuple[str, ...],
+    assignments: tuple[str, ...],
+    files: tuple[str, ...],
+    out: Path | None,
+    count: int,
+    split: str | None,
+    by: str | None,
+) -> None:
+    """Draw a contact sheet: pictures with their labels and groups, from as many of them as fit.
+
+    It shows the data's own images, so it must not be published where the data may not be.
+    """
+    from fairbench import contact_sheet
+
+    dataset = _made(name, folders, assignments, files)
+    chosen = contact_sheet.sample(dataset, count, split, by)
+    path = out or Path(f"{name}-sample.png")
+    contact_sheet.write(contact_sheet.draw(dataset, chosen, by), path)
+    click.echo(f"written: {path} ({len(chosen):,} rows)")
+    for text in (contact_sheet.notice(dataset), *dataset.warnings):
+        click.echo(f"note: {text}", err=True)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@_files
+def example(name: str, path: Path, files: tuple[str, ...]) -> None:
+    """Write a small made-up folder in exactly the format that dataset NAME reads."""
+    import shlex
+
+    from fairbench import plugins as plugin_loader
+
+    plugins = plugin_loader.load(("dataset",), files)
+    warn_of_broken(plugins)
+    dataset = plugins.find("dataset", name)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FairbenchError(f"{path} is there already and is not an empty folder", "name a new folder")
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        dataset.example(path)
+    except FairbenchError:
+        path.rmdir()
+        raise
+    files_there = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
+    written = [file.as_posix() for file in sorted(files_there, key=lambda file: (len(file.parts), file))]
+    click.echo(f"written: {len(written):,} files in {path}, all of it made up")
+    for file in written[:LISTED]:
+        click.echo(f"  {file}")
+    if len(written) > LISTED:
+        click.echo(f"  … and {len(written) - LISTED:,} more")
+    settings = [f"{name}.{key}={value}" for key, value in dataset.example_settings.items()]
+    words = ["fairbench", "data", "check", name, "--data", f"{name}={path}"]
+    words += [word for setting in settings for word in ("--set", setting)]
+    click.echo(f"look at it: {shlex.join(words)}")
+
+
+def _made(name: str, folders: Sequence[str], assignments: Sequence[str], files: Sequence[str]) -> Dataset:
+    """Make a dataset as a run would, with its folder and settings."""
     from fairbench import plugins as plugin_loader
     from fairbench.benchmark import Benchmark
     from fairbench.choices import override
@@ -37,8 +141,5 @@ def check(
     warn_of_broken(plugins)
     needs = [name] if plugins.find("dataset", name).needs_root else []
     settings = override(Benchmark(datasets=(name,)), assignments, plugins).settings.get(name, {})
-    report = checks.check(plugins.make("dataset", Choice(name, settings), roots(folders, needs)))
-    if as_json:
-        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
-    else:
-        checks.render(report, overview.console())
+    dataset: Dataset = plugins.make("dataset", Choice(name, settings), roots(folders, needs))
+    return dataset

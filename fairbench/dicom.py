@@ -25,7 +25,7 @@ DEFLATED = b"1.2.840.10008.1.2.1.99"
 WINDOWS: dict[str, Callable[[Floats, float, float], Floats]] = {
     "LINEAR": lambda x, centre, width: (x - (centre - 0.5)) / max(width - 1, 1e-9) + 0.5,
     "LINEAR_EXACT": lambda x, centre, width: (x - centre) / width + 0.5,
-    "SIGMOID": lambda x, centre, width: 1 / (1 + np.exp(-4 * (x - centre) / width)),
+    "SIGMOID": lambda x, centre, width: (1 + np.tanh(2 * (x - centre) / width)) / 2,
 }
 
 
@@ -47,8 +47,8 @@ def first_frame(source: Path | BinaryIO, most: int) -> Image.Image:
     described = _read(source, most)
     if "PixelData" not in described:
         raise ValueError(f"a DICOM file without pixel data (modality {described.get('Modality', 'not stated')})")
-    syntax = described.file_meta.get("TransferSyntaxUID") if "file_meta" in vars(described) else None
-    if syntax and syntax.is_compressed and not pixels.get_decoder(syntax).is_available:
+    syntax = described.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not pixels.get_decoder(syntax).is_available:
         raise ValueError(f"its pixels are compressed by {syntax.name}, for which pydicom has no decoder here")
     stored = pixels.pixel_array(described, index=0)
     if described.PhotometricInterpretation == "PALETTE COLOR":
@@ -90,6 +90,9 @@ def _read(source: Path | BinaryIO, most: int, **options: Any) -> Any:
     rows, width = int(described.get("Rows") or 0), int(described.get("Columns") or 0)
     if rows * width > most:
         raise ValueError(f"{width}×{rows} pixels are more than {most:,}")
+    if "TransferSyntaxUID" not in described.file_meta:  # old files: never compressed
+        orders = {True: pydicom.uid.ExplicitVRLittleEndian, False: pydicom.uid.ExplicitVRBigEndian}
+        described.file_meta.TransferSyntaxUID = orders[described.original_encoding[1]]
     # Enhanced files keep rescaling and windows one level down: for all frames, or for each.
     for kind in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in list(described.get(kind) or ())[:1]:

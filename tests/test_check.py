@@ -10,7 +10,8 @@ from PIL import Image
 from rich.console import Console
 
 from fairbench import FairbenchError, ImageFolder
-from fairbench.check import check, render
+from fairbench.check import check
+from fairbench.render.check import render
 
 
 class Ward(ImageFolder):
@@ -42,7 +43,8 @@ def ward(tmp_path):
     )
     frame.to_csv(tmp_path / "ward.csv", index=False)
     for n in number:
-        Image.new("RGB", (5, 5), (n, n, 9)).save(tmp_path / f"{n}.png")
+        noise = np.random.default_rng(n).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{n}.png")
     dataset = Ward()
     dataset.root = tmp_path
     return dataset
@@ -143,6 +145,109 @@ def test_empty_cells_are_cautions(ward):
 def test_limit_shows(ward):
     ward.limit = 24
     assert check(ward).rows == 24
+
+
+def test_published_counts_are_laid_beside_those_found(ward):
+    right = {"all": 48, "train": 24, "yes": 24, "test no": 6, "site=a": 24, "val site=b": 6, "sex=unrecorded": 16}
+    ward.published = right | {"test sex=male": 99, "yes sex=male": 4, "sex=mole": 1, "maybe": 2}
+    report = check(ward)
+    frame = pd.read_csv(ward.root / "ward.csv")
+    men = int(((frame["split"] == "test") & (frame["sex"] == "male")).sum())
+    found = {key: count["found"] for key, count in report.published.items()}
+    assert found == right | {"test sex=male": men}
+    assert report.cautions == (
+        *(f"the published count of `{key}` was not compared: it names nothing that is here"
+          for key in ("yes sex=male", "sex=mole", "maybe")),
+        f"test sex=male: 99 rows are published, {men} were found",
+    )  # fmt: skip
+    (line,) = [line for line in printed(report).splitlines() if "test sex=male" in line and "│" in line]
+    assert line.split("│")[2:5] == ["        99 ", f"     {men} ", f"        {men - 99} "]
+    ward.limit = 24
+    assert check(ward).published == {}
+    assert "published counts were not compared, because `limit` leaves rows out" in check(ward).cautions
+
+
+def test_a_lost_file_shows_in_the_published_counts(ward):
+    ward.published, ward.unreadable_share = {"all": 48}, 0.1
+    (ward.root / "3.png").write_bytes(b"no image")
+    assert "all: 48 rows are published, 47 were found" in check(ward).cautions
+
+
+def shade(low, high, size=(40, 30)):
+    noise = np.random.default_rng(0).integers(low, high + 1, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+def labelled(image):
+    """A bright mark in one corner, as on a radiograph."""
+    image.paste((255, 255, 255), (0, 0, 3, 3))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "remark"),
+    [
+        (Image.new("RGB", (9, 9), (7, 7, 8)), "constant (7, 7, 8)"),
+        (shade(0, 12), "nearly black (99 % of its pixels are at most 1"),
+        (labelled(shade(0, 12)), "nearly black (99 % of its pixels are at most 1"),
+        (shade(200, 212), "nearly uniform (98 % of its pixels lie from 20"),
+        (shade(0, 30), ""),
+        (shade(100, 160), ""),
+    ],
+)
+def test_pictures_that_show_nothing_are_remarked_on(ward, image, remark):
+    image.save(ward.root / "3.png")
+    report = check(ward)
+    assert set(report.remarks) == ({"3.png"} if remark else set())
+    assert report.remarks.get("3.png", "").startswith(remark)
+    said = [caution for caution in report.cautions if "show nothing" in caution]
+    assert len(said) == bool(remark)
+    assert report.usable
+    if remark:
+        assert said[0].startswith(f"1 images of 48 rows show nothing, for instance 3.png: {remark}")
+        assert "3.png: " in printed(report)
+
+
+def test_headers_say_nothing_about_what_pictures_show(ward):
+    Image.new("RGB", (5, 5)).save(ward.root / "3.png")
+    ward.verify = "header"
+    assert check(ward).remarks == {}
+
+
+def test_questions_and_answers_are_measured(ward):
+    def ask(frame):
+        frame["prompt"] = ["Findings?", "What do you see in this image?"] * 24
+        frame["reference"] = ["no acute findings"] * 46 + [" ", "word " * 40]
+        del frame["target"]
+
+    edit(ward, ask)
+    ward.task, ward.classes = "generate", ()
+    (ward.root / "7.png").write_bytes((ward.root / "0.png").read_bytes())
+    report = check(ward)
+    assert report.usable, report.problems
+    assert report.lengths == {
+        "prompt": {"least": 1, "median": 4, "most": 7},
+        "reference": {"least": 0, "median": 3, "most": 40},
+    }
+    assert report.cautions[:2] == (
+        "1 references are empty: there is nothing to learn from them",
+        "1 references have more words than the 32 tokens to be written",
+    )
+    assert report.counts["test"] == {"all": 12}
+    assert report.duplicates[0].targets == ()
+    assert "reference: 0 to 40, median 3" in printed(report)
+
+
+def test_several_questions_about_one_image_are_no_copies_of_it(ward):
+    def again(frame):
+        frame["prompt"], frame["reference"] = "Findings?", "none"
+        frame.loc[1, "image"] = "0.png"
+
+    edit(ward, again)
+    ward.task = "generate"
+    assert check(ward).duplicates == ()
+    ward.task = "classify"
+    assert check(ward).duplicates[0].ids == ("i00", "i01")
 
 
 def test_what_cannot_be_counted_is_raised(ward):
