@@ -80,8 +80,11 @@ def same_patients(entries: Sequence[Entry]) -> tuple[list[Entry], list[Absent]]:
     return kept, refused
 
 
-def contenders(entries: Sequence[Entry]) -> tuple[list[Contender], list[Absent]]:
-    """Join the seeds of one method, settings, recipe and versions to a row; of twins keep the newest."""
+def contenders(entries: Sequence[Entry], attribute: str) -> tuple[list[Contender], list[Absent]]:
+    """Join the seeds of one method, settings, recipe and versions to a row; of twins keep the newest.
+
+    A row of a method that was trained for other attributes beside this one says so.
+    """
     together: dict[str, dict[int, Entry]] = {}
     twins = []
     for entry in sorted(entries, key=lambda e: e.record.started):
@@ -96,7 +99,10 @@ def contenders(entries: Sequence[Entry]) -> tuple[list[Contender], list[Absent]]
         ordered = [seeds[seed] for seed in sorted(seeds)]
         answers = Answers(tuple(sorted(seeds)), tuple(e.predictions for e in ordered if e.predictions))
         records = tuple(e.record for e in ordered)
-        found.append(Contender(records[0].job.method.label, records, answers))
+        job = records[0].job
+        trained = "+".join(job.attributes)
+        label = job.method.label if trained in ("", attribute) else f"{job.method.label} for {trained}"
+        found.append(Contender(label, records, answers))
     found.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
     return _named(found), twins
 

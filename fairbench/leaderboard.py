@@ -95,14 +95,14 @@ def _table(
     metrics: Mapping[str, Metric],
     measure: str | None,
 ) -> Table:
-    """One table, from the jobs that used no attribute and those trained for this one."""
+    """One table, from the jobs that used no attribute and those trained for this one, alone or among others."""
 
     def belongs(job: Job) -> bool:
-        return not job.attributes or "+".join(job.attributes) == attribute
+        return not job.attributes or attribute in (*job.attributes, "+".join(job.attributes))
 
     mine = [e for e in entries if belongs(e.record.job)]
     usable, refused = same_patients([e for e in mine if e.predictions is not None])
-    found, twins = contenders(usable)
+    found, twins = contenders(usable, attribute)
     absent = [absent_job(e.record.job, *e.absent) for e in mine if e.absent]
     absent += [absent_job(job, "unfinished", "begun and not ended") for job in waiting if belongs(job)]
     absent += [*refused, *twins]

@@ -448,6 +448,19 @@ def test_without_training_for_attributes_every_attribute_has_a_table(store):
     assert [table.attribute for table in build(store, attributes=["gender"]).tables] == ["gender"]
 
 
+def test_a_method_trained_for_several_attributes_stands_in_the_table_of_each(store):
+    vanilla(store)
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}))
+    add(store, "m", accuracy_of({"black": 0.8, "white": 0.9}, seed=1), attributes=("race", "gender"))
+    tables = {table.attribute: table for table in build(store, attributes=["race", "gender", "race+gender"]).tables}
+    assert {row.label for row in tables["race"].rows} == {"vanilla", "m", "m for race+gender"}
+    assert {row.label for row in tables["gender"].rows} == {"vanilla", "m for race+gender"}
+    assert {row.label for row in tables["race+gender"].rows} == {"vanilla", "m"}
+    gaps = {row.label: row.gap.value for row in tables["race"].rows}
+    assert gaps["m for race+gender"] == pytest.approx(0.1)
+    assert gaps["m"] == pytest.approx(0.2)
+
+
 def test_methods_that_step_outside_the_rules_are_marked(store):
     vanilla(store)
     right = accuracy_of({"black": 0.7, "white": 0.9})
