@@ -41,10 +41,10 @@ class MinMI(Method):
     name = "min-mi"
     strength: NonNegative = 0.5
     weights: tuple[str, ...] = ()
-    reader: Literal["linear", "mlp"] = "linear"
+    reader: Literal["linear", "mlp"] = "mlp"
     hidden: Count = 256
-    reader_lr: Positive | None = 1e-3
-    reader_steps: Count = 1
+    reader_lr: Positive | None = 1e-2
+    reader_steps: Count = 5
     schedule: Literal["alternating", "joint"] = "alternating"
     leak: Literal["magnitude", "clamp", "raw"] = "magnitude"
     layers: tuple[Positive | Literal["first", "middle", "last", "mean"], ...] = ("middle",)
@@ -64,7 +64,7 @@ class MinMI(Method):
         self.states = States(self._depths(run.backbone.depth), self.tokens, self.pool, self.normalise)
         self.attributes = [name for name, values in run.train.values.items() if len(values) > 1]
         self.readers = nn.ModuleList(self._reader(width, len(run.train.values[name])) for name in self.attributes)
-        run.note({"reader parameters": sum(p.numel() for p in self.readers.parameters())})
+        run.facts["reader parameters"] = sum(p.numel() for p in self.readers.parameters())
         for name in run.train.values:
             if name not in self.attributes:
                 run.warn(f"min-mi: all training rows have the same {name}, so there is nothing to hide")
