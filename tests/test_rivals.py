@@ -209,12 +209,16 @@ def test_group_dro_weighs_as_a_literal_loop_over_its_losses_does(settings, unrec
     assert max(q.values()) - min(q.values()) > 0.01
 
 
-def test_group_dro_draws_groups_evenly_only_when_asked():
+def test_group_dro_draws_evenly_only_when_asked_and_knows_its_cells():
     rows = SimpleNamespace(train=SimpleNamespace(balance=lambda by: by))
     assert METHODS["group-dro"](by="group-class").draw(rows) == "group-class"
     assert METHODS["group-dro"](balanced=False).draw(rows) is None
     batch, _ = some([0, 1])
     method = METHODS["group-dro"](by="group-class")
+    method.classes = 2
+    cells = method.cells(torch.tensor([0, 1, -1, -1, 1]), torch.tensor([1, 0, 0, 1, -1]))
+    assert cells[:2].tolist() == [1, 2]
+    assert (cells[2:] < 0).all()
     train_rows = SimpleNamespace(classes=(), groups=("a", "b"), group=batch.group, target=batch.target)
     with pytest.raises(FairbenchError, match="needs a task with classes"):
         method.setup(SimpleNamespace(train=train_rows))
@@ -419,7 +423,7 @@ def test_jtt_judges_written_answers_by_their_probability():
 def ready(warnings=None, **settings):
     method = METHODS["thresholds"](**settings)
     job = SimpleNamespace(attributes=("race",), unrecorded="keep", dataset=SimpleNamespace(name="toy"))
-    train_rows = SimpleNamespace(classes=("no", "yes"))
+    train_rows = SimpleNamespace(classes=("no", "yes"), references=())
     warn = ([] if warnings is None else warnings).append
     method.setup(SimpleNamespace(job=job, train=train_rows, warn=warn, facts={}))
     return method
@@ -535,5 +539,9 @@ def test_thresholds_refuse_tasks_without_two_classes():
         name = "three"
         classes = ("dark", "bright", "grey")
 
-    with pytest.raises(AssertionError, match="thresholds needs two classes, and three has 3"):
+    with pytest.raises(AssertionError, match="two classes, and three has 3 classes"):
         train(METHODS["thresholds"], dataset=Three)
+    written = SimpleNamespace(classes=("no", "yes"), references=("no", "yes, there is"))
+    job = SimpleNamespace(dataset=SimpleNamespace(name="vqa"))
+    with pytest.raises(FairbenchError, match="vqa has written answers"):
+        METHODS["thresholds"]().setup(SimpleNamespace(train=written, job=job))

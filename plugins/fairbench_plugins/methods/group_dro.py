@@ -35,8 +35,8 @@ class GroupDRO(Method):
         self.register_buffer("bonus", self.adjustment / count.clamp_min(1).sqrt())
 
     def cells(self, group: Tensor, target: Tensor) -> Tensor:
-        """Number the groups, or the combinations of group and class; -1 where not recorded."""
-        return group if self.by == "group" else (group * self.classes + target).where(group >= 0, -1)
+        """Number the groups, or the combinations of group and class; below 0 where not recorded."""
+        return group if self.by == "group" else (group * self.classes + target).where(target >= 0, -1)
 
     def draw(self, run: Run) -> Tensor | None:
         """Draw all cells equally often, as algorithm 1 does, or each row once an epoch."""

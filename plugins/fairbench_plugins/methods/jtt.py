@@ -56,7 +56,7 @@ class JTT(Method):
         run.backbone.train(False)
         with torch.no_grad():
             out = run.forward(batch)
-        if len(run.train.classes):
+        if out.scores.shape[1]:  # else answers are written
             self.wrong[batch.row] = out.scores.argmax(-1) != batch.target
         else:
             self.wrong[batch.row] = out.p_true < 0.5

@@ -73,10 +73,11 @@ class Thresholds(Method):
 
     def setup(self, run: Run) -> None:
         """Refuse tasks without a threshold before anything is trained."""
-        if len(run.train.classes) != 2:
+        if len(run.train.classes) != 2 or run.train.references:
+            has = "written answers" if run.train.references else f"{len(run.train.classes)} classes"
             raise FairbenchError(
-                f"thresholds needs two classes, and {run.job.dataset.name} has {len(run.train.classes)}",
-                "leave the method out, or use a version of the dataset with two classes",
+                f"thresholds needs the probabilities of two classes, and {run.job.dataset.name} has {has}",
+                "leave the method out, or choose among two classes",
             )
         self.run = run
 
