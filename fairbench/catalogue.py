@@ -28,6 +28,10 @@ disparity is undefined too.
   their place stand TPR and FPR of each class against the rest and `eq_odds_ovr_max`. A class without rows
   in a group leaves that group's class-averaged metrics undefined: an average over fewer classes would be
   another metric.
+- **Answers in words.** Rows with `text` and `reference` have the metrics that need text; a report leaves out
+  metrics of classes where there are none, of text where there is none, and those that a model measures
+  unless their environment variable names that model ([text-metrics.md](text-metrics.md)). Asked for by
+  name, each of them is undefined and says why.
 - **Any file.** `target` and `answer` may be class indices, true/false or names; the positive of two names
   must be given unless it is evident (no/yes, false/true, negative/positive, benign/malignant,
   absent/present, normal/abnormal). Only the columns needed are read. Five million rows with ids, clusters,
@@ -106,7 +110,7 @@ def _metric(metric: Metric) -> tuple[str, ...]:
         _better(metric.higher_is_better),
         metric.scale,
         _tick(metric.each is not None),
-        ", ".join(metric.needs) or "nothing",
+        ", ".join(filter(None, (*metric.needs, metric.checkpoint))) or "nothing",
         metric.undefined,
         metric.source,
     )

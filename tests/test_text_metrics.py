@@ -314,7 +314,8 @@ def test_chexbert_is_read_and_counted_as_its_authors_do(chexbert):
                 assert f"no reference with {lacking}" in value.reason
             else:
                 assert value.value == pytest.approx(sk.f1_score(true, said, average=kind))
-    accuracy = (references == texts).mean()  # what "micro" over flattened 0/1 labels would be
+    accuracy = (references == texts).mean()  # which is what "micro" over flattened 0/1 labels gives:
+    assert sk.f1_score(references.ravel(), texts.ravel(), average="micro") == pytest.approx(accuracy)
     assert METRICS["chexbert_micro_f1_14"].value(found).value != pytest.approx(accuracy, abs=0.05)
     assert "chexbert.pth sha256" in score(found, [], [METRICS["chexbert_micro_f1_14"]])["made_with"].popitem()[1]
 
