@@ -74,6 +74,8 @@ def _written(backbone: Backbone, limit: int) -> Callable[[Examples], list[Answer
             {key: value.to(device) for key, value in backbone.stack(examples, asking).items()}
             for asking in (False, True)
         )
+        with backbone.precision(device):
+            learnt["features"] = asked["features"] = backbone.features(learnt)  # the vision tower looks once
         loss = backbone(learnt, torch.full((len(examples),), -1, device=device)).loss.double()
         return [([one], text) for one, text in zip(loss.cpu().tolist(), write(backbone, asked, limit), strict=True)]
 
@@ -141,6 +143,8 @@ def adjusted(method: Method, validation: pd.DataFrame, test: pd.DataFrame, datas
     if list(revised["id"]) != list(test["id"]):
         raise FairbenchError(f"{method.name}.adjust must return the test rows it was given, in their order")
     if dataset.task == "generate":
+        if not revised["text"].map(lambda text: isinstance(text, str)).all():
+            raise FairbenchError(f"{method.name}.adjust returned a text that is none")
         revised = _read(revised, dataset)
     if not revised[scores].map(lambda share: 0 <= share <= 1).all(axis=None):
         raise FairbenchError(f"{method.name}.adjust returned a probability outside 0 to 1")
