@@ -209,7 +209,7 @@ def test_the_families_write_and_score_as_transformers_does(name):
 
 
 def test_loss_and_probability_are_those_of_the_answer_alone(learned, model):
-    """As transformers' loss over labels that mask the prompt, an example at a time; the end of the answer counts."""
+    """As transformers' loss over masked labels, an example at a time; the end of the answer counts."""
     examples, losses, likely = [], [], []
     for image, row in asked():
         prompt, answer = [257, 257, *model.tokenise(row["prompt"])], [*model.tokenise(row["reference"]), 256]
