@@ -212,6 +212,11 @@ class PadChest(ImageFolder):
         for column in ("ImageID", "PatientID"):
             if lacking := int(people[column].isna().sum()):
                 raise FairbenchError(f"padchest: {path}: {lacking:,} rows have no {column}", SOURCE)
+        twice = people["ImageID"][people["ImageID"].duplicated()]
+        if len(twice):
+            raise FairbenchError(
+                f"padchest: {path}: {len(twice):,} rows repeat an image, for instance {twice.iloc[0]}", SOURCE
+            )
         # A spreadsheet keeps 15 digits of these numbers, which makes strangers one patient.
         odd = people["PatientID"][people["PatientID"].str.fullmatch(r"[\d.]+[eE]\+?\d+")]
         if len(odd):
