@@ -390,7 +390,8 @@ def test_green_runs_on_a_local_model_and_judges_a_pair_once(tmp_path, monkeypatc
         tmp_path
     )
     monkeypatch.setenv("FAIRBENCH_GREEN", str(tmp_path))
-    monkeypatch.setattr(green, "TOKENS", 24)
+    monkeypatch.setattr(green, "TOKENS", 4000)  # letters are tokens here
+    monkeypatch.setattr(green, "WRITTEN", 24)
     pairs = [("no effusion", "no effusion"), ("the heart is enlarged", "edema"), ("no effusion", "no effusion")]
     found = METRICS["green_score"].scores(rows(pairs))
     assert list(found) == [0, 0, 0]  # random weights match nothing

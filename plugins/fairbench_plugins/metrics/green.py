@@ -14,7 +14,8 @@ from fairbench import FairbenchError, Metric, Predictions, hookimpl
 GREEN = "FAIRBENCH_GREEN"
 OBTAIN = f"`hf download StanfordAIMI/GREEN-radllama2-7b --local-dir F`, and set {GREEN}=F (13 GB, for a GPU)"
 BATCH = 8
-TOKENS = 2048  # of a prompt at most, and of an answer
+TOKENS = 2048  # of a prompt at most
+WRITTEN = 2048  # of an analysis at most
 
 # The prompt that the model was trained on, to the letter: github.com/Stanford-AIMI/GREEN, green_score/utils.py.
 PROMPT = """\
@@ -135,7 +136,7 @@ class Judge:
         end = {"eos_token_id": self.tokenizer.eos_token_id, "pad_token_id": self.tokenizer.pad_token_id}
         with torch.inference_mode():
             written = self.model.generate(
-                input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=TOKENS, **end
+                input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=WRITTEN, **end
             )
         return list(self.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True))
 
