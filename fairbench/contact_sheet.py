@@ -25,15 +25,14 @@ LINE = 1.35  # of a letter's height, from line to line
 INK, FAINT, PAPER, MOUNT = "#1a1a1a", "#5f5f5f", "#ffffff", "#ececec"
 
 
-def sample(dataset: Dataset, count: int, split: str | None = None, by: str | None = None) -> pd.DataFrame:
+def sample(dataset: Dataset, count: int, by: str | None = None, split: str | None = None) -> pd.DataFrame:
     """Choose rows to look at: the same ones each time, of as many splits, classes, groups and clusters as fit.
 
     With `by`, an attribute, each of its values gets the same number. Raises FairbenchError where there are none.
     """
     if by is not None and by not in dataset.attributes:
         raise suggest(f"attribute of {dataset.name}", by, dataset.attributes)
-    table = rows(dataset)
-    table = table[table["split"].eq(split)] if split else table
+    table = _among(dataset, split)
     if table.empty:
         raise FairbenchError(f"{dataset.name} has no rows in {split}")
     table = table.assign(_order=[hashlib.sha256(str(name).encode()).hexdigest() for name in table["id"]])
@@ -62,12 +61,22 @@ def _spread(table: pd.DataFrame, traits: list[str], count: int) -> pd.DataFrame:
     return table.iloc[chosen]
 
 
-def draw(dataset: Dataset, chosen: pd.DataFrame, by: str | None = None) -> Image.Image:
-    """Draw the chosen rows under a heading for each split (or value of `by`), captions under each picture."""
+def _among(dataset: Dataset, split: str | None) -> pd.DataFrame:
+    table = rows(dataset)
+    return table[table["split"].eq(split)] if split else table
+
+
+def draw(dataset: Dataset, chosen: pd.DataFrame, by: str | None = None, split: str | None = None) -> Image.Image:
+    """Draw what `sample` chose under a heading for each split (or value of `by`), captions under each picture."""
+    table = _among(dataset, split)
     width = ACROSS * (SIDE + GAP) + GAP
     blocks = [
-        _words([dataset.title, f"{len(chosen):,} of {len(rows(dataset)):,} rows"], width, TITLE),
-        *_sections(dataset, chosen, by, width),
+        _words(
+            [dataset.title, f"{len(chosen):,} of {len(table):,} rows{f' of {split}' if split else ''}"],
+            width,
+            TITLE,
+        ),
+        *_sections(dataset, chosen, by, table, width),
         _words([notice(dataset)], width, TEXT, FAINT),
     ]
     sheet = Image.new("RGB", (width, sum(block.height for block in blocks)), PAPER)
@@ -97,11 +106,12 @@ def write(sheet: Image.Image, path: Path) -> None:
         raise FairbenchError(f"cannot write {path}: {error.strerror or error}", "choose another --out") from error
 
 
-def _sections(dataset: Dataset, chosen: pd.DataFrame, by: str | None, width: int) -> Iterator[Image.Image]:
+def _sections(
+    dataset: Dataset, chosen: pd.DataFrame, by: str | None, table: pd.DataFrame, width: int
+) -> Iterator[Image.Image]:
     traits = [trait for trait in ("target", *dataset.attributes) if trait in chosen]
     named = chosen[by or "split"].fillna(UNRECORDED)
-    table = rows(dataset)
-    everybody = table[table["split"].isin(chosen["split"])][by or "split"].fillna(UNRECORDED).value_counts()
+    everybody = table[by or "split"].fillna(UNRECORDED).value_counts()
     for value in (*(dataset.attributes[by] if by else SPLITS), UNRECORDED):
         part = chosen[named == value].sort_values([*traits, "id"])
         if len(part):

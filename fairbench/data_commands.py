@@ -14,7 +14,7 @@ from fairbench.errors import FairbenchError
 if TYPE_CHECKING:
     from fairbench.dataset import Dataset
 
-LISTED = 12
+LISTED = 2  # files of each folder
 SPLITS = ("train", "val", "test")
 
 _files = click.option(
@@ -87,9 +87,9 @@ def sample(
     from fairbench import contact_sheet
 
     dataset = _made(name, folders, assignments, files)
-    chosen = contact_sheet.sample(dataset, count, split, by)
+    chosen = contact_sheet.sample(dataset, count, by, split)
     path = out or Path(f"{name}-sample.png")
-    contact_sheet.write(contact_sheet.draw(dataset, chosen, by), path)
+    contact_sheet.write(contact_sheet.draw(dataset, chosen, by, split), path)
     click.echo(f"written: {path} ({len(chosen):,} rows)")
     for text in (contact_sheet.notice(dataset), *dataset.warnings):
         click.echo(f"note: {text}", err=True)
@@ -116,13 +116,13 @@ def example(name: str, path: Path, files: tuple[str, ...]) -> None:
     except FairbenchError:
         path.rmdir()
         raise
-    files_there = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
-    written = [file.as_posix() for file in sorted(files_there, key=lambda file: (len(file.parts), file))]
-    click.echo(f"written: {len(written):,} files in {path}, all of it made up")
-    for file in written[:LISTED]:
-        click.echo(f"  {file}")
-    if len(written) > LISTED:
-        click.echo(f"  … and {len(written) - LISTED:,} more")
+    folders: dict[Path, list[Path]] = {}
+    for file in sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file()):
+        folders.setdefault(file.parent, []).append(file)
+    click.echo(f"written: {sum(map(len, folders.values())):,} files in {path}, all of it made up")
+    for inside in folders.values():
+        more = f"  … and {len(inside) - LISTED:,} more" if len(inside) > LISTED else ""
+        click.echo(f"  {'  '.join(file.as_posix() for file in inside[:LISTED])}{more}")
     settings = [f"{name}.{key}={value}" for key, value in dataset.example_settings.items()]
     words = ["fairbench", "data", "check", name, "--data", f"{name}={path}"]
     words += [word for setting in settings for word in ("--set", setting)]

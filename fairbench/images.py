@@ -98,6 +98,8 @@ def open_array(source: Path | BinaryIO, key: str) -> npt.NDArray[np.generic]:
                     raise Unreadable(f"array `{key}` holds Python objects, which only a pickle could restore")
                 if math.prod(shape) > MAX_PIXELS:
                     raise Unreadable(f"array `{key}` has {math.prod(shape):,} values, more than {MAX_PIXELS:,}")
+                if math.prod(shape) * kind.itemsize > 8 * MAX_PIXELS:
+                    raise Unreadable(f"array `{key}` would unpack to {math.prod(shape) * kind.itemsize:,} bytes")
             with archive.open(f"{key}.npy") as member:
                 return np.lib.format.read_array(member, allow_pickle=False)
     except Unreadable:
@@ -134,6 +136,8 @@ def _reason(error: Exception) -> str:
         return "there is no such file"
     if isinstance(error, PIL.UnidentifiedImageError):
         return f"not an image of a known format ({', '.join(FORMATS)}, DICOM)"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it claims more pixels than {MAX_PIXELS:,}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split()) or type(error).__name__

@@ -142,7 +142,7 @@ class Table(ImageFolder):
             codecs.lookup(self.encoding)
         except LookupError:
             raise FairbenchError(f"table.encoding = {self.encoding!r} is unknown", "such as cp1252") from None
-        self._columns = {_named(item)[0]: _named(item)[1] for item in self.attribute_columns}
+        self._columns = dict(_named(item) for item in self.attribute_columns if item)
         self._bins = {name: _bins(items, name) for name, items in self._by_name("bins").items()}
         self._values = {name: dict(map(_pair, items)) for name, items in self._by_name("values").items()}
 
@@ -216,7 +216,7 @@ class Table(ImageFolder):
             held = ", ".join(path.name for path in found) or f"no {', '.join((*TEXT, *PARQUET))}"
             raise FairbenchError(
                 f"table: which file of {self.root} is the table? It holds {held}",
-                f"--set table.file={found[0].name if found else 'NAME'}",
+                "--set table.file=NAME",
             )
         if not found[0].is_file():
             raise FairbenchError(f"table: {found[0]} is not a file", "name another with --set table.file=NAME")
@@ -230,15 +230,18 @@ class Table(ImageFolder):
             raise FairbenchError(f"table: cannot read {path}: {error.strerror or error}") from error
         if raw.empty:
             raise FairbenchError(f"table: {path} has a header and no rows", "is it the right file?")
-        for key, what in (("attribute_columns", "who the patients are"), ("prompt", "what to ask the model")):
-            if not getattr(self, key):
+        needed = {
+            "attribute_columns": (self._columns, "who the patients are"),
+            "prompt": (self.prompt, "what to ask"),
+        }
+        for key, (given, what) in needed.items():
+            if not given:
                 raise FairbenchError(
-                    f"table: nothing says {what}",
-                    f"--set table.{key}=…; {path.name} has the columns {', '.join(raw.columns)}",
+                    f"table: nothing says {what}", f"--set table.{key}=…; {path} has {', '.join(raw.columns)}"
                 )
         images = self._paths(raw, path)
         ids = self._optional(raw, "id_column", path)
-        ids = images if ids is None else self._whole(ids, path)
+        ids = self._unique(images if ids is None else self._whole(ids, path), path)
         cluster = self._optional(raw, "cluster_column", path)
         target = self._whole(self._canonical(self._column(raw, self.target_column, path), "target"), path)
         found = pd.DataFrame(
@@ -331,6 +334,18 @@ class Table(ImageFolder):
             )
         return cells
 
+    def _unique(self, ids: Cells, path: Path) -> Cells:
+        """Refuse names that stand for several rows."""
+        again = ids[ids.duplicated()]
+        if len(again):
+            one, two, *_ = ids.index[ids == again.iloc[0]]
+            raise FairbenchError(
+                f"table: {path}: {again.nunique():,} of {ids.name} stand in several rows, for instance "
+                f"{again.iloc[0]!r} in {ids.index.name} {one} and {two}",
+                "--set table.id_column=NAME names a column that differs from row to row",
+            )
+        return ids
+
     def _canonical(self, cells: Cells, name: str) -> Cells:
         """Write values in one way, rename those in `values`, and leave out what stands for nothing."""
         rename, nothing = self._values.get(name, {}), {"", *map(_canonical, self.unrecorded)}
@@ -350,6 +365,15 @@ class Table(ImageFolder):
         for name, text in zip(pieces[1::2], pieces[2::2], strict=True):
             column = self._column(raw, self.image_column if name == "image" else name, path)
             made = made + self._whole(column, path) + text
+        for where, relative in made.items():
+            try:
+                self.path(relative)
+            except FairbenchError as error:
+                told = error.message.removeprefix(f"{self.name}: ")
+                raise FairbenchError(
+                    f"table: {path}: {made.index.name} {where}: {told}",
+                    "a path starts in the folder and stays in it",
+                ) from error
         return made.rename("image")
 
     def _splits(self, cells: Cells, path: Path) -> Cells:
@@ -393,7 +417,7 @@ class Table(ImageFolder):
         if positive not in found:
             raise FairbenchError(
                 f"table: {path}: which of {' and '.join(found)} is the positive class?",
-                f"--set table.positive={found[-1]}",
+                "--set table.positive=NAME",
             )
         return (*(name for name in found if name != positive), positive)
 
@@ -427,7 +451,7 @@ class Table(ImageFolder):
             pairs = ", ".join(f"{text}=…" for text in numbers)
             raise FairbenchError(
                 f"table: {path}: {column.name} has the value {numbers[0]}: a number does not say who somebody is",
-                f"--set 'table.values={name}: {pairs}' names them, or bins cut them: table.bins={name}: 0-44, 45+",
+                f"--set 'table.values={name}: {pairs}' names them",
             )
         return cells, tuple(found)
 
@@ -611,7 +635,7 @@ def _picture(bad: bool, case: int, generator: np.random.Generator) -> Image.Imag
 
 
 def _values_of(found: Sequence[str]) -> str:
-    shown = ", ".join(map(str, found[:5]))
+    shown = ", ".join(text if len(text) <= 16 else f"{text[:15]}…" for text in found[:5])
     return (
         f"{len(found):,} values ({shown}{', …' if len(found) > 5 else ''})"
         if len(found) > 1
