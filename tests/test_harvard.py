@@ -352,7 +352,10 @@ def test_the_picture_is_npz_or_jpg_for_everybody(copied, kind):
     }
     assert suffixes == {"auto": {".npz"}, "npz": {".npz"}, "jpg": {".jpg"}}
     file_of(kind, root).unlink()
-    assert {image[-4:] for image in rows(at(kind, root))["image"]} == {".jpg"}
+    dataset = at(kind, root)
+    assert dataset.notes[-1].startswith("picture: auto")
+    assert {image[-4:] for image in rows(dataset)["image"]} == {".jpg"}
+    assert dataset.notes[-1].startswith("picture: jpg")
     with pytest.raises(FairbenchError, match=r"1 of \d+ npz files are missing, for instance .*data_00001"):
         rows(at(kind, root, image_file="npz"))
 

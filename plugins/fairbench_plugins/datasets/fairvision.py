@@ -197,6 +197,7 @@ class FairVision(ImageFolder):
     def notes(self) -> tuple[str, ...]:
         """Labels, bins, splits and picture in force."""
         rule = self._rule
+        shown = "".join({Path(image).suffix[1:] for image in self.verdicts}) or self.image_file
         groups = [
             [str(word) for word, index in rule.meanings.items() if index == i] for i in range(len(rule.classes))
         ]
@@ -207,7 +208,7 @@ class FairVision(ImageFolder):
             f"labels {self.disease} {self.labels} (version {rule.version}): {meaning}",
             f"ages {self.ages}, in completed years: {', '.join(AGES[self.ages])}",
             f"splits: official, from the column use of {self._table_name}, else from the folders",
-            f"picture: {self.image_file} (npz: 200×200, stretched by the authors; jpg: 664×512, as it is)",
+            f"picture: {shown} (npz: 200×200, stretched by the authors; jpg: 664×512, as it is)",
         )
 
     @property

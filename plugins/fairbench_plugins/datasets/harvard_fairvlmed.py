@@ -112,12 +112,13 @@ class HarvardFairVLMed(ImageFolder):
             "; the text leaks the answer (a GRU that reads nothing but the note was reported at AUROC 0.86), so "
             "compare with nothing that sees the image alone"
         )
+        shown = "".join({Path(image).suffix[1:] for image in self.verdicts}) or self.image_file
         return (
             f"task: {TASKS[self.note]}{'' if self.note == 'none' else leak}",
             "labels (version 1): glaucoma = yes in the column glaucoma",
             f"ages {self.ages}, in completed years: {', '.join(AGES[self.ages])}",
             "splits: official, from the column use",
-            f"picture: {self.image_file}, grey values {self.display} (as they are, they end at about 86 of 255)",
+            f"picture: {shown}, grey values {self.display} (as they are, they end at about 86 of 255)",
         )
 
     def table(self) -> pd.DataFrame:
