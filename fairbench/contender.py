@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 
 from fairbench.answers import Answers, Groups, estimate
 from fairbench.job import Record, Stage
+from fairbench.readable import READABLE
 from fairbench.sources import dispersion, parts
-from fairbench.table import Flag, Row
+from fairbench.table import Estimate, Flag, Reading, Row
+
+NUMBERS = ("balanced_accuracy", "low", "high", "auroc", "chance", "p")
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,26 @@ def measured(contender: Contender, groups: Groups) -> Row:
         between_groups=dispersion(answers, groups),
         flags=tuple(own_flags(contender, (gap.coverage, odds.coverage))),
         gap_variance=parts(answers, groups),
+        readable=tuple(_readable(contender.records)),
         **_cost(contender.records),
     )
+
+
+def _readable(records: Sequence[Record]) -> Iterable[Reading]:
+    """Average what the probes of all seeds found; where a seed has none, or of another layer, there is nothing."""
+    found: list[Mapping[str, Any]] = [record.facts.get(READABLE, {}) for record in records]
+    for attribute in found[0]:
+        entries = [entry[attribute] for entry in found if attribute in entry]
+        where = {f"{entry['layer']} layer, {entry['tokens']} tokens" for entry in entries}
+        if len(entries) < len(records) or len(where) > 1:
+            continue
+        reasons = [entry["reason"] for entry in entries if "reason" in entry]
+        if reasons:
+            yield Reading(attribute, where.pop(), Estimate(reason=reasons[0]))
+            continue
+        mean = {key: float(np.mean([entry[key] for entry in entries])) for key in NUMBERS}
+        value = Estimate(mean["balanced_accuracy"], mean["low"], mean["high"])
+        yield Reading(attribute, where.pop(), value, mean["auroc"], mean["chance"], mean["p"])
 
 
 def _cost(records: Sequence[Record]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from fairbench import adapter, memory, selection
 from fairbench.backbone import Backbone
-from fairbench.batch import Batch, Rows
+from fairbench.batch import Batch, Rows, States
 from fairbench.dataset import Dataset, rows
 from fairbench.errors import FairbenchError
 from fairbench.features import Prepared, Seen, cache_key, see_all
@@ -30,6 +30,8 @@ from fairbench.order import batches_of, epoch_ends
 from fairbench.plugins import versions
 from fairbench.predicting import adjusted, indices, predict
 from fairbench.predictions import Predictions
+from fairbench.probing import pooled, probed, states
+from fairbench.readable import READABLE, Floats, Probe
 from fairbench.run import Run
 from fairbench.store import ADAPTER, LOG, PREDICTIONS
 
@@ -65,8 +67,8 @@ class Attempt:
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
-    def go(self) -> None:
-        """Load, look, train, predict, adjust, save."""
+    def ready(self) -> Method:
+        """Load and look: what a job needs before it trains, and all that a probe needs."""
         job, worker = self.job, self.worker
         method: Method = worker.plugins.make("method", job.method)
         with self.phase("load"):
@@ -80,6 +82,11 @@ class Attempt:
             blank = not method.sees_images
             self.source = worker.keep("source", f"{key} {blank}", lambda: self._source(precision, blank))
         self.where = {split: np.flatnonzero(self.table["split"] == split) for split in ("train", "val", "test")}
+        return method
+
+    def go(self) -> None:
+        """Load, look, train, predict, adjust, save, and probe where that is asked."""
+        job, worker, method = self.job, self.worker, self.ready()
         stages = method.plan(job.stages)
         self.facts |= {
             "features": "cached" if isinstance(self.source, Seen) else "computed each time",
@@ -106,6 +113,34 @@ class Attempt:
             Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.folder / PREDICTIONS)
             if self.steps:
                 adapter.save(self.backbone, self.folder / ADAPTER)
+        if worker.probe:
+            self.facts[READABLE] = self.read(worker.probe)
+
+    def again(self, record: Record, probe: Probe) -> Record:
+        """Probe a job that has finished: the same weights, the same rows, and nothing else of it changes."""
+        self.ready()
+        if record.steps:
+            adapter.load(self.backbone, self.folder / ADAPTER)
+        return replace(record, facts={**record.facts, READABLE: self.read(probe)})
+
+    def read(self, probe: Probe) -> dict[str, Any]:
+        """Say how well each attribute can be read from the hidden states."""
+        reads = states(probe, self.backbone.depth)
+        with self.phase("probe"):
+            found = {split: self._pooled(split, reads) for split in self.where}
+            tables = {split: self.table.iloc[where] for split, where in self.where.items()}
+            return probed(probe, found, tables, tuple(self.dataset.attributes))
+
+    def _pooled(self, split: str, reads: States) -> Floats:
+        where, report = self.where[split], self.worker.report
+        return pooled(
+            self.worker.accelerator,
+            self.backbone,
+            reads,
+            len(where),
+            lambda pieces: self._loader([where[piece].tolist() for piece in pieces]),
+            lambda done, total: report(f"probe {split}", done, total, None),
+        )
 
     def _read(self) -> tuple[Dataset, pd.DataFrame]:
         dataset: Dataset = self.worker.plugins.make("dataset", self.job.dataset, self.worker.roots)

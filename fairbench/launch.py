@@ -21,6 +21,7 @@ import click
 
 from fairbench.errors import FairbenchError
 from fairbench.job import Job, Record
+from fairbench.readable import Probe, wants_probe
 from fairbench.store import Store
 
 
@@ -49,6 +50,7 @@ class Setup:
     feature_bytes: int = 8 << 30
     loaders: int = 0
     threads: int = 1
+    probe: Probe | None = None
 
 
 Watch = Callable[[Event], None]
@@ -110,7 +112,7 @@ def launch(jobs: Sequence[Job], setup: Setup, workers: int, watch: Watch) -> Non
             process.terminate()
         for process in processes:
             process.join()
-    left = Store(setup.out).missing(jobs)
+    left = Store(setup.out).missing(jobs, probe=setup.probe)
     if left:
         exits = ", ".join(_cause(number, process.exitcode) for number, process in enumerate(processes))
         raise FairbenchError(
@@ -192,13 +194,15 @@ def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
         setup.feature_bytes,
         setup.loaders,
         setup.threads,
+        setup.probe,
     )
     waiting = worker.agree(list(jobs))
     while waiting:
         progressed = False
         for job in list(waiting):
             record = worker.agree(store.record(job))
-            if record is not None:  # another worker, or another sweep on this folder, ran it
+            # Another worker, or another sweep on this folder, may have run it.
+            if record is not None and not wants_probe(record, setup.probe):
                 waiting.remove(job)
                 watch(Event(number, job, record=record))
                 continue
@@ -217,7 +221,11 @@ def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
 
 def _leased(store: Store, worker: Any, job: Job) -> Record | None:
     with store.lease(job) if worker.leads else nullcontext(False) as held:
-        if worker.agree(held and store.record(job) is None):
-            record: Record = worker.run(job)
-            return record
-    return None
+        if not worker.agree(held):
+            return None
+        record: Record | None = worker.agree(store.record(job))
+        if record is None:
+            record = worker.run(job)
+        elif wants_probe(record, worker.probe):
+            record = worker.probe_again(record)
+        return record

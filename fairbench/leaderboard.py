@@ -100,7 +100,8 @@ def _table(
     def belongs(job: Job) -> bool:
         return not job.attributes or attribute in (*job.attributes, "+".join(job.attributes))
 
-    mine = [e for e in entries if belongs(e.record.job)]
+    # Where nobody was trained for it, everybody shows what became of it.
+    mine = [e for e in entries if belongs(e.record.job)] or list(entries)
     usable, refused = same_patients([e for e in mine if e.predictions is not None])
     found, twins = contenders(usable, attribute)
     absent = [absent_job(e.record.job, *e.absent) for e in mine if e.absent]

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from fairbench.errors import FairbenchError
 from fairbench.job import Job, Record
 from fairbench.predictions import Predictions
+from fairbench.readable import Probe, wants_probe
 
 RECORD, JOB, PREDICTIONS, LOG, ADAPTER = (
     "record.json",
@@ -55,12 +56,12 @@ class Store:
         """Return the predictions of a finished job."""
         return Predictions.read(self.folder(record.job) / PREDICTIONS, split=split)
 
-    def missing(self, jobs: Iterable[Job], retry_failed: bool = False) -> list[Job]:
-        """Return the jobs that have no record yet (or, on request, a failed one)."""
+    def missing(self, jobs: Iterable[Job], retry_failed: bool = False, probe: Probe | None = None) -> list[Job]:
+        """Return the jobs that have no record yet (or, on request, a failed one, or one without this probe)."""
 
         def wanted(job: Job) -> bool:
             record = self.record(job)
-            return record is None or (retry_failed and record.failed)
+            return record is None or (retry_failed and record.failed) or wants_probe(record, probe)
 
         return [job for job in jobs if wanted(job)]
 

@@ -83,6 +83,22 @@ class Improvement:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How well an attribute can be read from a row's hidden states, mean of its seeds; None with a reason.
+
+    `balanced_accuracy` with its 95 % interval, `auroc`, what guessing gives (`chance`), and p; `where` says
+    which layer and tokens.
+    """
+
+    attribute: str
+    where: str
+    balanced_accuracy: Estimate
+    auroc: float | None = None
+    chance: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True)
 class Flag:
     """Something a reader must know before trusting a row: a code of LEGEND, and what it is about."""
 
@@ -134,6 +150,7 @@ class Row:
     peak_memory: int | None = None
     flags: tuple[Flag, ...] = ()
     gap_variance: VarianceParts | None = None
+    readable: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True)

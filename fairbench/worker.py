@@ -17,6 +17,7 @@ from fairbench.errors import FairbenchError
 from fairbench.execute import Attempt
 from fairbench.job import Job, Record
 from fairbench.plugins import Plugins
+from fairbench.readable import Probe
 from fairbench.store import Store, says_full
 
 Report = Callable[[str, int, int, float | None], None]
@@ -29,7 +30,7 @@ class Worker:
     `roots` maps a dataset's name to its folder; `micro_batch` bounds how many examples are computed
     at once (default: the whole batch); `feature_bytes` bounds the memory of cached features;
     `loaders` are processes that read images when features are not cached; `report(phase, done,
-    total, loss)` is called as work goes on.
+    total, loss)` is called as work goes on. `probe`: what to read from every job's hidden states.
     """
 
     store: Store
@@ -40,6 +41,7 @@ class Worker:
     feature_bytes: int = 8 << 30
     loaders: int = 0
     threads: int = 1
+    probe: Probe | None = None
     _kept: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,6 +83,18 @@ class Worker:
             raise failure
         self.accelerator.wait_for_everyone()
         return record
+
+    def probe_again(self, record: Record) -> Record:
+        """Probe a finished job and save what was found in its record; raises what the probe raises."""
+        assert self.probe is not None
+        try:
+            found = Attempt(self, record.job, self.store.folder(record.job)).again(record, self.probe)
+        except FairbenchError as error:
+            raise FairbenchError(f"cannot probe {record.job.title}: {error.message}", error.hint) from error
+        if self.leads:
+            self.store.save(found)
+        self.accelerator.wait_for_everyone()
+        return found
 
     def agree(self, value: Any) -> Any:
         """Return the leading process's value in every process that shares its jobs."""

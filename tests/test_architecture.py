@@ -23,26 +23,26 @@ LONGEST = 320
 # In the order of reading: a module imports only what stands before it. docs/architecture.md says why.
 LAYERS = {
     "ground": "errors settings hookspecs job roots dicom images splits tiny",
-    "rows": "predictions labels reading",
-    "contracts": "metric dataset batch backbone method plugins checkpoint",
+    "rows": "predictions labels reading readable",
+    "contracts": "metric dataset batch readout backbone method plugins checkpoint family",
     "scores": "disparity score conventions catalogue",
     "evidence": "intervals resampling power evidence maxima comparison ranking auroc variance",
-    "training": "memory adapter features store run selection order writing predicting execute worker",
+    "training": "memory adapter features store run selection order writing predicting probing execute worker",
     "benchmarks": "benchmark choices cost foresight launch check contact_sheet",
     "boards": "table measure answers sources contender flags standing gather states withheld judged leaderboard",
     "render": "render.format render.blocks render.evidence render.layout render.csv render.html render.json "
     "render.markdown render.terminal render.sheet render.portrait render.check render",
-    "surface": "progress overview toys testing commands data_commands cli",
+    "surface": "progress overview toys backbone_checks testing commands data_commands probe_commands cli",
 }
 # A reader and what it reads need each other: `Predictions.read` is the documented way in.
 DOCUMENTED = {("predictions", "reading")}
 # Importing these imports torch …
 TORCH = {
-    *("batch", "backbone", "method", "checkpoint", "memory", "adapter", "features", "run", "execute"),
-    *("order", "writing", "predicting", "worker", "cost", "toys", "testing"),
+    *("batch", "readout", "backbone", "method", "checkpoint", "family", "memory", "adapter", "features", "run"),
+    *("execute", "order", "writing", "predicting", "probing", "worker", "cost", "toys", "backbone_checks", "testing"),
 }
 # … and these import torch or transformers inside a function, for those who ask what only they can tell.
-TORCH_ON_DEMAND = {"benchmark", "launch", "overview", "tiny", "backbone", "checkpoint", "toys", "writing"}
+TORCH_ON_DEMAND = {"benchmark", "launch", "overview", "tiny", "backbone", "checkpoint", "family", "toys", "writing"}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "safetensors")
 # `score --json` and the leaderboard's columns promise these by name (docs/metrics.md).
 PROMISED = {"auroc", *(metric.name for metric in fairbench.RATES)}

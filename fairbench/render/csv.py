@@ -55,6 +55,9 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     for group, value in zip(table.groups, row.groups, strict=True):
         line |= {f"group:{group.name}.n": group.n, f"group:{group.name}.accuracy": value.value}
     line |= {f"between_groups.{key}": value for key, value in asdict(row.between_groups).items()}
+    for one in row.readable:
+        entry = asdict(one.balanced_accuracy) | {"auroc": one.auroc, "chance": one.chance, "p": one.p}
+        line |= {f"readable:{one.attribute}.{key}": value for key, value in entry.items()}
     if row.gap_variance:
         line |= {f"gap_variance.{key}": value for key, value in asdict(row.gap_variance).items()}
     return line | {

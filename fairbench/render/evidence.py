@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fairbench.render.blocks import Grid, Paragraph, grid
-from fairbench.render.format import p_value, percent, plain, root, signed, with_interval
+from fairbench.render.format import fraction, p_value, percent, plain, root, signed, with_interval
 from fairbench.table import Change, Table
 
 
@@ -115,3 +115,17 @@ def also(table: Table) -> Iterable[Grid]:
             for row in entry.rows
         )
         yield grid(f"{title}: {entry.measure.about}" if entry.measure.about else title, columns, rows)
+
+
+def readable(table: Table) -> Iterable[Grid]:
+    """Say of each attribute how well a fresh reader tells it from the hidden states."""
+    attributes = dict.fromkeys(r.attribute for row in (*table.rows, *table.controls) for r in row.readable)
+    for attribute in attributes:
+        found = [(row.label, r) for row in (*table.rows, *table.controls) for r in row.readable]
+        rows = [
+            (label, with_interval(r.balanced_accuracy), percent(r.chance), fraction(r.auroc), p_value(r.p), r.where)
+            for label, r in found
+            if r.attribute == attribute
+        ]
+        columns = ("Method", "Balanced accuracy (%)>", "Guessing>", "AUROC>", "p>", "Read from")
+        yield grid(f"Can {attribute} still be read from the model?", columns, rows)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from fairbench.flags import LEGEND
 from fairbench.render.blocks import Block, Grid, Heading, Paragraph, Terms, grid
-from fairbench.render.evidence import against, also, chance, improvement, sources
+from fairbench.render.evidence import against, also, chance, improvement, readable, sources
 from fairbench.render.format import (
     fraction,
     gibibytes,
@@ -32,7 +32,9 @@ def lay_out(board: Board) -> list[Block]:
     used = {flag.code for table in board.tables for row in (*table.rows, *table.controls) for flag in row.flags}
     blocks.append(Heading("How to read this", 2))
     measures = {entry.title: entry.about for t in board.tables if (entry := t.measure).about}
-    blocks.append(Terms((*_READING, *measures.items(), *((code, LEGEND[code]) for code in LEGEND if code in used))))
+    read = any(row.readable for table in board.tables for row in (*table.rows, *table.controls))
+    reading = [entry for entry in _READING if read or entry[0] != "Readable"]
+    blocks.append(Terms((*reading, *measures.items(), *((code, LEGEND[code]) for code in LEGEND if code in used))))
     blocks.append(Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions."))
     return blocks
 
@@ -63,6 +65,12 @@ _READING = (
         " groups counting alike. Negative: the groups differ less than sampling alone would make them.",
     ),
     (
+        "Readable",
+        "Balanced accuracy of a fresh linear reader of the attribute, fitted on the training split's pooled hidden"
+        " states and tested on the test split's; guessing gives one over the number of values. What this reader"
+        " cannot read another may; a model that hides an attribute need not be fair, nor one that shows it unfair.",
+    ),
+    (
         "p (Holm)",
         "Of the paired comparison with the baseline on the same patients and seeds, adjusted for the number of"
         " rows.",
@@ -84,6 +92,7 @@ def _table(table: Table) -> Iterable[Block]:
             yield from improvement(table)
         yield sources(table)
         yield from also(table)
+        yield from readable(table)
         yield from _by_group(table)
         yield _counts(table)
         yield _cost(table)
@@ -107,6 +116,12 @@ def _marks(row: Row) -> str:
 
 
 def _results(table: Table) -> Grid:
+    read = {
+        row.label: found.balanced_accuracy.value
+        for row in table.rows
+        for found in row.readable
+        if found.attribute == table.attribute
+    }
     columns = (
         "Rank",
         "Method",
@@ -118,6 +133,7 @@ def _results(table: Table) -> Grid:
         f"ES-{table.measure.title} fairllava (%)>",
         "Worst group",
         f"Its {table.measure.title} (%)>",
+        *((f"Readable {table.attribute} (%)>",) if read else ()),
         "Flags",
     )
     rows = (
@@ -132,6 +148,7 @@ def _results(table: Table) -> Grid:
             percent(row.equity_scaled.value),
             row.worst_name,
             percent(row.worst_group.value),
+            *((percent(read.get(row.label)),) if read else ()),
             _marks(row),
         )
         for row in table.rows

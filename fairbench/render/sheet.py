@@ -1,4 +1,4 @@
-"""What `score`, `compare` and `status` print on a terminal."""
+"""What `score`, `compare`, `status` and `probe` print on a terminal."""
 
 from __future__ import annotations
 
@@ -159,6 +159,19 @@ def status(found: Json, console: Console) -> None:
     rows = [(one["state"], one["title"], one["key"], one["reason"]) for one in found["jobs"]]
     if rows:
         _table(console, "", ("State", "Job", "Key", "Reason"), rows)
+
+
+def readable(found: Iterable[tuple[str, Json]], console: Console) -> None:
+    """Print what the probes of several jobs found (`fairbench.readable.read`), attribute by attribute."""
+    rows = []
+    for title, attributes in found:
+        for attribute, one in attributes.items():
+            ends = "" if "reason" in one else f" [{percent(one['low'])}, {percent(one['high'])}]"
+            value = plain(one["reason"]) if "reason" in one else percent(one["balanced_accuracy"]) + ends
+            cells = (percent(one.get("chance")), fraction(one.get("auroc")), p_value(one.get("p")))
+            rows.append((title, attribute, value, *cells, f"{one['layer']}, {one['tokens']}"))
+    columns = ("Job", "Attribute", "Balanced accuracy (%)>", "Guessing>", "AUROC>", "p>", "Layer, tokens")
+    _table(console, "", columns, rows)
 
 
 def _title(console: Console, title: str, rest: str) -> None:
