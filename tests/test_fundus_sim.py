@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from fairbench_plugins.datasets import fundus_sim
-from fairbench_plugins.datasets.fundus_sim import BURDEN, RATIO, SHARES, SPREAD, FundusSim, draw
+from fairbench_plugins.datasets.fundus_sim import (
+    BURDEN,
+    QUESTIONS,
+    RATIO,
+    SHARES,
+    SPREAD,
+    FundusSim,
+    FundusSimReport,
+    FundusSimVQA,
+    draw,
+)
 from scipy import integrate, stats
 
 from fairbench import FairbenchError
@@ -42,6 +52,7 @@ def test_the_drawing_is_the_published_one():
     assert fundus_sim.DRAWING == 2
     assert hashlib.sha256(images.tobytes()).hexdigest()[:16] == "ba8344a93450d2d2"
     assert hashlib.sha256(table.encode()).hexdigest()[:16] == "7f595d759dab1869"
+    assert FundusSim().fingerprint() == "8f1e745767c337d3"  # published leaderboards were made from it
 
 
 def test_cached_fresh_and_redrawn_images_are_the_same(cache: Path):
@@ -239,3 +250,87 @@ def test_the_table_keeps_the_contract():
     assert table["split"].value_counts().to_dict() == {"train": 1400, "val": 200, "test": 2000}
     assert table["cluster"].is_unique
     assert table["ethnicity"].isna().any()
+
+
+# ── answers in words ─────────────────────────────────────────────────────────────────────────────
+
+
+def truth(eye: pd.Series) -> dict[str, str]:
+    grain = eye["noise"] * (1 + eye["burden"])
+    return {
+        "diagnosis": "yes" if eye["target"] == "glaucoma" else "no",
+        "cup": "small" if eye["ratio"] <= 0.4 else "medium" if eye["ratio"] <= 0.6 else "large",
+        "quality": "good" if grain <= 8 else "fair" if grain <= 10 else "poor",
+    }
+
+
+def test_every_eye_is_asked_every_question_and_the_answer_is_true():
+    eyes, dataset = FundusSim().eyes().set_index("id"), FundusSimVQA()
+    table = rows(dataset)
+    assert table["split"].value_counts().to_dict() == {"train": 3 * 1400, "val": 3 * 200, "test": 3 * 2000}
+    for row in table.sample(900, random_state=0).to_dict("records"):
+        eye, question = row["id"].rsplit("-", 1)
+        assert row["cluster"] == eye
+        assert row["target"] == truth(eyes.loc[eye])[question]
+        assert row["prompt"] in QUESTIONS[question]
+        assert dataset.classes[dataset.parse(row["reference"])] == row["target"]
+        assert all(row[name] == eyes.loc[eye, name] or pd.isna(row[name]) for name in SHARES)
+    assert table["reference"].str.len().max() < dataset.max_new_tokens
+    assert table.groupby("prompt").size().min() > 1600  # both wordings of a question, about equally often
+    answers = table.groupby(["prompt", "target"])["reference"].nunique()
+    assert (answers == 1).all()  # who reads the question and knows the class can write the reference
+
+
+def test_reports_say_what_was_drawn():
+    eyes, table = FundusSim().eyes(), rows(FundusSimReport())
+    assert "target" not in table
+    for (_, eye), report in zip(eyes.head(300).iterrows(), table["reference"], strict=False):
+        known = truth(eye)
+        rim = {"small": "broad", "medium": "narrow", "large": "thin"}[known["cup"]]
+        impression, other = ("healthy", "glaucomatous")[:: -1 if known["diagnosis"] == "yes" else 1]
+        assert f" {eye['ratio']:.1f}" in report
+        assert f"{rim} rim" in report or f"rim is {rim}" in report
+        assert f"quality: {known['quality']}" in report.lower() or f"{known['quality']} image" in report.lower()
+        assert impression in report
+        assert other not in report
+    assert table["reference"].str.len().max() < FundusSimReport.max_new_tokens
+    assert set(table["prompt"]) == set(QUESTIONS["report"])
+
+
+def test_photographs_in_words_are_those_of_fundus_sim(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    before = pixels(FundusSim(**SMALL))
+    monkeypatch.setattr(fundus_sim, "draw", lambda eyes: pytest.fail("drawn again"))
+    for kind in (FundusSimVQA, FundusSimReport):
+        after = pixels(kind(**SMALL))
+        assert all((before[name.rsplit("-", 1)[0]] == image).all() for name, image in after.items())
+
+
+def test_quality_comes_in_thirds_unless_bias_takes_it_away():
+    fair, planted = (rows(FundusSimVQA(questions="quality", bias=bias)) for bias in (0, 1))
+    shares = fair.groupby("race")["target"].value_counts(normalize=True)
+    assert (shares - 1 / 3).abs().max() < 0.07
+    assert fair[["id", "prompt", "race"]].equals(planted[["id", "prompt", "race"]])
+    assert set(planted.loc[planted["race"] == "black", "target"]) == {"poor"}
+    assert planted[planted["race"] == "white"].equals(fair[fair["race"] == "white"])
+
+
+def test_a_fingerprint_follows_questions_and_wordings(monkeypatch: pytest.MonkeyPatch):
+    settings = (
+        {},
+        {"questions": "diagnosis,cup"},
+        {"questions": "cup,diagnosis"},
+        {"prompt": "Look."},
+        {"seed": 1},
+    )
+    marks = [FundusSimVQA(**SMALL, **one).fingerprint() for one in settings]
+    assert len({*marks, FundusSimReport(**SMALL).fingerprint(), FundusSim(**SMALL).fingerprint()}) == 7
+    monkeypatch.setitem(QUESTIONS["cup"], "How large is the optic cup?", "It is {cup}.")
+    assert FundusSimVQA(**SMALL).fingerprint() != marks[0]
+    monkeypatch.setattr(fundus_sim, "DRAWING", 3)
+    assert FundusSimVQA(**SMALL, questions="diagnosis").fingerprint() not in marks
+
+
+@pytest.mark.parametrize("questions", ["", "cup,cup", "colour"])
+def test_questions_must_be_some_of_those_there_are(questions: str):
+    with pytest.raises(FairbenchError, match="questions"):
+        FundusSimVQA(questions=questions)

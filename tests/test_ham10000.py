@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from fairbench_plugins.datasets.ham10000 import AGES, DIAGNOSES, HAM10000, LABELS
+from fairbench_plugins.datasets.ham10000 import AGES, DIAGNOSES, HAM10000, HAM10000VQA, LABELS, QUESTIONS
 from PIL import Image
 
 from fairbench import FairbenchError
@@ -68,8 +68,8 @@ def folder(tmp_path):
     return tmp_path / "ham"
 
 
-def at(root, **settings):
-    dataset = HAM10000(**settings)
+def at(root, kind=HAM10000, **settings):
+    dataset = kind(**settings)
     dataset.root = root
     return dataset
 
@@ -285,6 +285,95 @@ def test_what_is_missing_can_be_got(folder, case):
     assert "--data ham10000=" in error.value.hint
 
 
+# ── questions ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_image_is_asked_each_question_that_has_an_answer(folder):
+    metadata = pd.read_csv(folder / "HAM10000_metadata.csv").set_index("image_id")
+    dataset = at(folder, HAM10000VQA, questions="diagnosis,site,malignancy")
+    table = rows(dataset)
+    unknown = metadata.index[metadata["localization"] == "unknown"]
+    assert len(table) == 3 * len(metadata) - len(unknown)
+    assert not set(table["id"]) & {f"{image}-site" for image in unknown}
+    assert f"{len(unknown)} images have no recorded site" in dataset.warnings[0]
+    for row in table.to_dict("records"):
+        image, question = row["id"].rsplit("-", 1)
+        dx, site = metadata.loc[image, ["dx", "localization"]]
+        verdict = "malignant" if dx in ("mel", "bcc", "akiec") else "benign"
+        assert row["target"] == {"diagnosis": dx, "site": site, "malignancy": verdict}[question]
+        assert row["cluster"] == metadata.loc[image, "lesion_id"]
+        assert row["prompt"] in QUESTIONS[question]
+        assert dataset.classes[dataset.parse(row["reference"])] == row["target"]
+        assert len(row["reference"].encode()) < dataset.max_new_tokens
+    for question, ways in QUESTIONS.items():
+        assert set(table.loc[table["id"].str.endswith(question), "prompt"]) == set(ways)
+
+
+def test_questions_are_split_as_the_images_are(folder):
+    for settings in ({}, {"split_seed": 3}, {"fractions": "0.5,0.25,0.25"}):
+        images = rows(at(folder, labels="dx7", **settings)).set_index("id")["split"]
+        asked = rows(at(folder, HAM10000VQA, questions="malignancy,diagnosis", **settings))
+        assert (asked["id"].str.split("-").str[0].map(images) == asked["split"]).all()
+        assert (asked.groupby("cluster")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("This is a melanoma.", "mel"),
+        ("MEL", "mel"),
+        ("Melanocytic nevi on the back, not melanoma", "nv"),
+        ("a benign keratosis, no nevus", "bkl"),
+        ("It is benign.", "benign"),
+        ("No sign of melanoma", "benign"),
+        ("Bowen's disease", "akiec"),
+        ("actinic keratoses", "akiec"),
+        ("a naevus or a melanoma", "nv"),
+        ("a vascular lesion", "vasc"),
+        ("bcc or mel", "bcc"),
+        ("The body site is lower extremity.", "lower extremity"),
+        ("Site: back.", "back"),
+        ("backwards", None),
+        ("melanomatous", None),
+        ("", None),
+    ],
+)
+def test_the_class_named_first_counts_by_code_or_name(text, named):
+    dataset = HAM10000VQA(questions="diagnosis,site,malignancy")
+    assert dataset.parse(text) == (-1 if named is None else dataset.classes.index(named))
+
+
+def test_only_what_was_asked_for_is_a_class():
+    assert HAM10000VQA(questions="malignancy").classes == ("benign", "malignant")
+    assert HAM10000VQA(questions="malignancy").parse("melanoma, malignant") == 1
+    for questions in ("", "site,site", "colour"):
+        with pytest.raises(FairbenchError, match="questions"):
+            HAM10000VQA(questions=questions)
+
+
+def test_questions_need_no_more_than_their_answers(tmp_path):
+    ham10000_example(tmp_path, "isic")
+    assert set(rows(at(tmp_path, HAM10000VQA))["target"]) <= set(DIAGNOSES)
+    with pytest.raises(FairbenchError, match="has no rows"):
+        rows(at(tmp_path, HAM10000VQA, questions="site"))
+
+
+def test_questions_tell_nothing_and_stay_as_they_are(folder):
+    dataset = at(folder, HAM10000VQA, questions="diagnosis,malignancy", prompt="Look closely.")
+    before = rows(dataset)
+    assert (before["prompt"].str.startswith("Look closely. ")).all()
+
+    def change(table):
+        table["dx_type"] = "confocal"
+        table["dx"] = table["dx"].iloc[::-1].to_numpy()
+        return table.sample(frac=1, random_state=1)
+
+    rewrite(folder, change)
+    after = rows(at(folder, HAM10000VQA, questions="diagnosis,malignancy", prompt="Look closely."))
+    assert after["prompt"].equals(before["prompt"])  # whatever the answer, and however it was confirmed
+    assert not after["reference"].equals(before["reference"])
+
+
 # ── the real thing ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -329,3 +418,14 @@ def test_a_limit_on_the_real_files_is_representative(real):
     for column in ("split", "target", "sex", "age"):
         shares = [t[column].value_counts(normalize=True, dropna=False) for t in (whole, part)]
         assert (shares[0] - shares[1]).abs().max() < 0.01, column
+
+
+@pytest.mark.shared
+def test_real_questions_have_the_published_numbers_and_the_splits_of_the_images(real):
+    table = rows(at(real, HAM10000VQA))
+    assert len(table) == 2 * 10_015 - 234
+    assert table["target"].value_counts()[["nv", "mel", "back", "acral"]].tolist() == [6705, 1113, 2192, 7]
+    images = rows(at(real)).set_index("id")["split"]
+    assert (table["id"].str.split("-").str[0].map(images) == table["split"]).all()
+    part = rows(at(real, HAM10000VQA, limit=2000))
+    assert abs(len(part) - 2000) < 40

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from fairbench import Dataset, FairbenchError, Fraction, ImageFolder, hookimpl
+from fairbench import Count, Dataset, FairbenchError, Fraction, ImageFolder, hookimpl
 
 # Each diagnosis with the words that name it; no two begin with the same letter, hence not the same token.
 DIAGNOSES = {
@@ -71,6 +73,32 @@ SITES = (
     "neck", "scalp", "trunk", "upper extremity",
 )  # fmt: skip
 
+# What may be asked, in several wordings, each with its own form of answer: who reads the question knows the form.
+QUESTIONS = {
+    "diagnosis": {
+        "What type of skin lesion is this?": "This is {article} {answer}.",
+        "What is the diagnosis?": "The diagnosis is {answer}.",
+        "Which lesion does the image show?": "The image shows {article} {answer}.",
+    },
+    "site": {
+        "Where on the body is this lesion?": "The body site is {answer}.",
+        "Which body site is shown?": "Site: {answer}.",
+    },
+    "malignancy": {
+        "Is this lesion malignant or benign?": "It is {answer}.",
+        "Could this be cancer?": "{yes}, the lesion is {answer}.",
+    },
+}
+# What else an answer may call a class, beside its code and its name.
+ALSO = {
+    "akiec": ("actinic keratoses", "bowen"),
+    "bkl": ("benign keratosis", "seborrhoeic keratosis", "solar lentigo", "lichen planus-like keratosis"),
+    "nv": ("naevus", "nevi", "naevi"),
+    "vasc": ("vascular",),
+    "benign": ("no",),
+    "malignant": ("yes",),
+}
+
 METADATA = ("HAM10000_metadata", "HAM10000_metadata.csv", "HAM10000_metadata.tab")
 ISIC = "ISIC2018_Task3_Training_"
 FOLDERS = (
@@ -80,22 +108,14 @@ FOLDERS = (
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SOURCE = (
     "get HAM10000 from https://doi.org/10.7910/DVN/DBW86T (Dataverse: HAM10000_metadata and two archives "
-    "of images) or Kaggle's kmader/skin-cancer-mnist-ham10000, unpack it, and say --data ham10000=FOLDER"
+    "of images) or Kaggle's kmader/skin-cancer-mnist-ham10000, unpack it, and say "
+    "--data ham10000=FOLDER (or ham10000-vqa=FOLDER for the questions)"
 )
 
 
-class HAM10000(ImageFolder):
-    """10,015 dermatoscopic images of 7,470 lesions; the official files, as they come.
+class Lesions(ImageFolder):
+    """The official files, as they come: images, lesions, diagnoses, people and splits."""
 
-    `labels` chooses the classes, `ages` the bins of `age`; `localization` adds the body site as an
-    attribute. No split is published: `fractions` of the images go to train, val and test, whole
-    lesions at a time, stratified by diagnosis, so every label map shares one split. `age_zero` says
-    what to make of the 39 images whose age is 0. `dx_type` (how the diagnosis was confirmed) is no
-    attribute, because it gives the label away.
-    """
-
-    name = "ham10000"
-    title = "HAM10000 (skin lesions)"
     licence = "CC BY-NC 4.0"
     citation = (
         "Tschandl, Rosendahl, Kittler: The HAM10000 dataset, a large collection of multi-source "
@@ -107,32 +127,19 @@ class HAM10000(ImageFolder):
         "aggregate results, and for non-commercial use predictions and images with attribution"
     )
 
-    labels: Literal["malignant", "medfair", "dx7"] = "malignant"
     ages: Literal["fairllava", "medfair2", "medfair5", "fairmedfm"] = "fairllava"
     age_zero: Literal["keep", "missing"] = "keep"
     localization: bool = False
     split_seed: int = 0
     fractions: tuple[Fraction, ...] = (0.7, 0.1, 0.2)
-    prompt: str = ""  # empty: the question that belongs to the labels
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.prompt = self.prompt or LABELS[self.labels].prompt
         if len(self.fractions) != 3 or min(self.fractions) == 0 or abs(sum(self.fractions) - 1) > 1e-9:
             raise FairbenchError(
-                f"ham10000.fractions = {list(self.fractions)} are not the shares of train, val and test",
+                f"{self.name}.fractions = {list(self.fractions)} are not the shares of train, val and test",
                 "give three numbers above 0 that add up to 1, such as 0.7,0.1,0.2",
             )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Benign and malignant, or the seven diagnoses."""
-        return LABELS[self.labels].classes
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """No and yes, or the diagnoses' full names."""
-        return LABELS[self.labels].words
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -142,26 +149,22 @@ class HAM10000(ImageFolder):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Label map, age bins and splits in force."""
-        chosen = LABELS[self.labels]
+        """Age bins and splits in force."""
         shares = "/".join(f"{share:.0%}" for share in self.fractions)
         return (
-            f"labels {self.labels} (version {chosen.version}): "
-            + (f"malignant = {', '.join(chosen.positive)}" if chosen.positive else ", ".join(DIAGNOSES)),
             f"ages {self.ages}: {', '.join(AGES[self.ages])}; age 0: {self.age_zero}",
             f"splits {shares} made by fairbench with seed {self.split_seed}: grouped by lesion, stratified "
             "by diagnosis; the data names no patients, so one patient's lesions may sit in several splits",
         )
 
-    def table(self) -> pd.DataFrame:
+    def lesions(self, localization: bool) -> pd.DataFrame:
         """Read the metadata and find the images; raises FairbenchError saying what is missing."""
-        people = self._people().sort_values("image_id", ignore_index=True)
+        people = self._people(localization).sort_values("image_id", ignore_index=True)
         found = pd.DataFrame(
             {
                 "id": people["image_id"],
                 "cluster": people["lesion_id"],
                 "image": self._images(people["image_id"]),
-                "target": LABELS[self.labels].target(people["dx"]),
                 "dx": people["dx"],
                 "sex": people["sex"],
                 "age": self._age(people["age"]),
@@ -186,17 +189,10 @@ class HAM10000(ImageFolder):
     def _first(self, names: Iterable[str]) -> Path | None:
         return next((self._root() / name for name in names if (self._root() / name).is_file()), None)
 
-    def _people(self) -> pd.DataFrame:
+    def _people(self, localization: bool) -> pd.DataFrame:
         """Return image_id, lesion_id, dx, age, sex, localization as strings, missing where not recorded."""
         metadata, truth = self._first(METADATA), self._first(_isic("GroundTruth"))
-        wanted = [
-            "lesion_id",
-            "image_id",
-            "dx",
-            "age",
-            "sex",
-            *(["localization"] if self.localization else []),
-        ]
+        wanted = ["lesion_id", "image_id", "dx", "age", "sex", *(["localization"] if localization else [])]
         if metadata is not None:
             people = _read(metadata, wanted)
         elif truth is not None:
@@ -244,7 +240,7 @@ class HAM10000(ImageFolder):
         people = labels[["image", "dx"]].merge(_read(lesions, ["image", "lesion_id"]), how="left", on="image")
         self.warnings.append(
             "the ISIC 2018 files lack sex, age and localization, so every attribute is unrecorded; "
-            f"put HAM10000_metadata beside them ({HAM10000.homepage})"
+            f"put HAM10000_metadata beside them ({self.homepage})"
         )
         return people.rename(columns={"image": "image_id"}).astype(object)
 
@@ -279,6 +275,122 @@ class HAM10000(ImageFolder):
         return ids.map(files)
 
 
+class HAM10000(Lesions):
+    """10,015 dermatoscopic images of 7,470 lesions; the official files, as they come.
+
+    `labels` chooses the classes, `ages` the bins of `age`; `localization` adds the body site as an
+    attribute. No split is published: `fractions` of the images go to train, val and test, whole
+    lesions at a time, stratified by diagnosis, so every label map shares one split. `age_zero` says
+    what to make of the 39 images whose age is 0. `dx_type` (how the diagnosis was confirmed) is no
+    attribute, because it gives the label away.
+    """
+
+    name = "ham10000"
+    title = "HAM10000 (skin lesions)"
+
+    labels: Literal["malignant", "medfair", "dx7"] = "malignant"
+    prompt: str = ""  # empty: the question that belongs to the labels
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.prompt = self.prompt or LABELS[self.labels].prompt
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Benign and malignant, or the seven diagnoses."""
+        return LABELS[self.labels].classes
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """No and yes, or the diagnoses' full names."""
+        return LABELS[self.labels].words
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Label map, age bins and splits in force."""
+        chosen = LABELS[self.labels]
+        meaning = f"malignant = {', '.join(chosen.positive)}" if chosen.positive else ", ".join(DIAGNOSES)
+        return (f"labels {self.labels} (version {chosen.version}): {meaning}", *super().notes)
+
+    def table(self) -> pd.DataFrame:
+        """Read the metadata and find the images; raises FairbenchError saying what is missing."""
+        found = self.lesions(self.localization)
+        return found.assign(target=LABELS[self.labels].target(found["dx"]))
+
+
+class HAM10000VQA(Lesions):
+    """Questions about the same lesions, answered in a phrase: one row for each image and each of `questions`.
+
+    Answers are made from the official metadata alone. `malignancy` is read as the label map `malignant`
+    does. Images whose site is not recorded are not asked for it. `prompt` is put before each question.
+    """
+
+    name = "ham10000-vqa"
+    title = "HAM10000 VQA (questions about skin lesions)"
+    task = "generate"
+
+    questions: tuple[Literal["diagnosis", "site", "malignancy"], ...] = ("diagnosis", "site")
+    max_new_tokens: Count = 48  # one token a byte; the longest answer has 41
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        if not self.questions or len(set(self.questions)) < len(self.questions):
+            raise FairbenchError(
+                f"{self.name}.questions = {list(self.questions)} must name at least one question, none twice",
+                f"choose from {', '.join(QUESTIONS)}",
+            )
+        self._called = {n: c for c in self.classes for n in (c, DIAGNOSES.get(c, c), *ALSO.get(c, ()))}
+        longest_first = sorted(map(re.escape, self._called), key=len, reverse=True)
+        self._calls = re.compile(rf"(?<!\w)({'|'.join(longest_first)})(?!\w)", re.IGNORECASE)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The answers to all questions."""
+        answers = {"diagnosis": tuple(DIAGNOSES), "site": SITES, "malignancy": LABELS["malignant"].classes}
+        return tuple(answer for question in self.questions for answer in answers[question])
+
+    def parse(self, text: str) -> int:
+        """Return the class that an answer names first, by its code or any of its names; -1 for none."""
+        found = self._calls.search(text)
+        return self.classes.index(self._called[found[0].lower()]) if found else -1
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where questions, answers and splits come from."""
+        return (
+            f"questions: {', '.join(self.questions)}; wordings and answers are fairbench's templates, filled from "
+            "dx and localization; FairLLaVA's were written by LLaVA-1.5-7B, which was told the true label",
+            "splits are those of ham10000, whole lesions at a time; FairLLaVA's code splits rows of questions at "
+            "random, so that images and lesions stand on both sides: its scores cannot be compared with these",
+            "the first diagnosis, site or verdict that an answer names counts, by code or name; none is wrong",
+            *super().notes,
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for each image and question that has an answer; a lesion's rows are one cluster."""
+        found = self.lesions(localization=self.localization or "site" in self.questions)
+        verdicts = LABELS["malignant"].target(found["dx"])
+        answers = {"diagnosis": found["dx"], "site": found["localization"], "malignancy": verdicts}
+        asked = [self._asked(found.assign(target=answers[question]), question) for question in self.questions]
+        table = pd.concat(asked).sort_index(kind="stable")  # an image's questions stand together
+        if "site" in self.questions and (without := int(found["localization"].isna().sum())):
+            self.warnings.append(f"{without:,} images have no recorded site and are not asked for it")
+        return table
+
+    def _asked(self, images: pd.DataFrame, question: str) -> pd.DataFrame:
+        """Put one question to every image that has an answer, in a wording drawn from the image's name."""
+        images, ways = images[images["target"].notna()], list(QUESTIONS[question].items())
+        prompts, references = [], []
+        for image, answer in zip(images["id"], images["target"], strict=True):
+            draw = int.from_bytes(hashlib.sha256(f"{question}:{image}".encode()).digest()[:8])
+            prompt, form = ways[draw % len(ways)]
+            prompts.append(f"{self.prompt} {prompt}".strip())
+            name = DIAGNOSES.get(answer, answer)
+            yes = "Yes" if answer == "malignant" else "No"
+            references.append(form.format(answer=name, article="an" if name[0] in "aeiou" else "a", yes=yes))
+        return images.assign(id=images["id"] + f"-{question}", prompt=prompts, reference=references)
+
+
 def _isic(kind: str) -> tuple[str, ...]:
     return (f"{ISIC}{kind}/{ISIC}{kind}.csv", f"{ISIC}{kind}.csv")
 
@@ -304,5 +416,5 @@ def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
 
 @hookimpl
 def fairbench_datasets() -> Iterable[type[Dataset]]:
-    """Offer HAM10000."""
-    return [HAM10000]
+    """Offer HAM10000, to classify and to be asked about."""
+    return [HAM10000, HAM10000VQA]
