@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # what type checkers see; a test keeps it equal to _PUBLIC
     from fairbench.dataset import Dataset as Dataset
     from fairbench.dataset import ImageFolder as ImageFolder
     from fairbench.errors import FairbenchError as FairbenchError
+    from fairbench.family import Family as Family
+    from fairbench.family import Pretrained as Pretrained
+    from fairbench.family import Tiny as Tiny
     from fairbench.hookspecs import hookimpl as hookimpl
     from fairbench.images import Unreadable as Unreadable
     from fairbench.images import open_array as open_array
@@ -77,6 +80,9 @@ _PUBLIC = {
     "tiny_tokenizer": "fairbench.tiny",
     "checkpoint_fingerprint": "fairbench.checkpoint",
     "from_checkpoint": "fairbench.checkpoint",
+    "Family": "fairbench.family",
+    "Pretrained": "fairbench.family",
+    "Tiny": "fairbench.family",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

@@ -1,12 +1,12 @@
 """The Backbone contract: a frozen vision-language model with a small trainable part.
 
-A family of models (one plugin file) says how to construct, load, prepare, see and embed. What all
-decoders share lives here: LoRA on the language model only, readouts, pooled hidden states, writing.
+A family of models (one plugin file) says how to construct, load, prepare and see; where transformers
+implements it, `Family` says most of that. What all decoders share lives here: LoRA on the language
+model only, image features among the tokens, readouts, hidden states.
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -19,6 +19,7 @@ from torch.nn import functional
 from fairbench.batch import Inputs, Outputs, States, last_token, text_positions
 from fairbench.errors import FairbenchError
 from fairbench.job import Stage
+from fairbench.readout import answered, pool
 from fairbench.settings import Configurable, Count, Fraction, Positive
 
 
@@ -41,11 +42,14 @@ class Backbone(Configurable, nn.Module):
 
     @abstractmethod
     def construct(self) -> None:
-        """Set `model` and the three `…_token_id` from the configuration alone (maybe on `meta`)."""
+        """Set `model` from the configuration alone (maybe on `meta`)."""
 
     @abstractmethod
     def load(self, dtype: torch.dtype) -> None:
-        """Like `construct`, with the real weights in `dtype`. Raises FairbenchError when they are absent."""
+        """Like `construct`, with the real weights in `dtype`, and set the three `…_token_id`.
+
+        Raises FairbenchError when the weights are absent.
+        """
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -73,10 +77,6 @@ class Backbone(Configurable, nn.Module):
         """Return frozen vision features, one row per image token of the batch; nothing in here is trained."""
 
     @abstractmethod
-    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
-        """Embed the tokens, (B, T, D), with the image's features where its tokens stand."""
-
-    @abstractmethod
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Map (B, D) final hidden states to (B, vocabulary) logits."""
 
@@ -89,9 +89,21 @@ class Backbone(Configurable, nn.Module):
         """Return where each token stands, (…, B, T), as the language model wants it; padding shifts nothing."""
         return text_positions(inputs["attention_mask"])
 
+    def weight_bytes(self, width: float) -> float:
+        """Return the bytes of an average frozen weight, where a number takes `width`; fewer when quantised."""
+        return width
+
     def projector(self) -> nn.Module | None:
         """The module between vision and language, where it may be trained."""
         return None
+
+    def project(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Turn features into (image tokens, D) pseudo-words: by the projector, where there is one."""
+        projector = self.projector()
+        if projector is None:
+            return features
+        projected: Tensor = projector(features.to(next(projector.parameters()).dtype))
+        return projected
 
     # ── what all families share ──────────────────────────────────────────────────────────────────
 
@@ -106,6 +118,7 @@ class Backbone(Configurable, nn.Module):
         self.padding_side: Literal["right", "left"] = "right"
         self.head: nn.Linear | None = None
         self.word_ids: list[int] = []
+        self.facts: dict[str, Any] = {}  # what loading found out, for the record
 
     @property
     def width(self) -> int:
@@ -243,7 +256,7 @@ class Backbone(Configurable, nn.Module):
             hidden = self.decode(inputs, self.features(inputs), every=reads is not None)
         states = None if reads is None else self.pooled(hidden, inputs, reads)
         if self.writes:
-            return Outputs(*self._answered(hidden[-1], inputs), states)
+            return Outputs(*answered(hidden[-1], inputs, self.vocabulary_scores), states)
         last = last_token(hidden[-1], inputs["attention_mask"])
         if self.head is not None:
             scores = self.head(last.to(self.head.weight.dtype))
@@ -264,6 +277,13 @@ class Backbone(Configurable, nn.Module):
             return inputs["features"]
         with torch.no_grad():
             return self.see(inputs)
+
+    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Embed the tokens, (B, T, D), with the image's pseudo-words where its tokens stand."""
+        ids = inputs["input_ids"]
+        embedded: Tensor = self.language_model.get_input_embeddings()(ids)  # type: ignore[operator]
+        visual = self.project(inputs, features).to(embedded.dtype)
+        return embedded.masked_scatter((ids == self.image_token_id)[..., None], visual)
 
     def decode(
         self, inputs: Inputs, features: Tensor, every: bool = False, cache: Any = None
@@ -288,30 +308,6 @@ class Backbone(Configurable, nn.Module):
         )
         return tuple(out.hidden_states) if every else (out.last_hidden_state,)
 
-    def _answered(self, hidden: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each answer's mean loss and mean probability per token, (B,), and no class scores, (B, 0).
-
-        Only the answers' positions reach the vocabulary, which is far wider than the hidden states.
-        """
-        mask = inputs["answer_mask"]
-        row, place = mask.nonzero(as_tuple=True)
-        scores = self.vocabulary_scores(hidden[row, place - 1]).float()
-        log_p = scores.log_softmax(-1).gather(1, inputs["input_ids"][mask][:, None]).squeeze(1)
-        empty, count = torch.zeros(mask.shape, device=hidden.device), mask.sum(1)
-        loss = empty.masked_scatter(mask, -log_p).sum(1) / count
-        p_true = empty.masked_scatter(mask, log_p.exp()).sum(1) / count
-        return loss, p_true, hidden.new_zeros(len(mask), 0, dtype=torch.float32)
-
     def pooled(self, hidden: tuple[Tensor, ...], inputs: Inputs, reads: States) -> Tensor:
-        """Pool hidden states as asked; a row without such tokens is pooled over all its real ones."""
-        real = inputs["attention_mask"].bool()
-        image = (inputs["input_ids"] == self.image_token_id) & real
-        mask = {"image": image, "text": real & ~image, "all": real}[reads.tokens]
-        mask = mask | (real & ~mask.any(1, keepdim=True))
-        if reads.pool == "random-token":
-            chosen = (inputs["token_draw"] * mask.sum(1)).long()
-            mask = mask & (mask.cumsum(1) - 1 == chosen[:, None])
-        weight = mask.float() / mask.sum(1, keepdim=True)
-        picked = [hidden[min(math.floor(len(hidden) * depth), len(hidden) - 1)] for depth in reads.depths]
-        states = torch.stack([torch.einsum("bt,btd->bd", weight, state.float()) for state in picked], 1)
-        return functional.normalize(states, dim=-1) if reads.normalise else states
+        """Pool (depth+1) hidden states of (B, T, D) to (B, depths, D), as asked."""
+        return pool(hidden, inputs, self.image_token_id, reads)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fairbench.errors import FairbenchError
 from fairbench.job import Choice, Job, Precision, Stage
 from fairbench.plugins import Plugins
+from fairbench.roots import located, places
 from fairbench.selection import check as check_selection
 from fairbench.selection import needs_groups
 from fairbench.settings import Count, Range, checked, suggest
@@ -52,6 +53,16 @@ class Benchmark:
     select: str = "last"
     stages: tuple[Stage, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """Where the folders of NAME:FOLDER backbones lie on this machine, by what those are called."""
+        return places(self.backbones)
+
+    @property
+    def backbone_names(self) -> Names:
+        """What the backbones are called, in results too: NAME, or NAME:its folder's own name."""
+        return tuple(located(entry)[0] for entry in self.backbones)
 
 
 RUN_KEYS = ("batch_size", "precision", "unrecorded", "select")
@@ -142,7 +153,7 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     methods = [(choice, plugins.make("method", choice)) for choice in _methods(benchmark, plugins)]
     datasets = {name: _dataset(name, benchmark, plugins, roots) for name in benchmark.datasets}
     attributes = {name: _attributes(benchmark, dataset) for name, dataset in datasets.items()}
-    backbones = {name: _backbone(name, benchmark, plugins) for name in benchmark.backbones}
+    backbones = {name: _backbone(name, benchmark, plugins) for name in benchmark.backbone_names}
     for backbone in backbones.values():
         for stage in benchmark.stages or backbone.recipe:
             _check_parts(stage)
@@ -203,7 +214,7 @@ def _check_parts(stage: Stage) -> None:
 
 
 def _refuse_unused_settings(benchmark: Benchmark, plugins: Plugins) -> None:
-    used = {*benchmark.datasets, *benchmark.backbones, *(m.name for m in benchmark.methods)}
+    used = {*benchmark.datasets, *benchmark.backbone_names, *(m.name for m in benchmark.methods)}
     used |= set(_joining(benchmark, plugins))
     for name in benchmark.settings:
         if name not in used:
@@ -220,7 +231,9 @@ def _checked(kind: str, choice: Choice, plugins: Plugins, fingerprint: str = "")
     """Check a plugin's settings by making it, and keep those that differ from its defaults."""
     item = plugins.find(kind, choice.name)
     in_force = item(**choice.settings).settings()
-    changed = {key: in_force[key] for key in choice.settings if in_force[key] != _default(item, key)}
+    fleeting = getattr(item, "fleeting", ())
+    kept = [key for key in choice.settings if key not in fleeting]
+    changed = {key: in_force[key] for key in kept if in_force[key] != _default(item, key)}
     return Choice(choice.name, changed, plugins.version(kind, choice.name), fingerprint)
 
 
@@ -235,7 +248,8 @@ def _dataset(name: str, benchmark: Benchmark, plugins: Plugins, roots: Mapping[s
 
 
 def _backbone(name: str, benchmark: Benchmark, plugins: Plugins) -> Backbone:
-    backbone: Backbone = plugins.make("backbone", _choice("backbone", name, benchmark, plugins))
+    choice = Choice(name, benchmark.settings.get(name, {}))
+    backbone: Backbone = plugins.make("backbone", choice, benchmark.places)
     return backbone
 
 

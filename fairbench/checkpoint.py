@@ -1,4 +1,4 @@
-"""Load a checkpoint in the Hugging Face format from a folder or the local cache, never from the network."""
+"""Load a checkpoint in the Hugging Face format from a folder or the local cache; from the network if told to."""
 
 from __future__ import annotations
 
@@ -12,63 +12,113 @@ from safetensors import SafetensorError
 
 from fairbench.errors import FairbenchError
 
+PARTS = ("*.json", "*.model", "*.txt", "*.jinja")  # what a checkpoint holds beside its weights
+WEIGHTS = "*.safetensors"
 
-def locate(checkpoint: str) -> Path:
+
+def locate(checkpoint: str, revision: str = "", download: bool = False) -> Path:
     """Return the folder of a checkpoint: a path as it is, or a hub name's snapshot in the local cache.
 
-    Raises FairbenchError naming the checkpoint and the command that gets it.
+    `revision` is a branch, tag or commit of a hub name. Raises FairbenchError naming the checkpoint and the
+    command that gets it.
     """
     path = Path(checkpoint).expanduser()
     if (path / "config.json").is_file():
+        if revision:
+            raise FairbenchError(f"{path} is a folder, which has no revision {revision}", "leave `revision` out")
         return path
+    if path.exists() or path.is_absolute() or checkpoint.startswith("."):
+        reason = "holds no config.json" if path.exists() else "does not exist"
+        raise FairbenchError(
+            f"the folder {path} {reason}", "a checkpoint is a folder with config.json, *.safetensors, a tokenizer"
+        )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    get = command(checkpoint, revision)
+    wanted = [WEIGHTS, *PARTS] if download else None
     try:
-        return Path(snapshot_download(checkpoint, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError) as error:
-        hint = "a folder must hold config.json" if path.exists() else _get(checkpoint)
-        raise FairbenchError(f"checkpoint {checkpoint} is neither a folder nor in the local cache", hint) from error
+        found = snapshot_download(
+            checkpoint, revision=revision or None, local_files_only=not download, allow_patterns=wanted
+        )
+    except GatedRepoError as error:
+        raise FairbenchError(
+            f"checkpoint {checkpoint} is gated: its owner wants its terms accepted first",
+            f"accept them on https://huggingface.co/{checkpoint}, then: hf auth login; {get}",
+        ) from error
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        which = f"{checkpoint} (revision {revision})" if revision else checkpoint
+        if download:
+            raise FairbenchError(f"cannot download checkpoint {which}: {error}", f"try: {get}") from error
+        raise FairbenchError(
+            f"checkpoint {which} is neither a folder nor in the local cache",
+            f"get it whole with: {get} (or set `download`)",
+        ) from error
+    return Path(found)
 
 
-def weight_files(folder: Path, checkpoint: str) -> list[Path]:
+def command(checkpoint: str, revision: str = "") -> str:
+    """Return the command that gets a checkpoint of the hub."""
+    return f"hf download {checkpoint}" + (f" --revision {revision}" if revision else "")
+
+
+def weight_files(folder: Path) -> list[Path]:
     """Return a checkpoint's safetensors shards, all of them; other formats are refused."""
-    shards = sorted(folder.glob("*.safetensors"))
+    shards = sorted(folder.glob(WEIGHTS))
     if not shards and any(folder.glob("*.bin")):
         raise FairbenchError(
-            f"checkpoint {checkpoint} holds only pickled weights ({folder}/*.bin), which can run code",
+            f"checkpoint {folder} holds only pickled weights (*.bin), which can run code",
             "use a safetensors version of it, or convert it with transformers' save_pretrained",
         )
     index = folder / "model.safetensors.index.json"
-    named = set(_read(index, checkpoint).get("weight_map", {}).values()) if index.is_file() else set()
+    named = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
     absent = sorted(named - {shard.name for shard in shards})
     if absent or not shards:
-        raise FairbenchError(
-            f"checkpoint {checkpoint} lacks {', '.join(absent) or '*.safetensors'} in {folder}", _get(checkpoint)
-        )
+        raise FairbenchError(f"checkpoint {folder} lacks {', '.join(absent) or WEIGHTS}", _whole(folder))
     return shards
 
 
-def _read(path: Path, checkpoint: str) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of a checkpoint's JSON files."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
-        raise FairbenchError(f"cannot load checkpoint {checkpoint}: {path}: {error}", _get(checkpoint)) from error
+        raise FairbenchError(f"cannot load checkpoint {path.parent}: {path.name}: {error}", _whole(path)) from error
 
 
-def _get(checkpoint: str) -> str:
-    return f"get it whole with: hf download {checkpoint}"
+def _whole(path: Path) -> str:
+    """Say how to get a checkpoint whole; a snapshot's place in the cache tells its name on the hub."""
+    name = hub_name(path)
+    return f"get it whole with: {command(name)}" if name else "copy it again, whole"
 
 
-def checkpoint_fingerprint(checkpoint: str) -> str:
+def hub_name(path: Path) -> str:
+    """Return the hub name whose snapshot in the cache a path belongs to, or nothing for any other path."""
+    place = next((part for part in path.parts if part.startswith("models--")), "")
+    return place.removeprefix("models--").replace("--", "/")
+
+
+def revision_of(folder: Path) -> str:
+    """Return the commit of a snapshot in the cache, or nothing for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" and hub_name(folder) else ""
+
+
+def configuration(folder: Path, model: Any) -> dict[str, Any]:
+    """Read a checkpoint's config.json, which must be of `model`'s type."""
+    config = read_json(folder / "config.json")
+    kind, wanted = config.get("model_type"), model.config_class.model_type
+    if kind != wanted:
+        raise FairbenchError(f"checkpoint {folder} is a {kind}, not a {wanted}")
+    return config
+
+
+def checkpoint_fingerprint(checkpoint: str | Path) -> str:
     """Hash a checkpoint: its small files whole, and of each shard the header, the size and three samples."""
-    folder = locate(checkpoint)
+    folder = locate(str(checkpoint))
     state = hashlib.sha256()
-    for path in sorted(
-        [*folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.txt"), *folder.glob("*.jinja")]
-    ):
+    for path in sorted(path for pattern in PARTS for path in folder.glob(pattern)):
         state.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    for path in weight_files(folder, checkpoint):
+    for path in weight_files(folder):
         size = path.stat().st_size
         state.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
@@ -78,29 +128,32 @@ def checkpoint_fingerprint(checkpoint: str) -> str:
     return state.hexdigest()[:16]
 
 
-def from_checkpoint(checkpoint: str, model: Any, processor: Any, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """Return (model, tokenizer, image processor) of a checkpoint, loaded by transformers from disk alone."""
+def from_checkpoint(
+    checkpoint: str | Path, model: Any, processor: Any, dtype: torch.dtype, **options: Any
+) -> tuple[Any, Any, Any]:
+    """Return (model, tokenizer, image processor) of a checkpoint, loaded by transformers from disk alone.
+
+    `options` go to `model.from_pretrained`.
+    """
     from transformers import AutoTokenizer
 
-    folder = locate(checkpoint)
-    weight_files(folder, checkpoint)
-    kind = _read(folder / "config.json", checkpoint).get("model_type")
-    if kind != model.config_class.model_type:
-        raise FairbenchError(f"checkpoint {checkpoint} is a {kind}, not a {model.config_class.model_type}")
+    folder = locate(str(checkpoint))
+    configuration(folder, model)
+    weight_files(folder)
     try:
         # transformers fills what a checkpoint lacks with random weights and only logs it, so ask.
         loaded, found = model.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
         )
         lacking = sorted(found["missing_keys"])
         if lacking:
             raise FairbenchError(
-                f"checkpoint {checkpoint} lacks {len(lacking)} weights, first {lacking[0]}", _get(checkpoint)
+                f"checkpoint {folder} lacks {len(lacking)} weights, first {lacking[0]}", _whole(folder)
             )
         return (
             loaded,
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
             processor.from_pretrained(folder, local_files_only=True),
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise FairbenchError(f"cannot load checkpoint {checkpoint}: {error}", _get(checkpoint)) from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise FairbenchError(f"cannot load checkpoint {folder}: {error}", _whole(folder)) from error

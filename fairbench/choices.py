@@ -43,7 +43,7 @@ def narrow(benchmark: Benchmark, lists: Mapping[str, str | None]) -> Benchmark:
 
 
 def _named(benchmark: Benchmark) -> set[str]:
-    return {*benchmark.datasets, *benchmark.backbones, *(method.name for method in benchmark.methods)}
+    return {*benchmark.datasets, *benchmark.backbone_names, *(method.name for method in benchmark.methods)}
 
 
 def override(benchmark: Benchmark, assignments: Iterable[str], plugins: Plugins) -> Benchmark:
@@ -54,8 +54,9 @@ def override(benchmark: Benchmark, assignments: Iterable[str], plugins: Plugins)
     methods = list(benchmark.methods)
     tables = [table for kind, table in plugins.tables.items() if kind != "metric"]
     known = {name: item for table in tables for name, item in table.items()}
+    known |= {name: plugins.find("backbone", name) for name in benchmark.backbone_names}
     stage_names = {stage.name for stage in benchmark.stages} | {
-        stage.name for name in benchmark.backbones for stage in plugins.find("backbone", name).recipe
+        stage.name for name in benchmark.backbone_names for stage in plugins.find("backbone", name).recipe
     }
     for text in assignments:
         target, _, value = text.partition("=")
@@ -91,10 +92,10 @@ def _without(key: str, method: Choice) -> Choice:
 
 
 def _recipe(benchmark: Benchmark, plugins: Plugins) -> tuple[Stage, ...]:
-    recipes = [plugins.find("backbone", name).recipe for name in benchmark.backbones]
+    recipes = [plugins.find("backbone", name).recipe for name in benchmark.backbone_names]
     if any(recipe != recipes[0] for recipe in recipes):
         raise FairbenchError(
-            f"{', '.join(benchmark.backbones)} have different stages, so --set of a stage is ambiguous",
+            f"{', '.join(benchmark.backbone_names)} have different stages, so --set of a stage is ambiguous",
             "run one backbone at a time, or state [[stages]] in a benchmark file",
         )
     return tuple(recipes[0]) if recipes else ()

@@ -237,7 +237,7 @@ def _planned(
     )
     benchmark = choices.override(benchmark, assignments, plugins)
     needing = [name for name in benchmark.datasets if plugins.find("dataset", name).needs_root]
-    found = roots(data, needing)
+    found = {**roots(data, needing), **benchmark.places}
     return plugins, benchmark, benchmarks.jobs(benchmark, plugins, found, planning), found
 
 

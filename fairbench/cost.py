@@ -71,9 +71,8 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
         record = records.get(job.key)
         state = "to run" if record is None else "failed" if record.failed else "done"
         width = 2 if dtype == torch.bfloat16 else 4
-        memory = (
-            size.total * width + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
-        )
+        frozen = size.total * planned.backbones[job.backbone.name].weight_bytes(width)
+        memory = frozen + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
         seconds = (
             None if record is not None and not (record.failed and retry_failed) else rate * (steps + evaluated)
         )

@@ -93,8 +93,11 @@ class Plugins:
         return {}
 
     def find(self, kind: str, name: str) -> Any:
-        """Look something up by name; an unknown name is an error with the nearest one."""
+        """Look something up by name, of NAME:FOLDER by NAME; an unknown name is an error with the nearest one."""
         table = self.tables[kind]
+        name, colon, folder = name.partition(":")
+        if colon and name in table and not getattr(table[name], "takes_folder", False):
+            raise FairbenchError(f"{kind} {name} takes no folder", f"write {name} instead of {name}:{folder}")
         if name not in table:
             error = suggest(kind, name, table)
             if self.broken:
@@ -104,18 +107,20 @@ class Plugins:
         return table[name]
 
     def make(self, kind: str, choice: Choice, roots: Mapping[str, Path] | None = None) -> Any:
-        """Make what a choice names, with its settings and, for a dataset on disk, its folder."""
+        """Make what a choice names, with its settings and, for what lies on this disk, its folder."""
         item = self.find(kind, choice.name)(**choice.settings)
-        if getattr(item, "needs_root", False):
-            if choice.name not in (roots or {}):
-                raise FairbenchError(f"where is {choice.name}?", f"say --data {choice.name}=FOLDER")
-            item.root = Path((roots or {})[choice.name])
+        root = (roots or {}).get(choice.name)
+        if root is None and (getattr(item, "needs_root", False) or ":" in choice.name):
+            say = f"--data {choice.name}=FOLDER" if kind == "dataset" else f"--{kind}s {item.name}:FOLDER"
+            raise FairbenchError(f"where is {choice.name}?", f"say {say}")
+        if root is not None:
+            item.root = Path(root)
         return item
 
     def version(self, kind: str, name: str) -> str:
         """Return what provides a plugin, with its version: part of every job's key."""
         self.find(kind, name)
-        return self.owners[kind, name]
+        return self.owners[kind, name.partition(":")[0]]
 
 
 def load(

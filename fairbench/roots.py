@@ -1,8 +1,9 @@
-"""Where things lie on this machine: the folder of each dataset, and the cache."""
+"""Where things lie on this machine: the folder of each dataset, folders given for backbones, and the cache."""
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,38 @@ def parse(options: Sequence[str]) -> dict[str, str]:
                 f"--data gives two folders for {name}: {given[name]} and {path}", "keep one of them"
             )
     return given
+
+
+def located(entry: str) -> tuple[str, Path | None]:
+    """Split NAME:FOLDER into a name that is the same on every machine, and where the folder lies on this one.
+
+    FOLDER may be a name on the hub as well. A snapshot in the hub's cache is called what it is there.
+    """
+    name, colon, text = (part.strip() for part in entry.partition(":"))
+    if not colon:
+        return name, None
+    folder = Path(text).expanduser()
+    place = Path(os.path.abspath(folder)) if folder.exists() or folder.is_absolute() else Path(text)
+    snapshot = next((part for part in place.parts if part.startswith("models--")), "")
+    label = snapshot.split("--")[-1] or place.name
+    if not re.fullmatch(r"[\w.+-]+", label):
+        raise FairbenchError(
+            f"--backbones {entry}: {label!r} cannot be part of a name",
+            "use letters, digits and -_.+ in the folder's name",
+        )
+    return f"{name}:{label}", place
+
+
+def places(entries: Iterable[str]) -> dict[str, Path]:
+    """Return where the folders lie that NAME:FOLDER entries give, by what those are called."""
+    found: dict[str, Path] = {}
+    for entry in entries:
+        name, place = located(entry)
+        if place is not None and found.setdefault(name, place) != place:
+            raise FairbenchError(
+                f"{found[name]} and {place} would both be called {name}", "rename one of the two folders"
+            )
+    return found
 
 
 def config_file() -> Path:

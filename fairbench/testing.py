@@ -10,15 +10,13 @@ check(method)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from PIL import Image
 
 from fairbench.backbone import Backbone
-from fairbench.batch import Inputs, States
+from fairbench.backbone_checks import BACKBONE_CHECKS
 from fairbench.dataset import Dataset, rows
 from fairbench.job import Stage
 from fairbench.method import Method
@@ -115,93 +113,7 @@ METHOD_CHECKS: tuple[Callable[[type[Method]], None], ...] = (
 )
 
 
-# ── checks of a backbone and a dataset ───────────────────────────────────────────────────────────
-
-
-def _ready(backbone: type[Backbone], **settings: Any) -> tuple[Backbone, list[Inputs]]:
-    model = backbone(**settings).build(("no", "yes"), ("no", "yes"), torch.float32, torch.device("cpu"))
-    generator = np.random.default_rng(0)
-    pictures = [Image.fromarray(generator.integers(0, 255, (64, 96, 3), dtype=np.uint8)) for _ in range(3)]
-    prompts = ["Is it?", "Is there any sign of disease in this image?", "Well?"]
-    return model, [model.prepare(p, q) for p, q in zip(pictures, prompts, strict=True)]
-
-
-def check_padding_changes_nothing(backbone: type[Backbone]) -> None:
-    """Scores and pooled states are the same alone, in a batch, padded left or right."""
-    model, examples = _ready(backbone)
-    reads = States(depths=(0.0, 0.5, 1.0), tokens="text")
-    unknown = torch.zeros(1, dtype=torch.long)
-    with torch.no_grad():
-        alone = [model(model.stack([example]), unknown, reads) for example in examples]
-        sides: tuple[Literal["left", "right"], ...] = ("left", "right")
-        for side in sides:
-            model.padding_side = side
-            together = model(model.stack(examples), unknown.repeat(len(examples)), reads)
-            for i, one in enumerate(alone):
-                assert torch.allclose(together.scores[i], one.scores[0], atol=1e-4), (
-                    f"padding {side} changes scores"
-                )
-                assert torch.allclose(together.states[i], one.states[0], atol=1e-4), (
-                    f"padding {side} changes states"
-                )
-
-
-def check_seeing_once_is_enough(backbone: type[Backbone]) -> None:
-    """Cached features give what the image gives, and hold one row per image token."""
-    model, examples = _ready(backbone)
-    unknown = torch.zeros(len(examples), dtype=torch.long)
-    inputs = model.stack(examples)
-    with torch.no_grad():
-        features = model.see(inputs)
-        direct = model(inputs, unknown).scores
-        for key in model.pixels:
-            inputs.pop(key)
-        cached = model({**inputs, "features": features}, unknown).scores
-    assert len(features) == int((inputs["input_ids"] == model.image_token_id).sum())
-    assert torch.equal(direct, cached)
-
-
-def check_only_the_language_model_is_adapted(backbone: type[Backbone]) -> None:
-    """LoRA sits in the language model and nowhere else, and everything else is frozen."""
-    model, _ = _ready(backbone)
-    inside = {id(p) for p in model.language_model.parameters()}
-    lora = [p for name, p in model.named_parameters() if "lora_" in name]
-    assert lora
-    assert all(id(p) in inside for p in lora)
-    trained = {id(p) for p in model.trainable().values()}
-    assert all(p.requires_grad == (id(p) in trained) for p in model.parameters())
-
-
-def check_reset_forgets(backbone: type[Backbone]) -> None:
-    """`reset` makes a used model equal to a new one with the same seed, and seeds differ."""
-    model, _ = _ready(backbone)
-    model.reset(1)
-    first = {name: p.detach().clone() for name, p in model.trainable().items()}
-    with torch.no_grad():
-        for parameter in model.trainable().values():
-            parameter.add_(1.0)
-    model.reset(1)
-    assert all(torch.equal(p, first[name]) for name, p in model.trainable().items())
-    model.reset(2)
-    assert any(not torch.equal(p, first[name]) for name, p in model.trainable().items())
-
-
-def check_words_read_the_vocabulary(backbone: type[Backbone]) -> None:
-    """The readout `words` scores the classes' first tokens with no new parameters."""
-    model, examples = _ready(backbone, readout="words")
-    assert model.part("head") == []
-    scores = model(model.stack(examples), torch.zeros(len(examples), dtype=torch.long)).scores
-    assert scores.shape == (len(examples), 2)
-    assert torch.isfinite(scores).all()
-
-
-BACKBONE_CHECKS: tuple[Callable[[type[Backbone]], None], ...] = (
-    check_padding_changes_nothing,
-    check_seeing_once_is_enough,
-    check_only_the_language_model_is_adapted,
-    check_reset_forgets,
-    check_words_read_the_vocabulary,
-)
+# ── checks of a dataset; those of a backbone are in backbone_checks ──────────────────────────────
 
 
 def check_rows_keep_the_contract(dataset: Dataset) -> None:
@@ -242,6 +154,9 @@ def parametrize_dataset(dataset: Dataset) -> Any:
 
 
 __all__ = [
+    "BACKBONE_CHECKS",
+    "DATASET_CHECKS",
+    "METHOD_CHECKS",
     "Outcome",
     "ToyBackbone",
     "ToyDataset",

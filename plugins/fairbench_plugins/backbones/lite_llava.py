@@ -225,13 +225,6 @@ class LiteLlava(Backbone):
             grid = self.model.vision.extract_features(pixels.float())
             return functional.adaptive_avg_pool2d(grid, self.side).flatten(2).transpose(1, 2).flatten(0, 1)
 
-    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
-        """Put the projected features where the image tokens stand."""
-        ids = inputs["input_ids"]
-        embedded = self.language_model.get_input_embeddings()(ids)
-        visual = self.model.projector(features).to(embedded.dtype)
-        return embedded.masked_scatter((ids == self.image_token_id)[..., None], visual)
-
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Compare with the word embeddings, which SmolLM2 also reads its answers from."""
         weight = self.language_model.get_input_embeddings().weight

@@ -1,25 +1,24 @@
-"""Qwen2.5-VL (arXiv 2502.13923): full sizes from a checkpoint, and a tiny one that needs none."""
+"""Qwen2.5-VL (arXiv 2502.13923): full sizes, any folder, and a tiny one that needs no download."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from fairbench import (
     Backbone,
     Count,
+    FairbenchError,
+    Family,
     Inputs,
+    Pretrained,
     Stage,
-    checkpoint_fingerprint,
-    from_checkpoint,
+    Tiny,
     hookimpl,
     text_positions,
     tiny_tokenizer,
@@ -35,15 +34,16 @@ TEMPLATE = (
 )
 
 
-class Qwen25VL(Backbone):
+class Qwen25VL(Family):
     """A Qwen2.5-VL of any size. Images keep their proportions within `min_pixels` and `max_pixels`."""
 
-    shape: ClassVar[dict[str, Any]]
-    checkpoint: str
+    architecture = Qwen2_5_VLForConditionalGeneration
+    image_processor = Qwen2VLImageProcessorPil
+    image = IMAGE
+    recipe: ClassVar = (Stage(name="lora", train=("lora", "head"), epochs=3, lr=1e-4, warmup=100),)
+
     min_pixels: Count = 256 * 28 * 28
     max_pixels: Count = 576 * 28 * 28
-
-    recipe: ClassVar = (Stage(name="lora", train=("lora", "head"), epochs=3, lr=1e-4, warmup=100),)
 
     def config(self) -> Qwen2_5_VLConfig:
         """Return the configuration of this size, without reading the checkpoint."""
@@ -62,44 +62,20 @@ class Qwen25VL(Backbone):
             **shape.get("tokens", {}),
         )
 
-    def construct(self) -> None:
-        """Build the architecture with whatever weights the current device context gives."""
-        self.model = Qwen2_5_VLForConditionalGeneration(self.config())
-
-    def load(self, dtype: torch.dtype) -> None:
-        """Read the checkpoint from a folder or the Hugging Face cache."""
-        self.model, self.tokenizer, self.processor = from_checkpoint(
-            self.checkpoint, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil, dtype
-        )
-        self._finish()
-
-    def _finish(self) -> None:
-        self.image_token_id = self.model.config.image_token_id
-        self.pad_token_id = self.tokenizer.pad_token_id
-        self.end_token_id = self.tokenizer.eos_token_id
-        self.processor.size = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
-
-    def fingerprint(self) -> str:
-        """Hash the checkpoint's files."""
-        return checkpoint_fingerprint(self.checkpoint)
-
-    @property
-    def language_model(self) -> nn.Module:
-        """The decoder."""
-        return self.model.model.language_model
+    def ready(self, tokenizer: Any, processor: Any) -> None:
+        """Take the tokenizer, which must know the chat's format, and bound the image's size."""
+        super().ready(tokenizer, processor)
+        if not tokenizer.chat_template:
+            raise FairbenchError(
+                f"{self.name}: the tokenizer has no chat template",
+                "copy chat_template.jinja or tokenizer_config.json",
+            )
+        processor.size = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
 
     @property
     def tokens(self) -> int:
         """The most image tokens, and a prompt."""
         return self.max_pixels // 28**2 + 40
-
-    def tokenise(self, text: str) -> list[int]:
-        """Return token ids."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
-
-    def detokenise(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Cut the image into patches and put as many image tokens into the chat prompt."""
@@ -109,9 +85,8 @@ class Qwen25VL(Backbone):
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         count = int(pixels["image_grid_thw"].prod()) // self.processor.merge_size**2
-        ids = self.tokenise(text.replace(IMAGE, IMAGE * count))
         return {
-            "input_ids": torch.tensor(ids),
+            "input_ids": self.read(text, count),
             "pixel_values": pixels["pixel_values"],
             "image_grid_thw": pixels["image_grid_thw"],
         }
@@ -122,12 +97,6 @@ class Qwen25VL(Backbone):
             inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
         )
         return torch.cat(list(seen.pooler_output))
-
-    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
-        """Place the visual tokens in the prompt."""
-        ids = inputs["input_ids"]
-        embedded = self.language_model.get_input_embeddings()(ids)
-        return embedded.masked_scatter((ids == self.image_token_id)[..., None], features.to(embedded.dtype))
 
     def positions(self, inputs: Inputs) -> Tensor:
         """Return the text's positions and the three axes' (time, height, width): (4, B, T)."""
@@ -140,20 +109,23 @@ class Qwen25VL(Backbone):
         )
         return torch.cat([text_positions(mask)[None], axes])
 
-    def vocabulary_scores(self, hidden: Tensor) -> Tensor:
-        """Apply the language-model head."""
-        return self.model.lm_head(hidden.to(self.model.lm_head.weight.dtype))
-
 
 _VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
 
 
-class Qwen25VL7B(Qwen25VL):
+class Qwen25VLFolder(Pretrained, Qwen25VL):
+    """Any Qwen2.5-VL on disk: `qwen2.5-vl:FOLDER`."""
+
+    name = "qwen2.5-vl"
+    title = "Qwen2.5-VL"
+
+
+class Qwen25VL7B(Qwen25VLFolder):
     """The glaucoma paper's backbone."""
 
     name = "qwen2.5-vl-7b"
     title = "Qwen2.5-VL-7B-Instruct"
-    checkpoint: str = "Qwen/Qwen2.5-VL-7B-Instruct"
+    checkpoint = "Qwen/Qwen2.5-VL-7B-Instruct"
     shape = {
         "text": {
             "hidden_size": 3584,
@@ -168,12 +140,12 @@ class Qwen25VL7B(Qwen25VL):
     }
 
 
-class Qwen25VL3B(Qwen25VL):
+class Qwen25VL3B(Qwen25VLFolder):
     """The smallest official size."""
 
     name = "qwen2.5-vl-3b"
     title = "Qwen2.5-VL-3B-Instruct"
-    checkpoint: str = "Qwen/Qwen2.5-VL-3B-Instruct"
+    checkpoint = "Qwen/Qwen2.5-VL-3B-Instruct"
     shape = {
         "text": {
             "hidden_size": 2048,
@@ -189,12 +161,12 @@ class Qwen25VL3B(Qwen25VL):
     }
 
 
-class TinyQwen25VL(Qwen25VL):
+class TinyQwen25VL(Tiny, Qwen25VL):
     """The real architecture with 1.6 million random weights, frozen but for LoRA and head: no download."""
 
     name = "tiny-qwen2.5-vl"
     title = "Qwen2.5-VL, tiny and random"
-    checkpoint: str = "none: random weights from a fixed seed"
+    chat = TEMPLATE
     min_pixels: Count = 112 * 112
     max_pixels: Count = 112 * 112
     batch_size = 16
@@ -226,22 +198,12 @@ class TinyQwen25VL(Qwen25VL):
         },
     }
 
-    def load(self, dtype: torch.dtype) -> None:
-        """Draw the weights from a fixed seed and make tokenizer and processor in code."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.construct()
-        self.model.to(dtype)
-        self.tokenizer = tiny_tokenizer(SPECIAL, TEMPLATE, end="<|im_end|>")
-        self.processor = Qwen2VLImageProcessorPil()
-        self._finish()
-
-    def fingerprint(self) -> str:
-        """Hash shape and prompt: the weights follow from the shape."""
-        return hashlib.sha256(json.dumps([self.shape, TEMPLATE], sort_keys=True).encode()).hexdigest()[:16]
+    def readers(self) -> tuple[Any, Any]:
+        """Make a tokenizer of bytes and the image processor."""
+        return tiny_tokenizer(SPECIAL, TEMPLATE, end="<|im_end|>"), Qwen2VLImageProcessorPil()
 
 
 @hookimpl
 def fairbench_backbones() -> list[type[Backbone]]:
     """Offer the family."""
-    return [TinyQwen25VL, Qwen25VL3B, Qwen25VL7B]
+    return [TinyQwen25VL, Qwen25VLFolder, Qwen25VL3B, Qwen25VL7B]
