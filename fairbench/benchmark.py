@@ -47,6 +47,7 @@ class Benchmark:
     seeds: Seeds = (0,)
     baseline: bool = True
     controls: bool = True
+    probe: bool = False  # say how well attributes can be read from the trained models; changes no job
     batch_size: Count | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     unrecorded: str = "keep"
@@ -66,7 +67,7 @@ class Benchmark:
 
 
 RUN_KEYS = ("batch_size", "precision", "unrecorded", "select")
-_PLAIN = ("description", "datasets", "backbones", "attributes", "seeds", "baseline", "controls", *RUN_KEYS)
+_PLAIN = ("description", "datasets", "backbones", "attributes", "seeds", "baseline", "controls", "probe", *RUN_KEYS)
 
 
 def shelf() -> dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fairbench import __version__, commands, data_commands
+from fairbench import __version__, commands, data_commands, probe_commands
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
@@ -80,6 +80,7 @@ def main() -> None:
 
 commands.add_to(main)
 data_commands.add_to(main)
+probe_commands.add_to(main)
 
 
 def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,6 +113,7 @@ def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
 @main.command()
 @_choices
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop (the same as `fairbench plan`).")
+@click.option("--probe", is_flag=True, help="Also say how well attributes can be read from the trained models.")
 @click.option("--retry-failed", is_flag=True, help="Run jobs again that ended in an error.")
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples computed at once (default: the whole batch).")
@@ -120,6 +122,7 @@ def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--feature-cache", default=8.0, show_default=True, metavar="GIB", help="Memory for image features.")
 def run(
     dry_run: bool,
+    probe: bool,
     retry_failed: bool,
     workers: int | None,
     micro_batch: int | None,
@@ -132,12 +135,17 @@ def run(
 
     BENCHMARK is a bundled name (`fairbench list benchmarks`) or a TOML file; the options override it.
     """
+    from dataclasses import replace
+
     from fairbench import launch, progress
+    from fairbench.readable import Probe
     from fairbench.store import Store
 
     _, benchmark, planned, roots = _planned(dry_run, **chosen)
+    benchmark = replace(benchmark, probe=benchmark.probe or probe)
+    reading = Probe() if benchmark.probe else None
     store = Store(chosen["out"])
-    missing = store.missing(planned.jobs, retry_failed)
+    missing = store.missing(planned.jobs, retry_failed, reading)
     if dry_run:
         _print_plan(planned, store, retry_failed)
         return
@@ -153,6 +161,7 @@ def run(
         feature_bytes=int(feature_cache * 2**30),
         loaders=loaders,
         threads=threads,
+        probe=reading,
     )
     if missing:
         count = workers or launch.default_workers(len(missing))
@@ -225,7 +234,7 @@ def _planned(
     from fairbench import benchmark as benchmarks
     from fairbench import choices
     from fairbench import plugins as plugin_loader
-    from fairbench.roots import roots
+    from fairbench.roots import shared_roots
 
     plugins = plugin_loader.load(files=files)
     commands.warn_of_broken(plugins)
@@ -236,8 +245,7 @@ def _planned(
         controls=benchmark.controls and not no_controls,
     )
     benchmark = choices.override(benchmark, assignments, plugins)
-    needing = [name for name in benchmark.datasets if plugins.find("dataset", name).needs_root]
-    found = {**roots(data, needing), **benchmark.places}
+    found = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
     return plugins, benchmark, benchmarks.jobs(benchmark, plugins, found, planning), found
 
 

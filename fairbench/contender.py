@@ -14,7 +14,7 @@ from fairbench.readable import READABLE
 from fairbench.sources import dispersion, parts
 from fairbench.table import Estimate, Flag, Reading, Row
 
-NUMBERS = ("balanced_accuracy", "low", "high", "auroc", "chance", "p")
+NUMBERS = ("value", "low", "high", "auroc", "chance", "p")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _readable(records: Sequence[Record]) -> Iterable[Reading]:
             yield Reading(attribute, where.pop(), Estimate(reason=reasons[0]))
             continue
         mean = {key: float(np.mean([entry[key] for entry in entries])) for key in NUMBERS}
-        value = Estimate(mean["balanced_accuracy"], mean["low"], mean["high"])
+        value = Estimate(mean["value"], mean["low"], mean["high"])
         yield Reading(attribute, where.pop(), value, mean["auroc"], mean["chance"], mean["p"])
 
 

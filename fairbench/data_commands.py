@@ -135,11 +135,12 @@ def _made(name: str, folders: Sequence[str], assignments: Sequence[str], files: 
     from fairbench.benchmark import Benchmark
     from fairbench.choices import override
     from fairbench.job import Choice
-    from fairbench.roots import roots
+    from fairbench.roots import shared_roots
 
     plugins = plugin_loader.load(("dataset",), files)
     warn_of_broken(plugins)
-    needs = [name] if plugins.find("dataset", name).needs_root else []
     settings = override(Benchmark(datasets=(name,)), assignments, plugins).settings.get(name, {})
-    dataset: Dataset = plugins.make("dataset", Choice(name, settings), roots(folders, needs))
+    dataset: Dataset = plugins.make(
+        "dataset", Choice(name, settings), shared_roots(folders, plugins.folders([name]))
+    )
     return dataset

@@ -117,6 +117,11 @@ class Plugins:
             item.root = Path(root)
         return item
 
+    def folders(self, datasets: Iterable[str]) -> dict[str, str]:
+        """Return, for the datasets that need a folder, the name which that folder goes by."""
+        items = {name: self.find("dataset", name) for name in datasets}
+        return {name: item.folder or name for name, item in items.items() if item.needs_root}
+
     def version(self, kind: str, name: str) -> str:
         """Return what provides a plugin, with its version: part of every job's key."""
         self.find(kind, name)

@@ -17,6 +17,7 @@ def add_to(cli: click.Group) -> None:
 @click.option("--layer", type=click.Choice(["first", "middle", "last"]), default="middle", show_default=True)
 @click.option("--tokens", type=click.Choice(["image", "text", "all"]), default="image", show_default=True)
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable.")
+@click.option("--backbones", default="", help="Where backbones of the form NAME:FOLDER lie, separated by commas.")
 @click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
 def probe(
@@ -24,6 +25,7 @@ def probe(
     layer: str,
     tokens: str,
     data: tuple[str, ...],
+    backbones: str,
     files: tuple[str, ...],
     workers: int | None,
 ) -> None:
@@ -37,7 +39,7 @@ def probe(
     from fairbench.commands import warn_of_broken
     from fairbench.readable import READABLE, Probe
     from fairbench.render import sheet
-    from fairbench.roots import roots
+    from fairbench.roots import places, shared_roots
     from fairbench.store import RECORD, Store
 
     plugins = plugin_loader.load(files=files)
@@ -51,7 +53,7 @@ def probe(
         jobs = [record.job for record in records]
         missing = store.missing(jobs, probe=asked)
         names = {job.dataset.name for job in missing}
-        found = roots(data, [name for name in sorted(names) if plugins.find("dataset", name).needs_root])
+        found = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
         setup = launch.Setup(str(store.root), found, plugin_files, probe=asked)
         if missing:
             with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:

@@ -54,7 +54,8 @@ def wants_probe(record: Record, probe: Probe | None) -> bool:
 
 
 def read(train: Split, val: Split, test: Split, values: tuple[str, ...]) -> dict[str, Any]:
-    """Fit a reader on `train` and test it: balanced accuracy, its 95 % interval, AUROC, chance and p.
+    """Fit a reader on `train` and test it: `value` is its balanced accuracy, with a 95 % interval, AUROC, chance
+    and p.
 
     The reader is logistic regression on standardised states, all values weighing alike; its penalty is
     the one of PENALTIES with the best balanced accuracy on `val`. Clusters (patients) are drawn anew for
@@ -82,7 +83,7 @@ def read(train: Split, val: Split, test: Split, values: tuple[str, ...]) -> dict
     by_chance = _exchanged(test, answer, len(values), generator)
     return {
         **about,
-        "balanced_accuracy": found,
+        "value": found,
         "low": float(low),
         "high": float(high),
         "auroc": _auroc(test.codes, probability),

@@ -45,6 +45,17 @@ def roots(options: Sequence[str], names: Iterable[str]) -> dict[str, Path]:
     return found
 
 
+def shared_roots(options: Sequence[str], folders: Mapping[str, str]) -> dict[str, Path]:
+    """Return the folder of every dataset, where several may read one: `folders` is dataset → whose folder.
+
+    A folder that is given for a dataset itself goes before the one it shares. Raises as `roots` does.
+    """
+    given = parse(options)
+    whose = {name: name if name in given else folder for name, folder in folders.items()}
+    found = roots(options, whose.values())
+    return {name: found[folder] for name, folder in whose.items()}
+
+
 def parse(options: Sequence[str]) -> dict[str, str]:
     """Split `name=PATH` options; raises FairbenchError for one without either or for a name given twice."""
     given: dict[str, str] = {}

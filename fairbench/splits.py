@@ -36,7 +36,7 @@ def limited(table: pd.DataFrame, limit: int, attributes: Sequence[str]) -> pd.Da
     distances along the line, so that any stretch of it keeps its share to within one cluster. All have
     the same chance whatever their size. A split that would be left empty keeps its first cluster.
     """
-    key = ["split", "target", *attributes]
+    key = [column for column in ("split", "target", *attributes) if column in table]
     clusters = table.sort_values("id").groupby("cluster")[key].first().fillna("").astype(str)
     clusters["size"] = table.groupby("cluster").size()
     clusters["order"] = [_hash(str(name)) for name in clusters.index]

@@ -39,7 +39,18 @@ DOCUMENTED = {("predictions", "reading")}
 # Importing these imports torch …
 TORCH = {
     *("batch", "readout", "backbone", "method", "checkpoint", "family", "memory", "adapter", "features", "run"),
-    *("execute", "order", "writing", "predicting", "probing", "worker", "cost", "toys", "backbone_checks", "testing"),
+    *(
+        "execute",
+        "order",
+        "writing",
+        "predicting",
+        "probing",
+        "worker",
+        "cost",
+        "toys",
+        "backbone_checks",
+        "testing",
+    ),
 }
 # … and these import torch or transformers inside a function, for those who ask what only they can tell.
 TORCH_ON_DEMAND = {"benchmark", "launch", "overview", "tiny", "backbone", "checkpoint", "family", "toys", "writing"}

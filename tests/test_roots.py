@@ -4,7 +4,7 @@ import pytest
 
 from fairbench import FairbenchError
 from fairbench import roots as module
-from fairbench.roots import cache_folder, parse, roots
+from fairbench.roots import cache_folder, parse, roots, shared_roots
 
 
 @pytest.fixture
@@ -121,3 +121,11 @@ def test_the_cache_moves_with_its_variable(monkeypatch, tmp_path):
     assert cache_folder("a", "b") == tmp_path / "a/b"
     monkeypatch.delenv("FAIRBENCH_CACHE")
     assert "fairbench" in cache_folder().parts
+
+
+def test_datasets_may_share_a_folder(home):
+    own, other = home / "option/x", home / "shared/x"
+    folders = {"skin": "skin", "skin-vqa": "skin"}
+    assert shared_roots([f"skin={own}"], folders) == {"skin": own, "skin-vqa": own}
+    assert shared_roots([f"skin={own}", f"skin-vqa={other}"], folders) == {"skin": own, "skin-vqa": other}
+    assert shared_roots([f"skin-vqa={other}"], {"skin-vqa": "skin"}) == {"skin-vqa": other}

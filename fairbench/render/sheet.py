@@ -9,13 +9,14 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from fairbench.metric import RATES as METRICS
 from fairbench.render.blocks import Grid
 from fairbench.render.format import NOTHING, fraction, p_value, percent, plain, whole
 from fairbench.render.terminal import grid
 
 Json = dict[str, Any]
 
-# The rates worth a column, with their titles; everything else is in --json.
+# The rates worth a column, with their titles, and where answers are texts their row scores; the rest is in --json.
 RATES = {"accuracy": "Acc (%)", "tpr": "TPR (%)", "fpr": "FPR (%)", "auroc": "AUROC"}
 GAPS = {
     "max_acc_gap": "MaxAccGap",
@@ -41,12 +42,12 @@ def scores(found: Json, name: str, console: Console) -> None:
     for attribute, part in found["attributes"].items():
         _heading(console, attribute)
         _groups(console, found, part)
-        _gaps(console, part)
+        _gaps(console, part, _between(found, part))
         _notes(console, _reasons(found, part))
 
 
 def _groups(console: Console, found: Json, part: Json) -> None:
-    rates = {key: title for key, title in RATES.items() if found["overall"].get(key) is not None}
+    rates = {key: title for key, title in RATES.items() if found["overall"].get(key) is not None} | _texts(found)
     counted = "positives" in found
     columns = [
         "Group",
@@ -70,7 +71,24 @@ def _rate(group: Json, key: str) -> str:
     return f"{write(value)} [{write(ends[0])}, {write(ends[1])}]"
 
 
-def _gaps(console: Console, part: Json) -> None:
+def _texts(found: Json) -> dict[str, str]:
+    """Return the titles of the scores of texts, which are not among the rates of any predictions."""
+    if found["overall"].get("auroc") is not None:  # probabilities of classes, so no texts
+        return {}
+    rates = {metric.name for metric in METRICS}
+    return {key: f"{key} (%)" for key in found["overall"].get("ci", {}) if key not in rates}
+
+
+def _between(found: Json, part: Json) -> dict[str, str]:
+    """Return which disparities to print, with their titles."""
+    titles = {key: title for key, title in GAPS.items() if key in part}
+    for key in _texts(found):
+        own = {f"{key}_gap": f"{key} gap", f"worst_{key}": f"worst {key}", f"es_{key}": f"ES-{key} (fairllava)"}
+        titles |= {name: title for name, title in own.items() if name in part}
+    return titles
+
+
+def _gaps(console: Console, part: Json, titles: dict[str, str]) -> None:
     console.print()
     columns = (
         "Between groups (points or %)",
@@ -83,9 +101,7 @@ def _gaps(console: Console, part: Json) -> None:
         "over",
     )
     rows = []
-    for key, title in GAPS.items():
-        if key not in part:
-            continue
+    for key, title in titles.items():
         one = part[key]
         ends = f" [{percent(one['ci'][0])}, {percent(one['ci'][1])}]" if one["ci"] else ""
         coverage = "{} of {} groups".format(*one["coverage"])
@@ -167,7 +183,7 @@ def readable(found: Iterable[tuple[str, Json]], console: Console) -> None:
     for title, attributes in found:
         for attribute, one in attributes.items():
             ends = "" if "reason" in one else f" [{percent(one['low'])}, {percent(one['high'])}]"
-            value = plain(one["reason"]) if "reason" in one else percent(one["balanced_accuracy"]) + ends
+            value = plain(one["reason"]) if "reason" in one else percent(one["value"]) + ends
             cells = (percent(one.get("chance")), fraction(one.get("auroc")), p_value(one.get("p")))
             rows.append((title, attribute, value, *cells, f"{one['layer']}, {one['tokens']}"))
     columns = ("Job", "Attribute", "Balanced accuracy (%)>", "Guessing>", "AUROC>", "p>", "Layer, tokens")

@@ -326,6 +326,7 @@ class HAM10000VQA(Lesions):
     """
 
     name = "ham10000-vqa"
+    folder = "ham10000"
     title = "HAM10000 VQA (questions about skin lesions)"
     task = "generate"
 

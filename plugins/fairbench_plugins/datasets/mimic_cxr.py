@@ -418,6 +418,7 @@ class MimicCXRReport(Radiographs):
     """
 
     name = "mimic-cxr-report"
+    folder = "mimic-cxr"
     title = "MIMIC-CXR (findings)"
     task = "generate"
     max_new_tokens = 256
