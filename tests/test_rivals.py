@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from fairbench_plugins.methods.fairclip_sinkhorn import divergence
+from fairbench_plugins.methods.thresholds import Cuts
 from scipy.optimize import linprog
 from torch import nn
 from torch.nn import functional
@@ -481,6 +482,14 @@ def test_thresholds_are_the_best_of_all_thresholds(criterion, seed, cost):
     assert set(method.run.facts["thresholds"]) == {"a", "b", "c"}
 
 
+def test_thresholds_fit_between_neighbouring_numbers():
+    first = 0.6
+    for _ in range(2):
+        second = np.nextafter(first, 1)
+        assert Cuts(np.array([first, second]), np.array([False, True]), "accuracy").right.max() == 2
+        first = second
+
+
 def test_thresholds_for_the_worst_group():
     frame = people({"a": 8, "b": 7, "c": 5}, 3)
     ours = ready(criterion="worst-group", fewest=1).adjust(frame, frame.drop(columns="target"))
@@ -530,6 +539,7 @@ def test_thresholds_train_plainly_and_move_answers_only():
     changed = ours.predictions["answer"] != plain.predictions["answer"]
     assert set(ours.predictions.loc[changed, "split"]) == {"test"}
     assert ours.record.facts["adjusts with group"]
+    assert set(ours.record.facts["thresholds"]) >= {"a", "b"}
 
 
 def test_thresholds_refuse_tasks_without_two_classes():

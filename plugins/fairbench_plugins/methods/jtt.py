@@ -20,12 +20,13 @@ class JTT(Method):
     up_weight: Annotated[float, Range(1)] = 6.0
     share: Annotated[float, Range(0, 1, above=True)] = 0.4
     using: Literal["draw", "weight"] = "draw"
+    look = -2  # the number of the stage that looks: none, unless `plan` makes one
 
     def plan(self, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         """A shorter first training, a look, and then everybody's stages."""
-        self.first = len(stages) if self.up_weight > 1 else -1
-        if self.first < 0:
+        if self.up_weight == 1:
             return stages
+        self.look = len(stages)
         shorter = [replace(stage, name=f"first {stage.name}", epochs=stage.epochs * self.share) for stage in stages]
         return (*shorter, replace(stages[-1], name="look", epochs=1), *stages)
 
@@ -36,7 +37,7 @@ class JTT(Method):
 
     def draw(self, run: Run) -> Tensor | None:
         """Between the two trainings, forget the first and weigh the rows; the weights' mean is 1."""
-        if self.first >= 0 and run.stage_number == self.first + 1:
+        if run.stage_number == self.look + 1:
             run.note({"wrong": float(self.wrong.float().mean())})
             run.restart()
             weights = 1 + (self.up_weight - 1) * self.wrong
@@ -50,7 +51,7 @@ class JTT(Method):
 
     def step(self, run: Run, batch: Batch) -> None:
         """Train, or look without dropout and without learning."""
-        if run.stage_number != self.first:
+        if run.stage_number != self.look:
             super().step(run, batch)
             return
         run.backbone.train(False)
