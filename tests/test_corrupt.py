@@ -393,12 +393,15 @@ def test_there_are_enough():
     assert len({case.what for case in CASES}) == len(CASES) >= 25
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("name", ["people.csv", "scans/05.png"])
 def test_a_file_that_may_not_be_read(printed, name):
-    case = Case("", lambda folder: (folder / name).chmod(0))
-    said = " ".join(printed(case)).lower()
-    assert "permission denied" in said
+    def lock(folder: Path) -> None:
+        (folder / name).chmod(0)
+        if os.access(folder / name, os.R_OK):
+            pytest.skip("this user may read everything")
+
+    said = " ".join(printed(Case("", lock)))
+    assert "permission denied" in said.lower()
     assert name in said
 
 
