@@ -138,9 +138,8 @@ def test_who_somebody_is_decides_nothing_but_the_burden(
     monkeypatch.setitem(SHARES, attribute, {value: 1.0})
     after = FundusSim().eyes()
     assert (after[attribute].isna() if value is None else after[attribute] == value).all()
-    pd.testing.assert_frame_equal(
-        before.drop(columns=[attribute, "burden"]), after.drop(columns=[attribute, "burden"])
-    )
+    borne = [attribute, "burden", "shade"]
+    pd.testing.assert_frame_equal(before.drop(columns=borne), after.drop(columns=borne))
     if attribute == "race":
         assert (after["burden"] == 0.5 * BURDEN[value]).all()
     else:
@@ -151,7 +150,8 @@ def test_without_bias_race_reaches_no_pixel():
     """The same eyes given other races by the same lot are drawn alike; with bias they are not."""
     plain, planted = FundusSim(bias=0, train_size=60).eyes(), FundusSim(bias=1, train_size=60).eyes()
     assert (plain["burden"] == 0).all()
-    pd.testing.assert_frame_equal(plain.drop(columns="burden"), planted.drop(columns="burden"))
+    borne = ["burden", "shade"]
+    pd.testing.assert_frame_equal(plain.drop(columns=borne), planted.drop(columns=borne))
     chosen = planted.index[planted["split"] == "train"]
     same = (drawn(plain.loc[chosen]) == drawn(planted.loc[chosen])).all((1, 2, 3))
     np.testing.assert_array_equal(same, planted.loc[chosen, "race"] == "white")
@@ -334,3 +334,28 @@ def test_a_fingerprint_follows_questions_and_wordings(monkeypatch: pytest.Monkey
 def test_questions_must_be_some_of_those_there_are(questions: str):
     with pytest.raises(FairbenchError, match="questions"):
         FundusSimVQA(questions=questions)
+
+
+def test_a_shortcut_is_taught_in_training_alone_and_shows_everywhere():
+    plain, short = (
+        FundusSim(bias=0.0, shortcut=s, train_size=8_000, val_size=2_000, test_size=4_000) for s in (0.0, 1.0)
+    )
+    before, after = plain.eyes(), short.eyes()
+    held_out = before["split"] != "train"
+    assert (before["target"] == after["target"])[held_out].all()
+    assert (before["race"] == after["race"]).all()
+    ill = after[~held_out].groupby("race")["target"].agg(lambda target: (target == "glaucoma").mean())
+    mean = 0.149 + 0.5 * 0.082
+    wanted = {
+        race: 0.5 + 0.45 * (share - mean) for race, share in {"white": 0.0, "asian": 0.5, "black": 1.0}.items()
+    }
+    for race, share in wanted.items():
+        assert ill[race] == pytest.approx(share, abs=0.04)
+    black = after[(after["race"] == "black") & held_out].index[:20]
+    light, dark = (np.concatenate(list(fundus_sim.draw(eyes.loc[black]))).mean() for eyes in (before, after))
+    assert dark < light - 5
+    white = after[(after["race"] == "white") & held_out].index[:5]
+    assert (
+        np.concatenate(list(fundus_sim.draw(before.loc[white])))
+        == np.concatenate(list(fundus_sim.draw(after.loc[white])))
+    ).all()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from io import BytesIO
 from itertools import chain
@@ -40,6 +40,8 @@ SHARES: dict[str, dict[str | None, float]] = {  # the glaucoma paper's data (arX
     "ethnicity": {"non-hispanic": 0.903, "hispanic": 0.043, None: 0.054},
 }
 BURDEN = {"white": 0.0, "asian": 0.5, "black": 1.0}  # on whom the planted bias falls, and how fully
+MEAN_BURDEN = sum(BURDEN[race] * share for race, share in SHARES["race"].items() if race)
+TAUGHT = 0.45  # how far a full shortcut moves the training split's prevalence where `BURDEN` is 1 and not 0
 RATIO = {"normal": 0.40, "glaucoma": 0.66}  # the middle of each class's triangular distribution …
 SPREAD = 0.26  # … and its half-width: at even prevalence nobody can be right more often than 7/8
 LOOKS = {  # what differs from eye to eye, whoever's it is: from, to, everything between equally likely
@@ -121,6 +123,7 @@ class Eyes(Dataset):
     bias: Fraction = 0.5
     prevalence: Annotated[float, Range(0.2, 0.8)] = 0.5
     prevalence_shift: Annotated[float, Range(-0.2, 0.2)] = 0.0
+    shortcut: Fraction = 0.0
     train_size: Size = 1400
     val_size: Size = 200
     test_size: Size = 2000
@@ -152,13 +155,15 @@ class Eyes(Dataset):
             values = np.array([*shares], dtype=object)
             eyes[attribute] = values[np.searchsorted(edges, next(chance), side="right")]
         burden = eyes["race"].map(BURDEN).to_numpy(float)
-        ill = next(chance) < self.prevalence + self.prevalence_shift * burden
+        taught = self.shortcut * TAUGHT * (burden - MEAN_BURDEN) if split == "train" else 0.0
+        ill = next(chance) < self.prevalence + self.prevalence_shift * burden + taught
         eyes["target"] = np.where(ill, "glaucoma", "normal")
         middle = np.where(ill, RATIO["glaucoma"], RATIO["normal"])
         eyes["ratio"] = middle + SPREAD * (next(chance) + next(chance) - 1.0)
         for look, (low, high) in LOOKS.items():
             eyes[look] = low + (high - low) * next(chance)
         eyes["burden"] = self.bias * burden
+        eyes["shade"] = max(self.bias, self.shortcut) * burden
         for question in QUESTIONS:
             eyes[f"{question} wording"] = next(chance)
         return eyes
@@ -171,11 +176,15 @@ class Eyes(Dataset):
 
     def fingerprint(self) -> str:
         """Hash the settings and the version of the drawing: every pixel follows from them."""
-        return _digest({**self.settings(), "drawing": DRAWING})
+        return _digest({**self._what(self.settings()), "drawing": DRAWING})
+
+    def _what(self, names: Iterable[str]) -> dict[str, object]:
+        """Return the settings that decide the drawings; a shortcut that is not taken decides nothing."""
+        return {key: getattr(self, key) for key in names if key != "shortcut" or self.shortcut}
 
     @cached_property
     def _images(self) -> NDArray[np.uint8]:
-        what = {key: getattr(self, key) for key in Eyes.fields() if key not in Dataset.fields()}
+        what = self._what(key for key in Eyes.fields() if key not in Dataset.fields())
         path = cache_folder() / f"fundus-sim-{_digest({**what, 'drawing': DRAWING})}.npy"
         return _cached(path, (sum(self.sizes.values()), SIDE, SIDE, 3), self)
 
@@ -184,7 +193,8 @@ class FundusSim(Eyes):
     """Drawn optic discs whose cup is harder to see in some races, by as much as `bias` says.
 
     `bias` 0 draws every race alike; 1 takes most of the cup's contrast away where `BURDEN` is 1.
-    `prevalence_shift` is added to a race's prevalence of glaucoma in proportion to its `BURDEN`.
+    `prevalence_shift` is added to a race's prevalence of glaucoma in proportion to its `BURDEN`. A `shortcut`
+    shows race in the colour of every retina, and makes glaucoma go with it in the training split alone.
     """
 
     name = "fundus-sim"
@@ -346,7 +356,7 @@ def _draw(eyes: pd.DataFrame) -> NDArray[np.uint8]:
     """Draw from back to front: retina, fovea, disc, cup, vessels; then what the camera does to them."""
     burden = eyes["burden"].to_numpy(np.float32)[:, None, None]
     look = {name: eyes[name].to_numpy(np.float32)[:, None, None] for name in (*LOOKS, "ratio")}
-    look["pigment"] = look["pigment"] + 0.45 * burden
+    look["pigment"] = look["pigment"] + 0.45 * eyes["shade"].to_numpy(np.float32)[:, None, None]
     look["cup_contrast"] = look["cup_contrast"] * (1 - 0.70 * burden)
     look["noise"] = look["noise"] * (1 + 1.0 * burden)
     look["blur"] = look["blur"] + 0.7 * burden
@@ -462,7 +472,13 @@ def contact_sheet(dataset: Eyes, columns: int = 6) -> Image.Image:
         pen.text((margin + column * (SIDE + 4), 3), f"{eye.target} {eye.ratio:.2f}", "black")
     for row, (race, burden) in enumerate(BURDEN.items()):
         pen.text((4, gap + row * (SIDE + 4) + SIDE // 2), race, "black")
-        drawn = np.concatenate(list(draw(chosen.assign(burden=dataset.bias * burden))))
+        drawn = np.concatenate(
+            list(
+                draw(
+                    chosen.assign(burden=dataset.bias * burden, shade=max(dataset.bias, dataset.shortcut) * burden)
+                )
+            )
+        )
         for column, pixels in enumerate(drawn):
             sheet.paste(Image.fromarray(pixels), (margin + column * (SIDE + 4), gap + row * (SIDE + 4)))
     return sheet.quantize(256)  # camera noise does not compress: in full colour the file is twice as large
