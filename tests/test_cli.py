@@ -202,14 +202,15 @@ def test_a_dataset_is_checked_from_a_plugin_file():
     assert report["licence"] == "CC0"
 
 
-def test_a_plan_needs_no_weights_and_a_run_does(tmp_path):
-    """The folder exists but holds nothing, so that neither a hub nor a cache is asked."""
+def test_a_plan_needs_no_weights_and_a_run_does(tmp_path, monkeypatch):
+    """The hub's cache is empty, and the hub is never asked."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     choices = ["--backbones", "qwen2.5-vl-3b", "--methods", "fr", "--no-controls", "--set", "fundus-sim.limit=20"]
-    choices += ["--set", f"qwen2.5-vl-3b.checkpoint={tmp_path}", "--out", str(tmp_path / "runs")]
+    choices += ["--out", str(tmp_path / "runs")]
     planned = CliRunner().invoke(main, ["plan", *choices])
     assert planned.exit_code == 0, planned.output
     assert "14,749,698" in planned.stdout.replace("\n", "")  # LoRA, and a head of two classes
     assert "to run this, checkpoint" in planned.stderr
     refused = CliRunner().invoke(main, ["run", *choices])
     assert refused.exit_code == 2
-    assert "a folder must hold config.json" in refused.stderr
+    assert "hf download Qwen/Qwen2.5-VL-3B-Instruct" in refused.stderr
