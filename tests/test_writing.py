@@ -349,6 +349,9 @@ def test_majority_gives_each_question_its_commonest_answer():
 def test_blank_images_leave_one_text_for_each_question(learned):
     ablated = interviewed("image-ablated").predictions
     assert (ablated.groupby("prompt")["text"].nunique() == 1).all()
+    assert ablated["text"].nunique() == 2
+    assert ablated.groupby(["prompt", "reference"])["loss"].nunique().eq(1).all()
+    assert ablated["loss"].nunique() == 4
     assert (learned.predictions.groupby("prompt")["text"].nunique() > 1).any()
 
 

@@ -108,8 +108,7 @@ FOLDERS = (
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SOURCE = (
     "get HAM10000 from https://doi.org/10.7910/DVN/DBW86T (Dataverse: HAM10000_metadata and two archives "
-    "of images) or Kaggle's kmader/skin-cancer-mnist-ham10000, unpack it, and say "
-    "--data ham10000=FOLDER (or ham10000-vqa=FOLDER for the questions)"
+    "of images) or Kaggle's kmader/skin-cancer-mnist-ham10000, unpack it, and say --data ham10000=FOLDER"
 )
 
 
