@@ -246,12 +246,15 @@ class Told(Eyes):
 
 
 class FundusSimVQA(Told):
-    """Questions about each drawn photograph, answered in a short phrase: one row for each of `questions`."""
+    """Questions about each drawn photograph, answered in a short phrase: one row for each of `questions`.
+
+    `quality` is asked on request only: where `bias` is planted its true answer depends on race.
+    """
 
     name = "fundus-sim-vqa"
     title = "Fundus-Sim VQA: questions about drawn fundus photographs"
 
-    questions: tuple[Literal["diagnosis", "cup", "quality"], ...] = ("diagnosis", "cup", "quality")
+    questions: tuple[Literal["diagnosis", "cup", "quality"], ...] = ("diagnosis", "cup")
     max_new_tokens: Count = 32  # one token a byte; the longest answer has 29
 
     def __init__(self, **settings: Any) -> None:
