@@ -4,9 +4,9 @@
 
 RUNS is a folder that `fairbench run` left (for instance of the benchmark ham10000). For each dataset and backbone
 in it, each image's frozen features are averaged over its tokens, and scikit-learn's logistic regression learns the
-target from the training split; its penalty is the one of four with the best AUROC on validation. Then every method's
-AUROC on the same test rows is printed, mean and range of its seeds, and the first seed's difference to the regression
-with an interval from drawing clusters (lesions) anew. Two classes only.
+target from the training split; its penalty is the one of four with the best AUROC on validation. Then every
+method's AUROC on the same test rows is printed, mean and range of its seeds, and the first seed's difference to the
+regression with an interval from drawing clusters (lesions) anew. Two classes only.
 """
 
 import argparse
