@@ -265,7 +265,7 @@ def truth(eye: pd.Series) -> dict[str, str]:
 
 
 def test_every_eye_is_asked_every_question_and_the_answer_is_true():
-    eyes, dataset = FundusSim().eyes().set_index("id"), FundusSimVQA()
+    eyes, dataset = FundusSim().eyes().set_index("id"), FundusSimVQA(questions="diagnosis,cup,quality")
     table = rows(dataset)
     assert table["split"].value_counts().to_dict() == {"train": 3 * 1400, "val": 3 * 200, "test": 3 * 2000}
     for row in table.sample(900, random_state=0).to_dict("records"):
@@ -305,6 +305,15 @@ def test_photographs_in_words_are_those_of_fundus_sim(cache: Path, monkeypatch: 
         assert all((before[name.rsplit("-", 1)[0]] == image).all() for name, image in after.items())
 
 
+@pytest.mark.parametrize("question", ["diagnosis", "cup"])
+def test_what_is_asked_by_default_has_the_same_answer_whatever_the_race(question: str):
+    plain, planted = (rows(FundusSimVQA(bias=bias)) for bias in (0, 1))
+    assert plain.equals(planted)
+    asked = plain[plain["id"].str.endswith(question)]
+    shares = asked.groupby("race")["target"].value_counts(normalize=True).unstack()
+    assert (shares.max() - shares.min()).max() < 0.08
+
+
 def test_quality_comes_in_thirds_unless_bias_takes_it_away():
     fair, planted = (rows(FundusSimVQA(questions="quality", bias=bias)) for bias in (0, 1))
     shares = fair.groupby("race")["target"].value_counts(normalize=True)
@@ -317,7 +326,7 @@ def test_quality_comes_in_thirds_unless_bias_takes_it_away():
 def test_a_fingerprint_follows_questions_and_wordings(monkeypatch: pytest.MonkeyPatch):
     settings = (
         {},
-        {"questions": "diagnosis,cup"},
+        {"questions": "cup"},
         {"questions": "cup,diagnosis"},
         {"prompt": "Look."},
         {"seed": 1},
