@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -407,6 +408,35 @@ def test_quantising_needs_a_package_and_a_gpu(saved, kind, monkeypatch):
     refused(
         saved(QWEN), f"quantise = {kind}", "the package bitsandbytes and a CUDA GPU", "[quantised]", quantise=kind
     )
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("kind", ["8bit", "4bit"])
+def test_a_quantised_model_sees_the_same_and_learns(saved, kind, monkeypatch):
+    """On a CPU, which bitsandbytes can use too, as on the GPU that fairbench asks for."""
+    given = torch.cuda.is_available()
+    family = type(make("llava-next", saved(NEXT)))
+    options = family._quantisation
+
+    def as_on_a_gpu(self, dtype):
+        with monkeypatch.context() as patch:
+            patch.setattr("torch.cuda.is_available", lambda: True)
+            return options(self, dtype)
+
+    if not given:
+        monkeypatch.setattr(family, "_quantisation", as_on_a_gpu)
+    whole, packed = (equality.build(NEXT, saved(NEXT), quantise=q) for q in ("none", kind))
+    inputs = whole.stack([whole.prepare(*one) for one in equality.examples(3, equality.SEVERAL)])
+    layers = {type(m).__name__ for name, m in packed.language_model.named_modules() if name.endswith("base_layer")}
+    assert layers == {{"8bit": "Linear8bitLt", "4bit": "Linear4bit"}[kind]}
+    with torch.no_grad():
+        features = whole.see(inputs)
+        assert torch.equal(packed.see(inputs), features)
+        near = [one.decode(inputs, features)[-1].flatten() for one in (whole, packed)]
+    assert torch.nn.functional.cosine_similarity(*near, dim=0) > 0.8
+    packed.train(True)
+    packed.decode(inputs, features)[-1].square().mean().backward()
+    assert all(parameter.grad is not None for parameter in packed.part("lora"))
 
 
 @pytest.mark.parametrize("case", [QWEN, LLAVA, NEXT], ids=lambda case: case.what)
