@@ -90,16 +90,27 @@ def score(
 @_unrecorded
 @_positive
 @_split
+@click.option("--measure", metavar="METRIC", default="accuracy", show_default=True, help="Judge by this metric.")
 def compare(
-    a: Path, b: Path, attributes: str, as_json: bool, policy: str, positive: str | None, split: str
+    a: Path,
+    b: Path,
+    attributes: str,
+    as_json: bool,
+    policy: str,
+    positive: str | None,
+    split: str,
+    measure: str,
 ) -> None:
     """Compare two predictions files on the same patients, matched by id: A minus B, with p-values."""
     from fairbench.judged import compared
+    from fairbench.measure import judge
+    from fairbench.metric import ACCURACY
     from fairbench.render import sheet
 
     wanted = _listed(attributes)
     first, second = (_read(path, wanted, split, positive) for path in (a, b))
-    found = compared(first, second, wanted, policy)
+    known = {metric.name: metric for metric in (ACCURACY, *metrics())}
+    found = compared(first, second, wanted, policy, judge(measure, known, first))
     _print(found) if as_json else sheet.comparison(found, str(a), str(b), _console())
 
 

@@ -78,6 +78,7 @@ class Attempt:
             key = repr((job.backbone, job.dataset, precision))
             self.backbone: Backbone = worker.keep("backbone", key, lambda: self._load(precision))
             self.backbone.reset(job.seed)
+            self.facts |= self.backbone.facts
         with self.phase("features"):
             blank = not method.sees_images
             self.source = worker.keep("source", f"{key} {blank}", lambda: self._source(precision, blank))
@@ -150,7 +151,7 @@ class Attempt:
         return dataset, table
 
     def _load(self, precision: torch.dtype) -> Backbone:
-        backbone: Backbone = self.worker.plugins.make("backbone", self.job.backbone)
+        backbone: Backbone = self.worker.plugins.make("backbone", self.job.backbone, self.worker.roots)
         writes = self.dataset.task == "generate"
         return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, writes)
 

@@ -14,7 +14,7 @@ from fairbench.comparison import Difference
 from fairbench.disparity import Disparity, disparities, rates
 from fairbench.evidence import group_rates, judge
 from fairbench.intervals import auroc_limits, delong
-from fairbench.metric import RATES, Metric, Undefined
+from fairbench.metric import ACCURACY, RATES, Metric, Undefined
 from fairbench.predictions import Predictions
 from fairbench.score import Json, score
 
@@ -112,20 +112,31 @@ def _evidence(rule: Disparity, predictions: Predictions, groups: Groups, value: 
     }
 
 
-def compared(a: Predictions, b: Predictions, attributes: Sequence[str], policy: str = "keep") -> Json:
+def compared(
+    a: Predictions,
+    b: Predictions,
+    attributes: Sequence[str],
+    policy: str = "keep",
+    measure: Metric = ACCURACY,
+) -> Json:
     """Compare A minus B on the same rows, matched by id: accuracy, MaxAccGap, EqOdds(max), worst group.
 
     Returns `n`, `overall.accuracy` and `attributes.<attribute>.{max_acc_gap, eq_odds_max, worst_group}`, each
-    `{difference, ci, p}` in fractions, null with a `reason` where undefined. Raises FairbenchError when the
-    two are not about the same rows, targets and groups.
+    `{difference, ci, p}` in fractions, null with a `reason` where undefined. Judged by another `measure`, say
+    `m`, the keys are `overall.m` and `attributes.<attribute>.{m_gap, worst_m}`, as in `score`. Raises
+    FairbenchError when the two are not about the same rows, targets and groups.
     """
-    first, second = Answers((0,), (a,)), Answers((0,), (align(a, b),))
+    first, second = Answers((0,), (a,), measure), Answers((0,), (align(a, b),), measure)
     found: Json = {"n": len(a), "overall": {}, "attributes": {}, "flags": []}
     for attribute in attributes:
         groups = Groups.of(a, attribute, policy)
         result = contrast(first, second, groups)
-        found["overall"]["accuracy"] = _difference(result.accuracy)
+        found["overall"][measure.name] = _difference(result.accuracy)
         found["flags"] = sorted({*found["flags"], *result.flags})
+        if measure is not ACCURACY:
+            gap, worst = _difference(result.gap), _difference(result.worst_group)
+            found["attributes"][attribute] = {f"{measure.name}_gap": gap, f"worst_{measure.name}": worst}
+            continue
         odds = (
             _difference(contrast(first, second, groups, odds=True).gap)
             if first.odds

@@ -173,6 +173,25 @@ def test_compare_is_a_minus_b_on_the_same_rows(csv):
     assert "one seed" in text
 
 
+def test_texts_are_compared_by_the_metric_that_is_asked_for(tmp_path):
+    """Exact answers for all of one, half of the other; by hand per group."""
+    people = pd.DataFrame({"id": [f"p{i}" for i in range(40)], "race": ["black", "white"] * 20})
+    people["reference"] = "a small cup"
+    good, bad = people.assign(text="a small cup"), people.assign(text=["a small cup", "large"] * 20)
+    paths = []
+    for name, table in (("good", good), ("bad", bad)):
+        paths.append(str(tmp_path / f"{name}.parquet"))
+        Predictions(table, (), ("race",), "generate").save(paths[-1])
+    with_measure = ("compare", *paths, "--attr", "race", "--measure", "exact_match")
+    found = json.loads(call(*with_measure, "--json"))
+    assert found["overall"]["exact_match"]["difference"] == pytest.approx(0.5)
+    assert found["attributes"]["race"]["exact_match_gap"]["difference"] == pytest.approx(-1.0)
+    assert found["attributes"]["race"]["worst_exact_match"]["difference"] == pytest.approx(1.0)
+    assert "exact_match_gap" in call(*with_measure)
+    with pytest.raises(FairbenchError, match="cannot be judged by accuracy"):
+        call("compare", *paths, "--attr", "race")
+
+
 def test_a_file_compared_with_itself_differs_in_nothing(csv):
     path = csv(people())
     found = json.loads(call("compare", path, path, "--attr", "race,gender", "--json"))

@@ -154,10 +154,10 @@ def converted(found: Json, console: Console) -> None:
 def comparison(found: Json, a: str, b: str, console: Console) -> None:
     """Print `fairbench.judged.compared`: A minus B in points."""
     _title(console, "A − B on the same rows", f"{found['n']:,} rows; A is {a}, B is {b}")
-    rows = [("accuracy", "all rows", *_difference(found["overall"]["accuracy"]))] if found["overall"] else []
+    rows = [(name, "all rows", *_difference(one)) for name, one in found["overall"].items()]
     names = {"max_acc_gap": "MaxAccGap", "eq_odds_max": "EqOdds(max)", "worst_group": "worst-group accuracy"}
     for attribute, measures in found["attributes"].items():
-        rows += [(names[key], attribute, *_difference(one)) for key, one in measures.items()]
+        rows += [(names.get(key, key), attribute, *_difference(one)) for key, one in measures.items()]
     _table(console, "", ("", "Between groups of", "A − B (points)>", "95 %>", "p>", "Remark"), rows)
     _notes(console, found["flags"])
 
