@@ -121,6 +121,7 @@ def _table(
     stale = stale_rows(found)
     flagged = {row.label: row for row in stand(methods, controls, groups, seeds)}
     rows = tuple(_marked(row, stale) for row in flagged.values())
+    ordered = sorted(methods, key=lambda c: [*flagged].index(c.label))
     guards = [measured(c, groups) for c in controls]
     guards = [replace(row, flags=(*missing(row, seeds), *row.flags)) for row in guards]
     baseline = next((c for c in methods if c.baseline), None)
@@ -143,11 +144,11 @@ def _table(
         rows=rows,
         controls=tuple(_marked(row, stale) for row in guards),
         absent=tuple(sorted(absent, key=lambda a: (a.label, a.seed, a.key))),
-        side_effects=side_effects(sorted(methods, key=lambda c: [*flagged].index(c.label)), job.unrecorded),
+        side_effects=side_effects(ordered, job.unrecorded),
         tried=_tried(mine),
         improvement=improvement(baseline.answers, rivals, groups) if baseline else None,
         measure=called(chosen),
-        also=tuple(Also(called(metric), also(methods, groups, metric)) for metric in able),
+        also=tuple(Also(called(metric), also(ordered, groups, metric)) for metric in able),
     )
     return replace(table, finding=tuple(_finding(table)), notes=(*_notes(table), *unmeasured))
 

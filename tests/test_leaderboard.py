@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -101,8 +101,16 @@ def test_texts_are_judged_by_the_measure_that_their_dataset_names(store):
     worse[300:] += 2  # white patients get two words more
     wrote(store, "vanilla", worse, facts=BASE)
     wrote(store, "fair", better)
-    (table,) = build(store, metrics=(OVERLAP,)).tables
+    whole = replace(OVERLAP, name="whole", title="Whole", each=lambda rows: (rows.table["text"] == "a b c d") * 1.0)
+    (table,) = build(store, metrics=(OVERLAP, whole)).tables
     rows = {row.label: row for row in table.rows}
+    (beside,) = table.also
+    assert [row.label for row in beside.rows] == [row.label for row in table.rows]
+    found = {row.label: row for row in beside.rows}
+    assert found["vanilla"].score.value == pytest.approx((worse == 4).mean())
+    assert found["vanilla"].gap.value == pytest.approx((worse[300:] == 4).mean() - (worse[:300] == 4).mean())
+    assert found["fair"].change.difference == pytest.approx(found["fair"].gap.value - found["vanilla"].gap.value)
+    assert found["vanilla"].change.difference is None
     gap = worse[300:].mean() / 4 - worse[:300].mean() / 4
     assert table.measure.title == "Overlap"
     assert rows["vanilla"].score.value == pytest.approx(worse.mean() / 4)
@@ -115,6 +123,7 @@ def test_texts_are_judged_by_the_measure_that_their_dataset_names(store):
     assert rows["vanilla"].auroc.value is None
     page = render(Board("b", (table,), "0"), "md")
     assert "Overlap gap (points)" in page
+    assert "**By Whole**" in page
     assert "MaxAccGap (points)" not in page
 
 

@@ -114,7 +114,7 @@ def also(table: Table) -> Iterable[Grid]:
             )
             for row in entry.rows
         )
-        yield grid(f"{title}: {entry.measure.about}" if entry.measure.about else title, columns, rows)
+        yield grid(f"By {title}", columns, rows)
 
 
 def readable(table: Table) -> Iterable[Grid]:

@@ -31,7 +31,8 @@ def lay_out(board: Board) -> list[Block]:
         blocks += _table(table)
     used = {flag.code for table in board.tables for row in (*table.rows, *table.controls) for flag in row.flags}
     blocks.append(Heading("How to read this", 2))
-    measures = {entry.title: entry.about for t in board.tables if (entry := t.measure).about}
+    judges = [measure for t in board.tables for measure in (t.measure, *(entry.measure for entry in t.also))]
+    measures = {measure.title: measure.about for measure in judges if measure.about}
     read = any(row.readable for table in board.tables for row in (*table.rows, *table.controls))
     reading = [entry for entry in _READING if read or entry[0] != "Readable"]
     blocks.append(Terms((*reading, *measures.items(), *((code, LEGEND[code]) for code in LEGEND if code in used))))
