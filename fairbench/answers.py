@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fairbench.comparison import Comparison, Difference, compare
 from fairbench.disparity import EQUITY
 from fairbench.errors import FairbenchError
-from fairbench.evidence import Evidence, design, gap_bounds, group_moments, group_rates, judge
+from fairbench.evidence import MINIMUM, Evidence, design, gap_bounds, group_moments, group_rates, judge
 from fairbench.intervals import Floats, GroupRate, Interval, Ints, auroc_limits, delong
 from fairbench.metric import ACCURACY, FPR, TPR, Metric
 from fairbench.power import detectable_gap
@@ -231,12 +231,16 @@ def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats
 
 
 def constant(predictions: Predictions, measure: Metric = ACCURACY) -> Answers:
-    """The commonest answer, given to all rows: what a model that looks at nothing could give."""
+    """The commonest answer, given to all rows: what a model that looks at nothing could give.
+
+    A question that is put to at least MINIMUM rows has a commonest answer of its own.
+    """
     table = predictions.table
-    if "reference" in table:
-        table = table.assign(text=table["reference"].mode()[0])
-    if "target" in table:
-        table = table.assign(answer=int(np.bincount(predictions.target).argmax()))
+    asked = table["prompt"] if "prompt" in table else pd.Series("", index=table.index)
+    asked = asked.where(asked.map(asked.value_counts()) >= MINIMUM, "")
+    for answer, truth in (("text", "reference"), ("answer", "target")):
+        if truth in table:
+            table = table.assign(**{answer: table.groupby(asked)[truth].transform(lambda given: given.mode()[0])})
     kept = [column for column in table if not str(column).startswith("p_")]
     return Answers((0,), (replace(predictions, table=table[kept]),), measure)
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fairbench.errors import FairbenchError
+
 Inputs = dict[str, Tensor]
 Reading = Literal["group-mean", "per-sample"]
 
@@ -128,7 +130,12 @@ class Rows:
         )
 
     def balance(self, by: By) -> Tensor:
-        """Return (N,) weights of mean 1 that give every cell the same total; unrecorded rows keep 1."""
+        """Return (N,) weights of mean 1 that give every cell the same total; unrecorded rows keep 1.
+
+        Raises FairbenchError for a balance by class where answers are free text.
+        """
+        if by != "group" and not self.classes:
+            raise FairbenchError(f"there are no classes to balance by {by}", "balance by group")
         known = self.group >= 0
         cell = {
             "group": self.group,

@@ -55,8 +55,9 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
     for job in planned.jobs:
         kind = repr((job.backbone, job.stages, job.dataset.name))
         if kind not in sizes:
-            classes = planned.datasets[job.dataset.name].classes
-            sizes[kind] = _size(planned.backbones[job.backbone.name], job, classes)
+            data = planned.datasets[job.dataset.name]
+            writes = data.task == "generate"
+            sizes[kind] = _size(planned.backbones[job.backbone.name], job, data.classes, writes)
         size = sizes[kind]
         count = counts[job.dataset.name]
         epochs = sum(stage.epochs for stage in planned.stages[job.key])
@@ -80,13 +81,13 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
     return costs
 
 
-def _size(backbone: Backbone, job: Job, classes: tuple[str, ...]) -> Size:
+def _size(backbone: Backbone, job: Job, classes: tuple[str, ...], writes: bool) -> Size:
     readout = backbone.readout
     with torch.device("meta"):
         backbone.construct()
         total = sum(p.numel() for p in backbone.parameters())
         backbone.readout = "head"  # the readout `words` would need the tokenizer, and adds nothing
-        backbone.attach(classes, classes)
+        backbone.attach(classes, classes, writes)
     backbone.readout = readout
     parts = {part for stage in job.stages for part in stage.train} - ({"head"} if readout == "words" else set())
     trained = sum(p.numel() for part in parts for p in backbone.part(part))

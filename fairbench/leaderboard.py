@@ -198,8 +198,10 @@ def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Consta
     best = constant(predictions, judge)
     by_group = best.by_group(groups)[0]
     gap = float(np.nanmax(by_group) - np.nanmin(by_group)) if np.isfinite(by_group).sum() > 1 else None
-    first = best.predictions[0].table.iloc[0]
-    answer = str(first["text"]) if "text" in first else predictions.classes[int(first["answer"])]
+    given = best.predictions[0].table
+    answer = str(given["text"].mode()[0]) if "text" in given else predictions.classes[int(given["answer"].iloc[0])]
+    if "text" in given and given["text"].nunique() > 1:
+        answer += " and so on, by question"
     return Constant(answer, float(best.scores.mean()), gap)
 
 

@@ -9,16 +9,22 @@ from fairbench.render.format import fraction, p_value, percent, plain, root, sig
 from fairbench.table import Change, Table
 
 
+def odds(table: Table) -> bool:
+    """Whether the table has columns of EqOdds: where classes are judged, which may be why it is undefined."""
+    return any(row.eq_odds_max.value is not None for row in table.rows) or not table.measure.about
+
+
 def chance(table: Table) -> Grid:
     """Set every gap beside what chance gives, and beside the corrected deviation between groups."""
     columns = ["Method"]
-    for name in (table.measure.gap, "EqOdds(max)"):
+    names = (table.measure.gap, "EqOdds(max)") if odds(table) else (table.measure.gap,)
+    for name in names:
         columns += [f"{name} (points)>", "By chance: mean>", "95th>", "p>"]
     columns.append("Between groups, corrected (points)>")
     rows = []
     for row in table.rows:
         cells = [row.label]
-        for gap in (row.gap, row.eq_odds_max):
+        for gap in (row.gap, row.eq_odds_max)[: len(names)]:
             cells += [with_interval(gap), percent(gap.floor_mean), percent(gap.floor_95), p_value(gap.p)]
         rows.append([*cells, percent(row.between_groups.deviation)])
     return grid("Is the gap more than chance gives?", columns, rows)

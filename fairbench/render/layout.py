@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fairbench.flags import LEGEND
 from fairbench.render.blocks import Block, Grid, Heading, Paragraph, Terms, grid
-from fairbench.render.evidence import against, also, chance, improvement, readable, sources
+from fairbench.render.evidence import against, also, chance, improvement, odds, readable, sources
 from fairbench.render.format import (
     fraction,
     gibibytes,
@@ -116,46 +116,41 @@ def _marks(row: Row) -> str:
     return "; ".join(dict.fromkeys(flag.code for flag in row.flags))
 
 
+def _measured(table: Table) -> list[tuple[str, Callable[[Row], str]]]:
+    """Return the columns of a row's measures; what no row of the table defines has none."""
+    rows, title = (*table.rows, *table.controls), table.measure.title
+    columns: list[tuple[str, Callable[[Row], str]]] = [(f"{title} (%)>", lambda row: percent(row.score.value))]
+    if table.classes and any(row.auroc.value is not None or not table.measure.about for row in rows):
+        columns.append(("AUROC>", lambda row: fraction(row.auroc.value)))
+    columns.append((f"{table.measure.gap} (points)>", lambda row: percent(row.gap.value)))
+    if odds(table):
+        columns.append(("EqOdds(max) (points)>", lambda row: percent(row.eq_odds_max.value)))
+    return columns
+
+
 def _results(table: Table) -> Grid:
+    title = table.measure.title
     read = {
         row.label: found.balanced_accuracy.value
         for row in table.rows
         for found in row.readable
         if found.attribute == table.attribute
     }
-    columns = (
-        "Rank",
-        "Method",
-        "Seeds>",
-        f"{table.measure.title} (%)>",
-        "AUROC>",
-        f"{table.measure.gap} (points)>",
-        "EqOdds(max) (points)>",
-        f"ES-{table.measure.title} fairllava (%)>",
-        "Worst group",
-        f"Its {table.measure.title} (%)>",
-        *((f"Readable {table.attribute} (%)>",) if read else ()),
-        "Flags",
-    )
-    rows = (
-        (
-            row.rank,
-            _name(row),
-            str(len(row.seeds)),
-            percent(row.score.value),
-            fraction(row.auroc.value),
-            percent(row.gap.value),
-            percent(row.eq_odds_max.value),
-            percent(row.equity_scaled.value),
-            row.worst_name,
-            percent(row.worst_group.value),
-            *((percent(read.get(row.label)),) if read else ()),
-            _marks(row),
-        )
-        for row in table.rows
-    )
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("Rank", lambda row: row.rank),
+        ("Method", _name),
+        ("Seeds>", lambda row: str(len(row.seeds))),
+        *_measured(table),
+        (f"ES-{title} fairllava (%)>", lambda row: percent(row.equity_scaled.value)),
+        ("Worst group", lambda row: row.worst_name),
+        (f"Its {title} (%)>", lambda row: percent(row.worst_group.value)),
+    ]
+    if read:
+        columns.append((f"Readable {table.attribute} (%)>", lambda row: percent(read.get(row.label))))
+    columns.append(("Flags", _marks))
+    rows = [[write(row) for _, write in columns] for row in table.rows]
     seeds = max(len(row.seeds) for row in table.rows)
-    return grid("Results, mean over seeds" if seeds > 1 else "Results", columns, rows)
+    return grid("Results, mean over seeds" if seeds > 1 else "Results", [name for name, _ in columns], rows)
 
 
 def _by_group(table: Table) -> Iterable[Grid]:
@@ -212,37 +207,26 @@ def _flags(table: Table) -> Iterable[Grid]:
 
 
 def _controls(table: Table) -> Grid:
-    columns = (
-        "Control",
-        "Seeds>",
-        f"{table.measure.title} (%)>",
-        "AUROC>",
-        f"{table.measure.gap} (points)>",
-        "EqOdds(max) (points)>",
-        "Flags",
-    )
+    measured = _measured(table)
+    columns = ["Control", "Seeds>", *(title for title, _ in measured), "Flags"]
+    best = table.constant
+    written = {
+        f"{table.measure.title} (%)>": percent(best.score),
+        "AUROC>": fraction(0.5),
+        f"{table.measure.gap} (points)>": percent(best.gap),
+        "EqOdds(max) (points)>": percent(0.0 if len(table.classes) == 2 else None),
+    }
+    always = [f"always “{best.answer}” (computed)", "", *(written[title] for title, _ in measured), ""]
     rows = [
-        (
+        [
             f"{row.label} ({row.control})" if row.control != row.label else row.label,
             str(len(row.seeds)),
             with_interval(row.score),
-            fraction(row.auroc.value),
-            percent(row.gap.value),
-            percent(row.eq_odds_max.value),
+            *(write(row) for _, write in measured[1:]),
             _marks(row),
-        )
+        ]
         for row in table.controls
     ]
-    best = table.constant
-    always = (
-        f"always “{best.answer}” (computed)",
-        "",
-        percent(best.score),
-        fraction(0.5 if table.classes else None),
-        percent(best.gap),
-        percent(0.0 if len(table.classes) == 2 else None),
-        "",
-    )
     return grid("Controls: what a row must beat", columns, [always, *rows])
 
 
