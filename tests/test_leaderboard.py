@@ -124,6 +124,8 @@ def test_texts_are_judged_by_the_measure_that_their_dataset_names(store):
     page = render(Board("b", (table,), "0"), "md")
     assert "Overlap gap (points)" in page
     assert "**By Whole**" in page
+    assert "MaxAccGap**:" not in page
+    assert "- **Overlap**: " in page
     assert "MaxAccGap (points)" not in page
 
 

@@ -34,7 +34,10 @@ def lay_out(board: Board) -> list[Block]:
     judges = [measure for t in board.tables for measure in (t.measure, *(entry.measure for entry in t.also))]
     measures = {measure.title: measure.about for measure in judges if measure.about}
     read = any(row.readable for table in board.tables for row in (*table.rows, *table.controls))
-    reading = [entry for entry in _READING if read or entry[0] != "Readable"]
+    absent: set[str] = set() if read else {"Readable"}
+    if board.tables and all(table.measure.about for table in board.tables):
+        absent |= {"MaxAccGap", "ES-Acc"}  # nothing here is judged by accuracy
+    reading = [entry for entry in _READING if entry[0] not in absent]
     blocks.append(Terms((*reading, *measures.items(), *((code, LEGEND[code]) for code in LEGEND if code in used))))
     blocks.append(Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions."))
     return blocks
