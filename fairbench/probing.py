@@ -59,14 +59,14 @@ def pooled(
 def probed(
     probe: Probe, found: Mapping[str, Floats], tables: Mapping[str, pd.DataFrame], attributes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Read every attribute from the splits' states; JSON-ready, see `fairbench.readable.read`."""
+    """Read every attribute from the states of train, val and test; JSON-ready, see `fairbench.readable.read`."""
+    everyone = Predictions(pd.concat([tables[split] for split in found]), (), tuple(attributes))
+    ends = np.cumsum([len(tables[split]) for split in found])[:-1]
+    cluster = np.split(everyone.clusters(), ends)
     result = {}
     for attribute in attributes:
-        everyone = Predictions(pd.concat([tables[s] for s in ("train", "val", "test")]), (), tuple(attributes))
         codes, values = everyone.groups(attribute, "drop")
-        cluster = everyone.clusters()
-        ends = np.cumsum([len(tables[split]) for split in ("train", "val", "test")])[:-1]
-        parts = zip(found.values(), np.split(codes, ends), np.split(cluster, ends), strict=True)
+        parts = zip(found.values(), np.split(codes, ends), cluster, strict=True)
         train, val, test = (Split(*part) for part in parts)
         result[attribute] = {**asdict(probe), **read(train, val, test, values)}
     return result
