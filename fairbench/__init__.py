@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers see; a test keeps it equal to _PUBLIC
     from fairbench.metric import Metric as Metric
     from fairbench.metric import Undefined as Undefined
     from fairbench.predictions import Predictions as Predictions
+    from fairbench.reading import read_words as read_words
     from fairbench.run import Run as Run
     from fairbench.settings import Count as Count
     from fairbench.settings import Fraction as Fraction
@@ -76,6 +77,7 @@ _PUBLIC = {
     "RATES": "fairbench.metric",
     "Undefined": "fairbench.metric",
     "Predictions": "fairbench.predictions",
+    "read_words": "fairbench.reading",
     "Store": "fairbench.store",
     "tiny_tokenizer": "fairbench.tiny",
     "checkpoint_fingerprint": "fairbench.checkpoint",

@@ -13,7 +13,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from fairbench import Count, Dataset, FairbenchError, Fraction, ImageFolder, hookimpl
+from fairbench import (
+    Count,
+    Dataset,
+    FairbenchError,
+    Fraction,
+    ImageFolder,
+    hookimpl,
+    read_words,
+)
 
 # Each diagnosis with the words that name it; no two begin with the same letter, hence not the same token.
 DIAGNOSES = {
@@ -396,22 +404,15 @@ def _isic(kind: str) -> tuple[str, ...]:
 
 
 def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    """Read columns of a table separated by commas, semicolons or tabs as strings; empty is missing."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-        separator = max(",;\t", key=header.count)
-        table = pd.read_csv(path, sep=separator, dtype=object, encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError) as error:
-        raise FairbenchError(f"ham10000: cannot read {path}: {error}", SOURCE) from error
-    table.columns = [str(column).strip() for column in table.columns]
+    """Read columns of a table as strings; empty is missing."""
+    table = read_words(path, "ham10000", SOURCE)
     missing = [column for column in wanted if column not in table]
     if missing:
         raise FairbenchError(
             f"ham10000: {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}",
             SOURCE,
         )
-    return table[list(wanted)].map(lambda cell: cell.strip() or None if isinstance(cell, str) else None)
+    return table[list(wanted)]
 
 
 @hookimpl

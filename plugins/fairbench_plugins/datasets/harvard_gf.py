@@ -12,7 +12,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairbench import Dataset, FairbenchError, ImageFolder, Unreadable, hookimpl, open_array
+from fairbench import (
+    Dataset,
+    FairbenchError,
+    ImageFolder,
+    Unreadable,
+    hookimpl,
+    open_array,
+    read_words,
+)
 
 CLASSES = ("non-glaucoma", "glaucoma")
 # In the order of the codes in the npz files, which count from 0.
@@ -194,19 +202,13 @@ class HarvardGF(ImageFolder):
         return people.sort_values("id", ignore_index=True)
 
     def _read(self, path: Path) -> pd.DataFrame:
-        """Read a table separated by commas, semicolons or tabs as words; empty is missing."""
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                header = file.readline()
-            separator = max(",;\t", key=header.count)
-            table = pd.read_csv(path, sep=separator, dtype=object, encoding="utf-8-sig", index_col=False)
-        except (OSError, ValueError) as error:
-            raise FairbenchError(f"{self.name}: cannot read {path}: {error}", f"{COMMAS}; {SOURCE}") from error
+        """Read a table as words; empty is missing. Its columns' letters and digits count."""
+        table = read_words(path, self.name, f"{COMMAS}; {SOURCE}")
         # Spreadsheets write `Marital Status` for `maritalstatus`: letters and digits count.
         table.columns = [re.sub(r"[^a-z0-9]", "", str(column).lower()) for column in table.columns]
         if table.columns.has_duplicates:
             raise FairbenchError(f"{self.name}: {path} names a column twice: {', '.join(table.columns)}", SOURCE)
-        return table.map(lambda cell: cell.strip() or None if isinstance(cell, str) else None)
+        return table
 
     def _folders(self) -> list[Path]:
         """Return the folders that can hold files: one for each split, and those that they lie in."""
