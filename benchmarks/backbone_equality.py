@@ -27,8 +27,8 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from fairbench import plugins, tiny_tokenizer
-from fairbench.job import Choice
-from fairbench.writing import write
+from fairbench.jobs.job import Choice
+from fairbench.models.generation import write
 
 Side = Literal["left", "right"]
 PLUGINS = plugins.load(("backbone",))

@@ -1,4 +1,4 @@
-"""Prove the statistics of fairbench.evidence by simulation.
+"""Prove the statistics of fairbench.statistics.permutation by simulation.
 
 Command:  python benchmarks/evidence_simulation.py [--worlds 1000]
 Cost:     about ten minutes on one idle core (--worlds 100: one)
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairbench.auroc import judge_auroc
-from fairbench.comparison import compare
-from fairbench.evidence import group_rates, judge
-from fairbench.variance import between_group_variance
+from fairbench.statistics.auroc import judge_auroc
+from fairbench.statistics.paired import compare
+from fairbench.statistics.permutation import group_rates, judge
+from fairbench.statistics.variance import between_group_variance
 
 REPEATS = 199  # with p = (k + 1) / 200, p <= 0.05 is a test of exactly 5 %
 

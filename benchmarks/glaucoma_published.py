@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fairbench.comparison import Comparison, compare
-from fairbench.evidence import Evidence, group_rates, judge
-from fairbench.power import detectable_improvement
-from fairbench.ranking import finding, rank, ties
-from fairbench.variance import between_group_variance
+from fairbench.leaderboard.sentences import finding, ties
+from fairbench.statistics.paired import Comparison, compare
+from fairbench.statistics.permutation import Evidence, group_rates, judge
+from fairbench.statistics.power import detectable_improvement
+from fairbench.statistics.ranking import rank
+from fairbench.statistics.variance import between_group_variance
 
 HERE = Path(__file__).parent
 DOC = HERE.parent / "docs" / "evidence.md"

@@ -19,9 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fairbench import Store, plugins
-from fairbench.dataset import rows
-from fairbench.features import Prepared, cache_key, see_all
-from fairbench.roots import shared_roots
+from fairbench.data.dataset import rows
+from fairbench.data.locations import shared_roots
+from fairbench.training.features import Prepared, cache_key, see_all
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 DRAWS = 2_000

@@ -10,11 +10,11 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from fairbench.backbone import Backbone
-    from fairbench.dataset import Dataset
-    from fairbench.job import Record
-    from fairbench.method import Method
-    from fairbench.metric import Metric
+    from fairbench.data.dataset import Dataset
+    from fairbench.jobs.job import Record
+    from fairbench.metrics.metric import Metric
+    from fairbench.models.backbone import Backbone
+    from fairbench.training.method import Method
 
 hookspec = pluggy.HookspecMarker("fairbench")
 hookimpl = pluggy.HookimplMarker("fairbench")

@@ -25,7 +25,7 @@ import pluggy
 
 from fairbench import hookspecs
 from fairbench.errors import FairbenchError
-from fairbench.job import Choice
+from fairbench.jobs.job import Choice
 from fairbench.settings import suggest
 
 GROUP = "fairbench"

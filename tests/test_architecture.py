@@ -7,53 +7,22 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
+from structure import CORE, circles, functions, imports, module_arrows, modules, of_core, room, tree
 
 import fairbench
 from fairbench import plugins as plugin_loader
 
-ROOT = Path(__file__).parents[1]
-CORE = ROOT / "fairbench"
+ROOT = CORE.parent
 PLUGINS = ROOT / "plugins" / "fairbench_plugins"
-LONGEST = 320
+PAGE = ROOT / "docs" / "architecture.md"
+LONGEST_FUNCTION = 50
 
-# In the order of reading: a module imports only what stands before it. docs/architecture.md says why.
-LAYERS = {
-    "ground": "errors settings hookspecs job roots dicom images splits tiny",
-    "rows": "predictions labels reading readable",
-    "contracts": "metric dataset batch readout backbone method plugins checkpoint family",
-    "scores": "disparity score conventions catalogue",
-    "evidence": "intervals resampling power evidence maxima comparison ranking auroc variance",
-    "training": "memory adapter features store run selection order writing predicting probing execute worker",
-    "benchmarks": "benchmark choices cost foresight launch check contact_sheet",
-    "boards": "table measure answers sources contender flags standing gather states withheld judged leaderboard",
-    "render": "render.format render.blocks render.evidence render.layout render.csv render.html render.json "
-    "render.markdown render.terminal render.sheet render.portrait render.check render",
-    "surface": "progress overview toys backbone_checks testing commands data_commands probe_commands cli",
-}
-# A reader and what it reads need each other: `Predictions.read` is the documented way in.
-DOCUMENTED = {("predictions", "reading")}
-# Importing these imports torch …
-TORCH = {
-    *("batch", "readout", "backbone", "method", "checkpoint", "family", "memory", "adapter", "features", "run"),
-    *(
-        "execute",
-        "order",
-        "writing",
-        "predicting",
-        "probing",
-        "worker",
-        "cost",
-        "toys",
-        "backbone_checks",
-        "testing",
-    ),
-}
-# … and these import torch or transformers inside a function, for those who ask what only they can tell.
-TORCH_ON_DEMAND = {"benchmark", "launch", "overview", "tiny", "backbone", "checkpoint", "family", "toys", "writing"}
+# Importing a module of these imports torch; nothing else of the core does, so that what needs only
+# predictions starts at once.
+TORCH = {"models", "training", "testing", "benchmark.cost"}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "safetensors")
 # `score --json` and the leaderboard's columns promise these by name (docs/metrics.md).
 PROMISED = {"auroc", *(metric.name for metric in fairbench.RATES)}
@@ -62,37 +31,14 @@ PROMISED = {"auroc", *(metric.name for metric in fairbench.RATES)}
 EVERYDAY = {"table"}
 
 
-def modules() -> dict[str, Path]:
-    """Every module of the core by the name that LAYERS uses."""
-    found = {}
-    for path in sorted(CORE.rglob("*.py")):
-        parts = path.relative_to(CORE).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    del found[""]
-    return found
+def rules() -> dict[str, set[str]]:
+    """What each package may import, as docs/architecture.md says: the rows of its table of packages."""
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]*) \|$", PAGE.read_text(encoding="utf-8"), re.M)
+    return {name: set(re.findall(r"\w+", allowed)) - {"nothing"} for name, allowed in rows}
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def imports(path: Path) -> Iterator[tuple[str, str, bool]]:
-    """What a file imports: (module, name or "", whether only inside a function). Imports for types are none."""
-
-    def visit(node: ast.AST, lazy: bool) -> Iterator[tuple[str, str, bool]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-                continue
-            if isinstance(child, ast.Import):
-                yield from ((alias.name, "", lazy) for alias in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, f"{path}: relative import"
-                yield from ((child.module or "", alias.name, lazy) for alias in child.names)
-            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from visit(child, lazy or function)
-
-    return visit(tree(path), lazy=False)
+def root(module: str) -> str:
+    return module.split(".")[0]
 
 
 def test_type_checkers_see_the_public_names():
@@ -104,54 +50,44 @@ def test_type_checkers_see_the_public_names():
     assert seen == fairbench._PUBLIC
 
 
-def root(module: str) -> str:
-    return module.split(".")[0]
+def test_the_page_has_a_line_for_every_package_and_no_other():
+    assert set(rules()) == {room(name) for name in modules()} - {"__main__"}
 
 
-def of_core(path: Path) -> Iterator[tuple[str, bool]]:
-    """The core's modules that a file imports, as LAYERS names them."""
-    known = modules()
-    for module, name, lazy in imports(path):
-        if root(module) == "fairbench":
-            inner = ".".join(filter(None, [module.removeprefix("fairbench").lstrip("."), name]))
-            target = inner if inner in known else inner.rpartition(".")[0]
-            if target:
-                yield target, lazy
-
-
-def test_every_module_has_a_place():
-    placed = " ".join(LAYERS.values()).split()
-    assert sorted(placed) == sorted(modules()), "put the module into LAYERS, or take it out"
-
-
-def test_imports_point_one_way():
-    order = {name: place for place, name in enumerate(" ".join(LAYERS.values()).split())}
-    backwards = [
+def test_a_package_imports_what_its_line_allows():
+    allowed = {**rules(), "__main__": {"cli"}}
+    wrong = [
         f"{name} imports {target}"
         for name, path in modules().items()
         for target, _ in of_core(path)
-        if order[target] >= order[name] and (name, target) not in DOCUMENTED
+        if room(target) not in {room(name), *allowed[room(name)]}
     ]
-    assert not backwards, "\n".join(backwards)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_imports_in_a_circle():
+    """Neither packages, by what they may import, nor modules, counting also what only types need."""
+    assert circles(rules()) == []
+    assert circles({name: targets for name, targets in module_arrows().items() if name != "hookspecs"}) == []
 
 
 def test_torch_enters_only_where_stated():
-    at_once = {name: [target for target, lazy in of_core(path) if not lazy] for name, path in modules().items()}
-    heavy = {name: {lazy for m, _, lazy in imports(path) if root(m) in HEAVY} for name, path in modules().items()}
-    assert {name for name, lazy in heavy.items() if True in lazy} == TORCH_ON_DEMAND
+    known = modules()
+    at_once = {name: [target for target, lazy in of_core(path) if not lazy] for name, path in known.items()}
+    heavy = {name: {lazy for m, _, lazy in imports(path) if root(m) in HEAVY} for name, path in known.items()}
 
     def reaches(name: str) -> bool:
         return False in heavy[name] or any(map(reaches, at_once[name]))
 
-    assert {name for name in at_once if reaches(name)} == TORCH
+    assert {name for name in known if reaches(name) and not {name, room(name)} & TORCH} == set()
 
 
 @pytest.mark.parametrize(
     "code",
     [
         "import fairbench; fairbench.Metric; fairbench.Predictions; fairbench.Dataset; fairbench.Store",
-        "from fairbench.cli import main; main(['--help'])",
-        "from fairbench.cli import main; main(['leaderboard', '--help'])",
+        "from fairbench.cli.main import main; main(['--help'])",
+        "from fairbench.cli.main import main; main(['leaderboard', '--help'])",
         "from fairbench.plugins import load; assert load(('metric',)).tables['metric']",
     ],
 )
@@ -237,9 +173,8 @@ def test_the_wheel_holds_two_packages_and_the_benchmarks(tmp_path):
     }, "pyproject.toml lists every benchmark under shared-data"
 
 
-def test_no_module_is_long():
-    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
-    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+def test_no_function_is_long():
+    assert [(lines, name) for lines, name in functions() if lines > LONGEST_FUNCTION] == []
 
 
 def undocumented(node: ast.AST, where: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from fairbench import Store
-from fairbench.cli import main
+from fairbench.cli.main import main
 
 TOYS = Path(__file__).with_name("toys.py")
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ BASE = (
     "--no-controls",
 )
 SWEEP = (*BASE, "--methods", "fr,gr", "--seeds", "0,1")  # six jobs with the baseline
-COMMAND = (sys.executable, "-c", "from fairbench.cli import main; main()", "run")
+COMMAND = (sys.executable, "-c", "from fairbench.cli.main import main; main()", "run")
 
 
 @pytest.fixture(autouse=True)

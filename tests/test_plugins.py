@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from fairbench import FairbenchError, plugins
-from fairbench.job import Choice
+from fairbench.jobs.job import Choice
 
 METHOD = """
     from fairbench import Method, hookimpl

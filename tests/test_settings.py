@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairbench import FairbenchError
-from fairbench.job import Stage
+from fairbench.jobs.job import Stage
 from fairbench.settings import (
     Configurable,
     Count,

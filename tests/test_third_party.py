@@ -40,7 +40,7 @@ def test_an_installed_method_is_found_run_and_ranked(tmp_path):
         *("--workers", "1"),
     )
     code = f"""
-from fairbench.cli import main
+from fairbench.cli.main import main
 for words in (["list", "methods"], {words!r}):
     try:
         main(words)

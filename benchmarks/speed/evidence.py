@@ -19,9 +19,9 @@ import numpy as np
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
 
-from fairbench.comparison import compare
-from fairbench.evidence import judge
-from fairbench.resampling import bootstrapped, permuted, tabulate
+from fairbench.statistics.paired import compare
+from fairbench.statistics.permutation import judge
+from fairbench.statistics.resampling import bootstrapped, permuted, tabulate
 
 REPEATS = 10_000
 SIZES = (1816, 76, 108)

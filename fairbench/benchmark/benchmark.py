@@ -1,0 +1,138 @@
+"""A benchmark: what is compared, as a TOML file and command-line choices, and the jobs that follow from it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fairbench.data.locations import located, places
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Choice, Stage
+from fairbench.settings import Count, Range, checked, suggest
+
+if TYPE_CHECKING:
+    pass
+
+Names = tuple[str, ...]
+Seeds = tuple[Annotated[int, Range(0)], ...]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Datasets × backbones × methods × attributes × seeds, and how all of them are trained.
+
+    A method is a name or a table with its hyper-parameters; an attribute may join several by `+`;
+    empty `attributes` means each of the dataset's. `stages` and `batch_size` default to the
+    backbone's own recipe, which then holds for every method alike.
+    """
+
+    name: str = "unnamed"
+    description: str = ""
+    datasets: Names = ()
+    backbones: Names = ()
+    methods: tuple[Choice, ...] = ()
+    attributes: Names = ()
+    seeds: Seeds = (0,)
+    baseline: bool = True
+    controls: bool = True
+    probe: bool = False  # say how well attributes can be read from the trained models; changes no job
+    batch_size: Count | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    unrecorded: str = "keep"
+    select: str = "last"
+    stages: tuple[Stage, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """Where the folders of NAME:FOLDER backbones lie on this machine, by what those are called."""
+        return places(self.backbones)
+
+    @property
+    def backbone_names(self) -> Names:
+        """What the backbones are called, in results too: NAME, or NAME:its folder's own name."""
+        return tuple(located(entry)[0] for entry in self.backbones)
+
+
+RUN_KEYS = ("batch_size", "precision", "unrecorded", "select")
+_PLAIN = ("description", "datasets", "backbones", "attributes", "seeds", "baseline", "controls", "probe", *RUN_KEYS)
+
+
+def shelf() -> dict[str, Path]:
+    """Return the bundled benchmarks by name: the checkout's own, or what an installed wheel carries."""
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        return {path.stem: path for path in sorted((checkout / "benchmarks").glob("*.toml"))}
+    files = distribution("fairbench").files or []
+    found = [file for file in files if file.match("share/fairbench/benchmarks/*.toml")]
+    return {file.stem: Path(str(file.locate())) for file in sorted(found)}
+
+
+def load(which: str) -> Benchmark:
+    """Read a benchmark by the name of a bundled one or the path of a TOML file."""
+    bundled = shelf()
+    if which not in bundled and not which.endswith(".toml"):
+        raise suggest("benchmark", which, bundled)
+    path = bundled.get(which, Path(which))
+    if not path.is_file():
+        raise FairbenchError(f"there is no benchmark file {which}")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FairbenchError(f"{path} is not TOML: {error}") from error
+    except OSError as error:
+        raise FairbenchError(f"cannot read {path}: {error.strerror}") from error
+    return parse(data, path.stem, str(path))
+
+
+def parse(data: Mapping[str, Any], name: str, where: str) -> Benchmark:
+    """Build a benchmark from a TOML document, refusing unknown keys with the nearest one."""
+    known = (*_PLAIN, "methods", "stages", "settings")
+    for key in data:
+        if key not in known:
+            raise suggest(f"key of {where}", key, known)
+    plain = checked(Benchmark, {key: data[key] for key in _PLAIN if key in data}, where)
+    methods = tuple(_method(entry, where) for entry in _listed(data, "methods", where))
+    stages = tuple(Stage.read(stage, f"{where}: stage") for stage in _listed(data, "stages", where))
+    settings = data.get("settings", {})
+    if not isinstance(settings, Mapping) or not all(isinstance(value, Mapping) for value in settings.values()):
+        raise FairbenchError(f"{where}: [settings] holds one table for each plugin", "write [settings.NAME]")
+    return Benchmark(name=name, methods=methods, stages=stages, settings=settings, **plain)
+
+
+def _listed(data: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = data.get(key, [])
+    if not isinstance(value, list):
+        raise FairbenchError(f"{where}: {key} must be a list, not {value!r}", f"write {key} = [ … ]")
+    return value
+
+
+def _method(entry: Any, where: str) -> Choice:
+    if isinstance(entry, str):
+        return Choice(entry)
+    if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
+        return Choice(entry["name"], {key: value for key, value in entry.items() if key != "name"})
+    raise FairbenchError(f"{where}: a method is a name or a table with `name`, not {entry!r}")
+
+
+def to_toml(benchmark: Benchmark) -> str:
+    """Write a benchmark as the TOML that reproduces it."""
+    import tomli_w
+
+    data: dict[str, Any] = {key: getattr(benchmark, key) for key in _PLAIN}
+    data["methods"] = [{"name": m.name, **m.settings} if m.settings else m.name for m in benchmark.methods]
+    data["stages"] = [{k: v for k, v in vars(stage).items() if v != {}} for stage in benchmark.stages]
+    data["settings"] = {name: dict(values) for name, values in benchmark.settings.items() if values}
+    return tomli_w.dumps({key: _plain(value) for key, value in data.items() if value not in (None, (), [], {}, "")})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return "none" if value is None else value  # TOML has no null; `convert` reads the word

@@ -1,0 +1,161 @@
+"""What a benchmark will cost: its jobs, their parameters, and rough estimates of time and memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fairbench.benchmark.plan import Planned
+from fairbench.data.dataset import rows
+from fairbench.jobs.job import Job, Record
+from fairbench.jobs.store import Store
+from fairbench.models.backbone import Backbone
+
+UTILISATION = 0.3  # of the matrix-multiplication rate that a whole training step reaches, roughly
+BYTES_TRAINED = 16  # a float32 weight, its gradient and AdamW's two moments
+BYTES_ACTIVATION = 34  # per token, layer and unit of width, at two bytes a number (arXiv 2205.05198, eq. 2)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A backbone's parameters and the tokens of one example, from its configuration alone."""
+
+    total: int
+    language: int
+    trained: int
+    activations: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One job's estimate: seconds (None when it will not run), bytes, and whether it was measured."""
+
+    job: Job
+    state: str
+    steps: int
+    trained: int
+    seconds: float | None
+    memory: float
+    measured: bool
+
+
+def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list[Cost]:
+    """Estimate every job that would run: from finished jobs of the same data and backbone, else from arithmetic."""
+    records = {record.job.key: record for record in store.records()} if store.root.is_dir() else {}
+    counts = {name: rows(data)["split"].value_counts().to_dict() for name, data in planned.datasets.items()}
+    sizes: dict[str, Size] = {}
+    speed: dict[torch.dtype, float] = {}
+    costs = []
+    for job in planned.jobs:
+        kind = repr((job.backbone, job.stages, job.dataset.name))
+        if kind not in sizes:
+            data = planned.datasets[job.dataset.name]
+            writes = data.task == "generate"
+            sizes[kind] = _size(planned.backbones[job.backbone.name], job, data.classes, writes)
+        size = sizes[kind]
+        count = counts[job.dataset.name]
+        epochs = sum(stage.epochs for stage in planned.stages[job.key])
+        steps = round(epochs * -(-count.get("train", 0) // job.batch_size))
+        dtype = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
+        rate = _measured_rate(job, records.values())
+        measured = rate is not None
+        if rate is None:
+            speed.setdefault(dtype, _flops(dtype))
+            rate = 4 * size.language * size.activations * job.batch_size / speed[dtype]
+        evaluated = (count.get("val", 0) + count.get("test", 0)) / job.batch_size / 2
+        record = records.get(job.key)
+        state = "to run" if record is None else "failed" if record.failed else "done"
+        width = 2 if dtype == torch.bfloat16 else 4
+        frozen = size.total * planned.backbones[job.backbone.name].weight_bytes(width)
+        memory = frozen + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
+        seconds = (
+            None if record is not None and not (record.failed and retry_failed) else rate * (steps + evaluated)
+        )
+        costs.append(Cost(job, state, steps, size.trained if steps else 0, seconds, memory, measured))
+    return costs
+
+
+def _size(backbone: Backbone, job: Job, classes: tuple[str, ...], writes: bool) -> Size:
+    readout = backbone.readout
+    with torch.device("meta"):
+        backbone.construct()
+        total = sum(p.numel() for p in backbone.parameters())
+        backbone.readout = "head"  # the readout `words` would need the tokenizer, and adds nothing
+        backbone.attach(classes, classes, writes)
+    backbone.readout = readout
+    parts = {part for stage in job.stages for part in stage.train} - ({"head"} if readout == "words" else set())
+    trained = sum(p.numel() for part in parts for p in backbone.part(part))
+    language = sum(p.numel() for n, p in backbone.language_model.named_parameters() if "embed_tokens" not in n)
+    return Size(total, language, trained, float(backbone.tokens))
+
+
+def _activation_bytes(planned: Planned, job: Job, size: Size) -> float:
+    backbone = planned.backbones[job.backbone.name]
+    return BYTES_ACTIVATION * size.activations * job.batch_size * backbone.width * backbone.depth
+
+
+def _measured_rate(job: Job, records: Iterable[Record]) -> float | None:
+    """Return seconds per step of finished jobs with the same data, backbone and batch size."""
+    rates = [
+        record.seconds["train"] / record.steps
+        for record in records
+        if record.steps and not record.failed and record.job.batch_size == job.batch_size
+        if (record.job.dataset.name, record.job.backbone) == (job.dataset.name, job.backbone)
+    ]
+    return sum(rates) / len(rates) if rates else None
+
+
+def _flops(dtype: torch.dtype) -> float:
+    """Measure this device's useful rate with a quarter-second of matrix multiplication."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    side = 4096 if device == "cuda" else 512
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    (matrix @ matrix).sum().item()
+    start, repeats = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.25:
+        (matrix @ matrix).sum().item()
+        repeats += 1
+    return UTILISATION * repeats * 2 * side**3 / (time.perf_counter() - start)
+
+
+def show(costs: list[Cost], console: Console) -> None:
+    """Print the plan."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("job", "method", "attributes", "seed", "dataset", "backbone"):
+        table.add_column(name, overflow="fold")
+    for name in ("steps", "trainable", "memory (GiB)", "time (min)", "state"):
+        table.add_column(name, justify="right")
+    for cost in costs:
+        job = cost.job
+        attributes = "+".join(job.attributes) or "all (shared)"
+        minutes = "" if cost.seconds is None else f"{'' if cost.measured else '≈ '}{cost.seconds / 60:.1f}"
+        figures = (
+            f"{cost.steps:,}",
+            f"{cost.trained:,}",
+            f"≈ {cost.memory / 2**30:.1f}",
+            minutes,
+            cost.state,
+        )
+        names = (
+            job.key[:8],
+            job.method.label,
+            attributes,
+            str(job.seed),
+            job.dataset.label,
+            job.backbone.label,
+        )
+        table.add_row(*(escape(name) for name in names), *figures)
+    console.print(table)
+    open_ = [cost.seconds for cost in costs if cost.seconds is not None]
+    console.print(
+        f"{len(costs)} jobs, {len(open_)} to run, about {sum(open_) / 60:.0f} minutes on one worker. "
+        "Memory, and times marked ≈, are rough arithmetic; the other times come from finished jobs in this folder. "
+        "Looking at each image once comes on top.",
+        highlight=False,
+    )

@@ -1,0 +1,198 @@
+"""From a benchmark to its jobs: everything crossed, every name and setting checked first."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Choice, Job, Precision, Stage
+from fairbench.plugins import Plugins
+from fairbench.settings import suggest
+from fairbench.training.selection import check as check_selection
+from fairbench.training.selection import needs_groups
+
+if TYPE_CHECKING:
+    from fairbench.data.dataset import Dataset
+    from fairbench.models.backbone import Backbone
+    from fairbench.training.method import Method
+from fairbench.benchmark.benchmark import Benchmark
+
+PARTS = ("lora", "head", "projector")
+
+
+POLICIES = ("keep", "drop", "merge:GROUP")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A benchmark's jobs, with what they are made of (nothing loaded yet)."""
+
+    jobs: tuple[Job, ...]
+    datasets: Mapping[str, Dataset]
+    backbones: Mapping[str, Backbone]
+    stages: Mapping[str, tuple[Stage, ...]]  # by job key, as the job's method plans them
+    absent: tuple[FairbenchError, ...] = ()  # weights that a run would need
+
+
+def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], planning: bool = False) -> Planned:
+    """Cross everything, check every name and setting, and train attribute-free methods once.
+
+    Raises FairbenchError before any device is touched. For a plan, weights may still be absent; the
+    jobs' keys then are not those that a run will have.
+    """
+    if benchmark.unrecorded not in POLICIES and not benchmark.unrecorded.startswith("merge:"):
+        raise suggest("policy for unrecorded values", benchmark.unrecorded, POLICIES)
+    check_selection(benchmark.select, plugins)
+    for what in ("datasets", "backbones", "methods"):
+        if not getattr(benchmark, what):
+            raise FairbenchError(f"benchmark {benchmark.name} names no {what}", f"give some with --{what}")
+    _refuse_unused_settings(benchmark, plugins)
+    methods = [(choice, plugins.make("method", choice)) for choice in _methods(benchmark, plugins)]
+    datasets = {name: _dataset(name, benchmark, plugins, roots) for name in benchmark.datasets}
+    attributes = {name: _attributes(benchmark, dataset) for name, dataset in datasets.items()}
+    backbones = {name: _backbone(name, benchmark, plugins) for name in benchmark.backbone_names}
+    for backbone in backbones.values():
+        for stage in benchmark.stages or backbone.recipe:
+            _check_parts(stage)
+    # Fingerprints come last: they read the data and the weights.
+    absent: list[FairbenchError] = []
+    chosen = {
+        name: _choice("backbone", name, benchmark, plugins, _weights(backbone, absent))
+        for name, backbone in backbones.items()
+    }
+    if absent and not planning:
+        raise absent[0]
+    data = {
+        name: _choice("dataset", name, benchmark, plugins, dataset.fingerprint())
+        for name, dataset in datasets.items()
+    }
+    found: dict[str, Job] = {}
+    planned: dict[str, tuple[Stage, ...]] = {}
+    crossed = itertools.product(backbones.items(), datasets, methods)
+    for (backbone_name, backbone), dataset_name, (method, made) in crossed:
+        stages = benchmark.stages or backbone.recipe
+        ways = attributes[dataset_name] if made.uses_attributes or needs_groups(benchmark.select) else [()]
+        for way, seed in itertools.product(ways, benchmark.seeds):
+            job = Job(
+                dataset=data[dataset_name],
+                backbone=chosen[backbone_name],
+                method=method,
+                stages=stages,
+                attributes=way,
+                seed=seed,
+                batch_size=benchmark.batch_size or backbone.batch_size,
+                precision=native_precision() if benchmark.precision == "auto" else benchmark.precision,
+                unrecorded=benchmark.unrecorded,
+                select=benchmark.select,
+            )
+            found.setdefault(job.key, job)
+            planned.setdefault(job.key, made.plan(stages))
+    return Planned(tuple(found.values()), datasets, backbones, planned, tuple(absent))
+
+
+def _weights(backbone: Backbone, absent: list[FairbenchError]) -> str:
+    try:
+        return backbone.fingerprint()
+    except FairbenchError as error:
+        absent.append(error)
+        return "absent"
+
+
+def _check_parts(stage: Stage) -> None:
+    for part in (*stage.train, *stage.lr_scale):
+        if part not in PARTS:
+            raise suggest(f"part (stage {stage.name})", part, PARTS)
+    idle = set(stage.lr_scale) - set(stage.train)
+    if idle:
+        raise FairbenchError(
+            f"stage {stage.name} scales the learning rate of {', '.join(sorted(idle))}, which it does not train",
+            f"it trains {', '.join(stage.train)}",
+        )
+
+
+def _refuse_unused_settings(benchmark: Benchmark, plugins: Plugins) -> None:
+    used = {*benchmark.datasets, *benchmark.backbone_names, *(m.name for m in benchmark.methods)}
+    used |= set(_joining(benchmark, plugins))
+    for name in benchmark.settings:
+        if name not in used:
+            raise FairbenchError(
+                f"`{name}` has settings but is not part of this run", f"part of it: {', '.join(sorted(used))}"
+            )
+
+
+def _choice(kind: str, name: str, benchmark: Benchmark, plugins: Plugins, fingerprint: str = "") -> Choice:
+    return _checked(kind, Choice(name, benchmark.settings.get(name, {})), plugins, fingerprint)
+
+
+def _checked(kind: str, choice: Choice, plugins: Plugins, fingerprint: str = "") -> Choice:
+    """Check a plugin's settings by making it, and keep those that differ from its defaults."""
+    item = plugins.find(kind, choice.name)
+    in_force = item(**choice.settings).settings()
+    fleeting = getattr(item, "fleeting", ())
+    kept = [key for key in choice.settings if key not in fleeting]
+    changed = {key: in_force[key] for key in kept if in_force[key] != _default(item, key)}
+    return Choice(choice.name, changed, plugins.version(kind, choice.name), fingerprint)
+
+
+def _default(item: Any, key: str) -> Any:
+    value = item.fields()[key][1]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _dataset(name: str, benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> Dataset:
+    dataset: Dataset = plugins.make("dataset", Choice(name, benchmark.settings.get(name, {})), roots)
+    return dataset
+
+
+def _backbone(name: str, benchmark: Benchmark, plugins: Plugins) -> Backbone:
+    choice = Choice(name, benchmark.settings.get(name, {}))
+    backbone: Backbone = plugins.make("backbone", choice, benchmark.places)
+    return backbone
+
+
+def _methods(benchmark: Benchmark, plugins: Plugins) -> list[Choice]:
+    """Return the methods with their settings; baseline and controls join unless there or unwanted."""
+    chosen = [Choice(m.name, {**benchmark.settings.get(m.name, {}), **m.settings}) for m in benchmark.methods]
+    there = {choice.name for choice in chosen}
+    joining = [name for name in _joining(benchmark, plugins) if name not in there]
+    chosen = [*(Choice(name, benchmark.settings.get(name, {})) for name in joining), *chosen]
+    return [_checked("method", choice, plugins) for choice in chosen]
+
+
+def _joining(benchmark: Benchmark, plugins: Plugins) -> list[str]:
+    def joins(method: type[Method]) -> bool:
+        control = bool(method.control) and not method.optional
+        return (method.baseline and benchmark.baseline) or (control and benchmark.controls)
+
+    return [name for name, method in plugins.tables["method"].items() if joins(method)]
+
+
+def _attributes(benchmark: Benchmark, dataset: Dataset) -> Sequence[tuple[str, ...]]:
+    wanted = benchmark.attributes or tuple(dataset.attributes)
+    split = [tuple(name.strip() for name in entry.split("+")) for entry in wanted]
+    for attribute in (name for entry in split for name in entry):
+        if attribute not in dataset.attributes:
+            raise suggest(f"attribute of {dataset.name}", attribute, dataset.attributes)
+    for entry in split:
+        if len(set(entry)) < len(entry):
+            raise FairbenchError(f"attributes {'+'.join(entry)} name one twice", "name each once")
+        _refuse_unknown_merge(benchmark.unrecorded, entry, dataset)
+    return split
+
+
+def _refuse_unknown_merge(policy: str, attributes: tuple[str, ...], dataset: Dataset) -> None:
+    if policy.startswith("merge:"):
+        groups = ["×".join(values) for values in itertools.product(*(dataset.attributes[a] for a in attributes))]
+        if policy.removeprefix("merge:") not in groups:
+            raise suggest(f"group of {'+'.join(attributes)}", policy.removeprefix("merge:"), groups)
+
+
+def native_precision() -> Precision:
+    """Return the number format that a job gets when the benchmark leaves it to this machine's device."""
+    import torch
+
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"

@@ -1,0 +1,92 @@
+"""Show jobs as they run: a live view in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from fairbench.benchmark.launch import Event, Watch, leads
+from fairbench.jobs.job import Record
+
+
+@contextmanager
+def watch(total: int, done: int) -> Iterator[Watch]:
+    """Yield what the launcher calls with every event; `done` of `total` jobs were done before."""
+    console = Console(stderr=True, quiet=not leads())
+    if console.is_terminal:
+        view = _Live(console, total, done)
+        with view.progress:
+            yield view
+    else:
+        yield _Lines(console, total, done)
+
+
+class _Lines:
+    """One line when a job ends, so that a log file stays readable."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        self.console, self.total, self.done = console, total, done
+        self.before, self.start = done, time.monotonic()
+        if done:
+            console.print(f"{done} of {total} jobs were done already", highlight=False)
+
+    def __call__(self, event: Event) -> None:
+        if event.record is not None:
+            self.done += 1
+            rate = (time.monotonic() - self.start) / (self.done - self.before)
+            left = "" if self.done == self.total else f", about {_clock(rate * (self.total - self.done))} left"
+            line = f"[{self.done}/{self.total}] {outcome(event.record)}{left}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Live:
+    """A bar for all jobs and one line for each worker: job, phase, step, loss, time left."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+        )
+        self.overall = self.progress.add_task("jobs", total=total, completed=done, loss="")
+        self.workers: dict[int, TaskID] = {}
+        self.phases: dict[int, tuple[str, str]] = {}
+
+    def __call__(self, event: Event) -> None:
+        if event.record is not None:
+            mark = "[red]✗[/red]" if event.record.failed else "[green]✓[/green]"
+            self.progress.console.print(f"{mark} {escape(outcome(event.record))}", highlight=False)
+            self.progress.advance(self.overall)
+            return
+        assert event.job is not None
+        if event.worker not in self.workers:
+            self.workers[event.worker] = self.progress.add_task("", total=None, loss="")
+        task = self.workers[event.worker]
+        now = (event.job.key, event.phase)
+        if self.phases.get(event.worker) != now:
+            self.phases[event.worker] = now
+            self.progress.reset(task)
+        loss = "" if event.loss is None else f"loss {event.loss:.3f}"
+        text = f"{escape(event.job.method.label)} seed {event.job.seed}: {event.phase}"
+        self.progress.update(task, description=text, completed=event.done, total=event.total or None, loss=loss)
+
+
+def outcome(record: Record) -> str:
+    """Say in one line how a job ended."""
+    if record.failed:
+        return f"{record.job.title}: failed: {record.error}"
+    return f"{record.job.title}: done in {_clock(sum(record.seconds.values()))}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

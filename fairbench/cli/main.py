@@ -1,0 +1,100 @@
+"""The command `fairbench` and all its subcommands; errors become two lines and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fairbench import __version__
+from fairbench.cli import data, probe, results, run
+from fairbench.cli.options import warn_of_broken
+from fairbench.errors import FairbenchError
+from fairbench.settings import suggest
+
+if TYPE_CHECKING:
+    pass
+
+
+class Group(click.Group):
+    """A group whose errors are two lines on stderr: `error: …` and `hint: …`."""
+
+    group_class = type
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, turning expected failures into exit status 2 and Ctrl-C into 130."""
+        kwargs["standalone_mode"] = False
+        try:
+            _add_plugin_commands(self)
+            result = super().main(*args, **kwargs)
+        except FairbenchError as error:
+            click.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            sys.exit(2)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(2)
+        except click.ClickException as error:
+            where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fairbench"
+            click.echo(f"error: {error.format_message()}\nhint: see `{where} --help`", err=True)
+            sys.exit(2)
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            click.echo(f"error: {error.strerror or error}{where}", err=True)
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+        sys.exit(result if isinstance(result, int) else 0)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Meet an unknown command with the nearest."""
+        if args and self.get_command(ctx, args[0]) is None:
+            raise suggest("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+def _add_plugin_commands(group: click.Group) -> None:
+    """Let plugins add their commands; a broken one is named, and all else works."""
+    from fairbench import plugins
+
+    loaded = plugins.load(kinds=())
+    loaded.tell("fairbench_commands", cli=group)
+    warn_of_broken(loaded)
+
+
+@click.group("fairbench", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fairbench")
+def main() -> None:
+    """Which debiasing method makes a medical vision-language model fairer, and is the difference real?
+
+    Start with `fairbench run`: it needs no data, no download and no GPU.
+    """
+
+
+results.add_to(main)
+run.add_to(main)
+data.add_to(main)
+probe.add_to(main)
+
+
+@main.command("list")
+@click.argument(
+    "kind", type=click.Choice(["datasets", "backbones", "methods", "metrics", "benchmarks"]), required=False
+)
+@click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
+def list_(kind: str | None, files: tuple[str, ...]) -> None:
+    """List what is on offer, with settings, and which plugins are broken."""
+    from fairbench.cli import overview
+
+    overview.show(kind, files)
+
+
+@main.command()
+def doctor() -> None:
+    """Print versions, devices, disk, and every plugin's health."""
+    from fairbench.cli import overview
+
+    overview.doctor()

@@ -1,0 +1,123 @@
+"""Options that several commands share, and what all of them do with names, plugins and output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fairbench.metrics.metric import Metric
+    from fairbench.plugins import Plugins
+
+DEFAULT = "quickstart"
+SPLITS = ("test", "val", "all")
+
+attributes_option = click.option(
+    "--attr",
+    "attributes",
+    required=True,
+    metavar="A,B",
+    help="Attributes to compare groups of; join several by + for their intersections.",
+)
+
+unrecorded_option = click.option(
+    "--unrecorded",
+    "policy",
+    default="keep",
+    show_default=True,
+    metavar="keep|drop|merge:G",
+    help="Rows whose attribute is not recorded: a group of their own, in no group, or part of group G.",
+)
+
+positive_option = click.option("--positive", metavar="NAME", help="Which of two classes is the positive one.")
+
+split_option = click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, values as fractions.")
+
+
+def listed(text: str) -> list[str]:
+    """Split names at commas, each once."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def metrics() -> list[Metric]:
+    """Load the installed metrics, and say on stderr which could not be."""
+    from fairbench.plugins import load
+
+    plugins = load(("metric",))
+    found = list(plugins.tables["metric"].values())
+    warn_of_broken(plugins)
+    return found
+
+
+def warn_of_broken(plugins: Plugins) -> None:
+    """Name on stderr the plugins that could not be loaded."""
+    for broken in plugins.broken:
+        click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
+
+
+def print_json(found: object) -> None:
+    """Print JSON on stdout."""
+    import json
+
+    click.echo(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def what_to_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what to run; `run` and `plan` share them."""
+    options = [
+        click.argument("which", metavar="[BENCHMARK]", default=DEFAULT, required=False),
+        click.option("--datasets", help="Datasets, separated by commas."),
+        click.option("--backbones", help="Backbones, separated by commas."),
+        click.option("--methods", help="Methods, separated by commas."),
+        click.option("--attr", "attributes", help="Attributes: comma crosses, + joins (race+gender)."),
+        click.option("--seeds", help="Seeds, such as 0,1,2."),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
+        ),
+        click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable."),
+        click.option("--out", default="runs", show_default=True, help="Folder of results; stays on this machine."),
+        click.option("--no-baseline", is_flag=True, help="Do not add the baseline method."),
+        click.option(
+            "--no-controls", is_flag=True, help="Do not add the controls (rows that no contender may fail to beat)."
+        ),
+        click.option(
+            "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+plugin_option = click.option(
+    "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
+)
+
+
+def which_dataset(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says which dataset, where it lies and how it is read."""
+    options = (
+        click.argument("name"),
+        click.option("--data", "folders", multiple=True, metavar="NAME=PATH", help="Where a dataset lies."),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
+        ),
+        plugin_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def console() -> Console:
+    """Return what to print to: as wide as the terminal, and wide where there is none."""
+    from rich.console import Console
+
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=120)

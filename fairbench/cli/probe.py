@@ -1,0 +1,64 @@
+"""The command that reads attributes from the hidden states of finished jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fairbench.cli.options import console
+
+
+def add_to(cli: click.Group) -> None:
+    """Give a command line this command."""
+    cli.add_command(probe)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--layer", type=click.Choice(["first", "middle", "last"]), default="middle", show_default=True)
+@click.option("--tokens", type=click.Choice(["image", "text", "all"]), default="image", show_default=True)
+@click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable.")
+@click.option("--backbones", default="", help="Where backbones of the form NAME:FOLDER lie, separated by commas.")
+@click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
+@click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
+def probe(
+    runs: tuple[Path, ...],
+    layer: str,
+    tokens: str,
+    data: tuple[str, ...],
+    backbones: str,
+    files: tuple[str, ...],
+    workers: int | None,
+) -> None:
+    """Say how well each attribute can be read from what the trained models compute; kept in their records.
+
+    RUNS are folders of runs, or of single jobs. A fresh reader learns from the training split's pooled
+    hidden states and is tested on the test split's. Nothing is trained again.
+    """
+    from fairbench import plugins as plugin_loader
+    from fairbench.benchmark import launch, progress
+    from fairbench.cli.options import warn_of_broken
+    from fairbench.data.locations import places, shared_roots
+    from fairbench.jobs.probe import READABLE, Probe
+    from fairbench.jobs.store import RECORD, Store
+    from fairbench.report import files as sheet
+
+    plugins = plugin_loader.load(files=files)
+    warn_of_broken(plugins)
+    asked = Probe(layer, tokens)  # type: ignore[arg-type]
+    plugin_files = tuple(str(Path(file).resolve()) for file in files)
+    for folder in runs:
+        alone = (folder / RECORD).exists()
+        store = Store(folder.parent if alone else folder)
+        records = [r for r in store.records() if not r.failed and (not alone or r.job.key == folder.name)]
+        jobs = [record.job for record in records]
+        missing = store.missing(jobs, probe=asked)
+        names = {job.dataset.name for job in missing}
+        found = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
+        setup = launch.Setup(str(store.root), found, plugin_files, probe=asked)
+        if missing:
+            with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:
+                launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)
+        done = [record for job in jobs if (record := store.record(job)) is not None]
+        sheet.readable([(record.job.title, record.facts[READABLE]) for record in done], console())

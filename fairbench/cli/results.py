@@ -1,0 +1,183 @@
+"""The commands that need only saved predictions: they import nothing heavy before they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fairbench.cli.options import (
+    attributes_option,
+    console,
+    json_option,
+    listed,
+    metrics,
+    positive_option,
+    print_json,
+    split_option,
+    unrecorded_option,
+)
+
+if TYPE_CHECKING:
+    from fairbench.predictions.predictions import Predictions
+
+FORMATS = ("terminal", "md", "html", "csv", "json")
+CONVENTIONS = ("fairclip", "fairllava", "medfair", "ffb", "fairlearn")
+
+
+def add_to(cli: click.Group) -> None:
+    """Give a command line these commands."""
+    for command in (score, compare, leaderboard, show, status):
+        cli.add_command(command)
+
+
+@click.command()
+@click.argument("predictions", type=click.Path(path_type=Path))
+@attributes_option
+@json_option
+@click.option("--as", "convention", type=click.Choice(CONVENTIONS), help="Print another project's numbers.")
+@unrecorded_option
+@positive_option
+@split_option
+def score(
+    predictions: Path,
+    attributes: str,
+    as_json: bool,
+    convention: str | None,
+    policy: str,
+    positive: str | None,
+    split: str,
+) -> None:
+    """Score a predictions file (parquet or csv): every group, every gap, and what chance gives.
+
+    Columns: `target` and `answer` (names or class indices), optionally `score` (probability of the positive)
+    or `p_0`, `p_1` …, `id`, `cluster` (rows of one patient), `split`, and one column per attribute.
+    """
+    wanted = listed(attributes)
+    table = _read(predictions, wanted, split, positive)
+    from fairbench.report import files as sheet
+
+    if convention:
+        from fairbench.metrics.conventions import convert
+
+        found = convert(table, wanted, convention, metrics(), policy)
+        print_json(found) if as_json else sheet.converted(found, console())
+        return
+    from fairbench.leaderboard.files import judged
+
+    found = judged(table, wanted, metrics(), policy)
+    print_json(found) if as_json else sheet.scores(found, str(predictions), console())
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@attributes_option
+@json_option
+@unrecorded_option
+@positive_option
+@split_option
+@click.option("--measure", metavar="METRIC", default="accuracy", show_default=True, help="Judge by this metric.")
+def compare(
+    a: Path,
+    b: Path,
+    attributes: str,
+    as_json: bool,
+    policy: str,
+    positive: str | None,
+    split: str,
+    measure: str,
+) -> None:
+    """Compare two predictions files on the same patients, matched by id: A minus B, with p-values."""
+    from fairbench.leaderboard.files import compared
+    from fairbench.leaderboard.row import judge
+    from fairbench.metrics.metric import ACCURACY
+    from fairbench.report import files as sheet
+
+    wanted = listed(attributes)
+    first, second = (_read(path, wanted, split, positive) for path in (a, b))
+    known = {metric.name: metric for metric in (ACCURACY, *metrics())}
+    found = compared(first, second, wanted, policy, judge(measure, known, first))
+    print_json(found) if as_json else sheet.comparison(found, str(a), str(b), console())
+
+
+@click.command()
+@click.argument("runs", type=click.Path(path_type=Path))
+@click.option("--format", "format", type=click.Choice(FORMATS), help="Default: that of --out, else terminal.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
+@click.option("--title", default="Leaderboard", show_default=True)
+@click.option("--attr", "attributes", metavar="A,B", help="Evaluate these attributes (default: those trained for).")
+@click.option("--measure", metavar="METRIC", help="Judge by this metric (default: what the dataset names).")
+@click.option(
+    "--min-cell",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Withhold counts and values of groups smaller than N, for publishing.",
+)
+def leaderboard(
+    runs: Path,
+    format: str | None,
+    out: Path | None,
+    title: str,
+    attributes: str | None,
+    measure: str | None,
+    min_cell: int,
+) -> None:
+    """Compare all methods of a folder of runs, with evidence; recomputed from saved predictions."""
+    from fairbench import report
+    from fairbench.jobs.store import Store
+    from fairbench.leaderboard.build import build
+
+    chosen = listed(attributes) if attributes else None
+    board = build(Store(runs), None, chosen, title, min_cell, metrics(), measure)
+    if out:
+        report.write(board, out, format)
+        click.echo(f"wrote {out}", err=True)
+    elif format in (None, "terminal"):
+        report.terminal.show(board, console())
+    else:
+        click.echo(report.render(board, format), nl=False)
+
+
+@click.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--attr", "attributes", metavar="A,B", help="Default: what the job was trained for, else all.")
+def show(run_folder: Path, attributes: str | None) -> None:
+    """Show one job: every group's accuracy with its interval, the gap beside chance, the errors made."""
+    from fairbench.jobs.store import PREDICTIONS, RECORD, read_record
+    from fairbench.leaderboard.row import judge
+    from fairbench.metrics.metric import ACCURACY
+    from fairbench.predictions.read import read_predictions
+    from fairbench.report import job as portrait
+
+    record = read_record(run_folder / RECORD)
+    if record.error is not None:
+        portrait.failure(record, console())
+        return
+    predictions = read_predictions(run_folder / PREDICTIONS)
+    chosen = listed(attributes) if attributes else ["+".join(record.job.attributes)]
+    wanted = [name for name in chosen if name] or list(predictions.attributes)
+    known = {metric.name: metric for metric in (ACCURACY, *metrics())}
+    measure = judge(str(record.facts.get("measure", ACCURACY.name)), known, predictions)
+    portrait.job(record, predictions, wanted, measure, console())
+
+
+@click.command()
+@click.argument("runs", type=click.Path(path_type=Path))
+@json_option
+def status(runs: Path, as_json: bool) -> None:
+    """Say which jobs of a folder are finished, failed (and why), under way or interrupted."""
+    from fairbench.jobs.status import states
+    from fairbench.jobs.store import Store
+    from fairbench.report import files as sheet
+
+    found = states(Store(runs))
+    print_json(found) if as_json else sheet.status(found, console())
+
+
+def _read(path: Path, attributes: list[str], split: str, positive: str | None) -> Predictions:
+    from fairbench.predictions.read import read_predictions
+
+    return read_predictions(path, attributes, None if split == "all" else split, positive)

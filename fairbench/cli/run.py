@@ -1,0 +1,182 @@
+"""The commands that run a benchmark, or say what running it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fairbench import __version__
+from fairbench.cli.options import console, metrics, warn_of_broken, what_to_run
+
+if TYPE_CHECKING:
+    from fairbench.benchmark.benchmark import Benchmark
+    from fairbench.benchmark.plan import Planned
+    from fairbench.jobs.store import Store
+    from fairbench.plugins import Plugins
+
+
+def add_to(cli: click.Group) -> None:
+    """Give a command line these commands."""
+    for command in (run, plan):
+        cli.add_command(command)
+
+
+@click.command()
+@what_to_run
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop (the same as `fairbench plan`).")
+@click.option("--probe", is_flag=True, help="Also say how well attributes can be read from the trained models.")
+@click.option("--retry-failed", is_flag=True, help="Run jobs again that ended in an error.")
+@click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
+@click.option("--micro-batch", type=click.IntRange(1), help="Examples computed at once (default: the whole batch).")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a worker.")
+@click.option("--loaders", type=click.IntRange(0), default=2, show_default=True, help="A worker's image readers.")
+@click.option("--feature-cache", default=8.0, show_default=True, metavar="GIB", help="Memory for image features.")
+def run(
+    dry_run: bool,
+    probe: bool,
+    retry_failed: bool,
+    workers: int | None,
+    micro_batch: int | None,
+    threads: int,
+    loaders: int,
+    feature_cache: float,
+    **chosen: Any,
+) -> None:
+    """Run a benchmark (default: quickstart) and print its leaderboard; what is done already is not done again.
+
+    BENCHMARK is a bundled name (`fairbench list benchmarks`) or a TOML file; the options override it.
+    """
+    from dataclasses import replace
+
+    from fairbench.benchmark import launch, progress
+    from fairbench.jobs.probe import Probe
+    from fairbench.jobs.store import Store
+
+    _, benchmark, planned, roots = _planned(dry_run, **chosen)
+    benchmark = replace(benchmark, probe=benchmark.probe or probe)
+    reading = Probe() if benchmark.probe else None
+    store = Store(chosen["out"])
+    missing = store.missing(planned.jobs, retry_failed, reading)
+    if dry_run:
+        _print_plan(planned, store, retry_failed)
+        return
+    if launch.leads():
+        for job in missing:
+            store.forget_failure(job)
+        _write_benchmark(benchmark, store)
+    setup = launch.Setup(
+        out=str(store.root),
+        roots=roots,
+        plugin_files=tuple(str(Path(file).resolve()) for file in chosen["files"]),
+        micro_batch=micro_batch,
+        feature_bytes=int(feature_cache * 2**30),
+        loaders=loaders,
+        threads=threads,
+        probe=reading,
+    )
+    if missing:
+        count = workers or launch.default_workers(len(missing))
+        with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
+            launch.launch(missing, setup, count, watch)
+    if launch.leads():
+        _publish(store, {job.key for job in planned.jobs}, benchmark)
+    if store.missing(planned.jobs, retry_failed=True):
+        click.echo("some jobs failed; --retry-failed runs them again", err=True)
+        click.get_current_context().exit(1)
+
+
+def _publish(store: Store, keys: set[str], benchmark: Benchmark) -> None:
+    """Build the leaderboard from what is on disk, print it, and write it beside the results."""
+    from fairbench import report
+    from fairbench.leaderboard import build as leaderboard
+    from fairbench.report import terminal
+
+    name = benchmark.name
+    asked = sorted({"+".join(map(str.strip, entry.split("+"))) for entry in benchmark.attributes})
+    board = leaderboard.build(store, keys, asked or None, metrics=metrics())
+    with store.writing():
+        for kind in ("md", "json"):
+            report.write(board, store.root / f"{name}.{kind}", kind)
+    terminal.show(board, console())
+    click.echo(f"written: {store.root / name}.md and .json (aggregates only); {name}.toml runs the same again")
+
+
+@click.command()
+@what_to_run
+@click.option("--power", is_flag=True, help="Print what the test sets can show instead: detectable gaps.")
+@click.option("--accuracy", default=0.8, show_default=True, help="Assumed accuracy, a fraction (--power).")
+@click.option(
+    "--agreement", default=0.85, show_default=True, help="Assumed share that two methods agree on (--power)."
+)
+@click.option("--gap", default=0.1, show_default=True, help="Assumed gap of the baseline, a fraction (--power).")
+def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: Any) -> None:
+    """Print the jobs of a benchmark without running them: what is shared, what is done, what it costs."""
+    from fairbench.benchmark import power_plan as foresight
+    from fairbench.jobs.store import Store
+
+    assumed = foresight.Assumed(accuracy, agreement, gap)
+    _, benchmark, planned, _ = _planned(True, **chosen)
+    if power:
+        attributes = {"+".join(job.attributes) for job in planned.jobs if job.attributes} or benchmark.attributes
+        found = [
+            foresight.foresee(dataset, attribute, benchmark.unrecorded, assumed)
+            for dataset in planned.datasets.values()
+            for attribute in sorted(attributes)
+            if set(attribute.split("+")) <= set(dataset.attributes)
+        ]
+        foresight.show(found, assumed, console())
+        return
+    _print_plan(planned, Store(chosen["out"]))
+
+
+def _planned(
+    planning: bool,
+    which: str,
+    assignments: Sequence[str],
+    data: Sequence[str],
+    out: str,
+    no_baseline: bool,
+    no_controls: bool,
+    files: Sequence[str],
+    **lists: str | None,
+) -> tuple[Plugins, Benchmark, Planned, dict[str, Path]]:
+    """Resolve the choices to jobs; every wrong name is an error here, before anything expensive starts."""
+    from dataclasses import replace
+
+    from fairbench import plugins as plugin_loader
+    from fairbench.benchmark import benchmark as benchmarks
+    from fairbench.benchmark import overrides as choices
+    from fairbench.benchmark.plan import jobs
+    from fairbench.data.locations import shared_roots
+
+    plugins = plugin_loader.load(files=files)
+    warn_of_broken(plugins)
+    benchmark = choices.narrow(benchmarks.load(which), lists)
+    benchmark = replace(
+        benchmark,
+        baseline=benchmark.baseline and not no_baseline,
+        controls=benchmark.controls and not no_controls,
+    )
+    benchmark = choices.override(benchmark, assignments, plugins)
+    found = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
+    return plugins, benchmark, jobs(benchmark, plugins, found, planning), found
+
+
+def _write_benchmark(benchmark: Benchmark, store: Store) -> None:
+    from fairbench.benchmark.benchmark import to_toml
+
+    text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
+    with store.writing():
+        store.root.mkdir(parents=True, exist_ok=True)
+        (store.root / f"{benchmark.name}.toml").write_text(text + to_toml(benchmark), encoding="utf-8")
+
+
+def _print_plan(planned: Planned, store: Store, retry_failed: bool = False) -> None:
+    from fairbench.benchmark import cost
+
+    cost.show(cost.estimate(planned, store, retry_failed), console())
+    for error in planned.absent:
+        click.echo(f"note: to run this, {error.message}: {error.hint}", err=True)

@@ -1,0 +1,282 @@
+"""The leaderboard as data: what every renderer prints, and what its JSON holds.
+
+Aggregates only, never a patient's row. Values are fractions, times seconds, memory bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairbench.errors import FairbenchError
+from fairbench.statistics.variance import Dispersion, VarianceParts
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % interval; None is undefined, and `reason` says why.
+
+    With several seeds the value is their mean.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Gap(Estimate):
+    """A disparity between groups, beside what chance gives on the same patients (see statistics.permutation).
+
+    `coverage` is (groups that entered, groups present).
+    """
+
+    coverage: tuple[int, int] = (0, 0)
+    floor_mean: float | None = None
+    floor_95: float | None = None
+    p: float | None = None
+    excess: float | None = None
+    detectable: float | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row minus the baseline, paired patient by patient; `adjusted` is Holm's p over the table."""
+
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    adjusted: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a table is judged by: a metric that scores every row, and how headings call it and its gap."""
+
+    name: str = "accuracy"
+    title: str = "Acc"
+    gap: str = "MaxAccGap"
+    about: str = ""  # formula and source, where the table is not about accuracy
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """The smallest cut of the baseline's gap that is found with 80 % power, and what it follows from.
+
+    `value` None says that there is none, and `reason` why. `agreement` is the share of rows on which a method
+    and the baseline score alike (are both right or both wrong), median of the methods.
+    """
+
+    value: float | None
+    score: float | None
+    agreement: float
+    gap: float | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How well an attribute can be read from a row's hidden states, mean of its seeds; None with a reason.
+
+    `balanced_accuracy` with its 95 % interval, `auroc`, what guessing gives (`chance`), and p; `where` says
+    which layer and tokens.
+    """
+
+    attribute: str
+    where: str
+    balanced_accuracy: Estimate
+    auroc: float | None = None
+    chance: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something a reader must know before trusting a row: a code of LEGEND, and what it is about."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group's counts in the test split; None where withheld because it is small."""
+
+    name: str
+    n: int | None
+    positives: int | None = None
+    negatives: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with its settings, over its seeds. `groups` follows the order of the table's groups.
+
+    `score`, `gap`, `worst_group`, `groups` and `between_groups` are of the table's measure; `gap_variance` is
+    of one trained model's gap, None for no gap.
+    """
+
+    label: str
+    method: str
+    settings: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    attributes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    keys: tuple[str, ...]
+    versions: Mapping[str, str]
+    baseline: bool
+    control: str | None
+    score: Estimate
+    auroc: Estimate
+    gap: Gap
+    eq_odds_max: Gap
+    equity_scaled: Estimate
+    worst_group: Estimate
+    worst_name: str
+    groups: tuple[Estimate, ...]
+    between_groups: Dispersion
+    rank: str = ""
+    changes: Mapping[str, Change] = field(default_factory=dict)
+    trainable: float | None = None
+    train_seconds: float | None = None
+    peak_memory: int | None = None
+    flags: tuple[Flag, ...] = ()
+    gap_variance: VarianceParts | None = None
+    readable: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A job that is not in the table, and why: `failed`, `unfinished`, `unreadable` or `refused`."""
+
+    label: str
+    seed: int
+    key: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SideEffect:
+    """What a method trained for one attribute did to another's gap, and against the baseline."""
+
+    label: str
+    attribute: str
+    gap: float | None
+    change: Change
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How much was tried, so that a reader can discount the best of many."""
+
+    methods: int
+    settings: int
+    seeds: tuple[int, ...]
+    trainings: int
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The commonest answer on the test rows, its score and its gap: what a row must beat."""
+
+    answer: str
+    score: float
+    gap: float | None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One row by a measure that the table is not judged by; `change` is its gap minus the baseline's."""
+
+    label: str
+    score: Estimate
+    gap: Gap
+    equity_scaled: Estimate
+    change: Change = Change()
+
+
+@dataclass(frozen=True)
+class Also:
+    """All rows of a table by another measure."""
+
+    measure: Measure
+    rows: tuple[Beside, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One dataset × backbone × evaluated attribute, judged by one measure; `also` holds what others say."""
+
+    dataset: str
+    backbone: str
+    attribute: str
+    unrecorded: str
+    fingerprint: str
+    rows_tested: int
+    clusters: int
+    classes: tuple[str, ...]
+    groups: tuple[Group, ...]
+    constant: Constant
+    baseline: str | None
+    finding: tuple[str, ...]
+    notes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    controls: tuple[Row, ...]
+    absent: tuple[Absent, ...]
+    side_effects: tuple[SideEffect, ...]
+    tried: Tried
+    improvement: Improvement | None = None
+    min_cell: int = 0
+    measure: Measure = Measure()
+    also: tuple[Also, ...] = ()
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard: tables, and the version of fairbench that computed them."""
+
+    title: str
+    tables: tuple[Table, ...]
+    fairbench: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready object from which `from_json` makes the same board."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Board:
+        """Rebuild a board; raises FairbenchError when the object is not one."""
+        try:
+            board = _rebuild(cls, data)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise FairbenchError(
+                f"this is not a leaderboard that this version wrote: {error}", "build it again from its runs"
+            ) from error
+        assert isinstance(board, cls)
+        return board
+
+
+def _rebuild(kind: Any, data: Any) -> Any:
+    """Turn JSON back into what `kind` says: dataclasses and tuples of them; everything else stays."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        return kind(**{key: _rebuild(hints[key], value) for key, value in data.items()})
+    if origin is tuple:
+        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
+        return tuple(_rebuild(item, value) for item, value in zip(kinds, data, strict=True))
+    if isinstance(origin, type) and issubclass(origin, Mapping) and dataclasses.is_dataclass(arguments[1]):
+        return {key: _rebuild(arguments[1], value) for key, value in data.items()}
+    if origin in (typing.Union, types.UnionType) and data is not None:
+        return _rebuild(arguments[0], data)
+    return data

@@ -1,0 +1,139 @@
+"""From records to the rows of a table: same patients, seeds of one method together, old versions marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Job, Record
+from fairbench.jobs.store import Store
+from fairbench.leaderboard.board import Absent, Flag
+from fairbench.leaderboard.row import Contender, provenance, recipe
+from fairbench.leaderboard.seeds import Answers
+from fairbench.predictions.align import align
+from fairbench.predictions.predictions import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One record with its predictions; without them, `absent` says why."""
+
+    record: Record
+    predictions: Predictions | None = None
+    absent: tuple[str, str] | None = None  # status, reason
+
+
+def load(store: Store, record: Record) -> Entry:
+    """Read the predictions of a record, or say why there are none."""
+    if record.error is not None:
+        return Entry(record, absent=("failed", record.error))
+    try:
+        predictions = store.predictions(record)
+    except FairbenchError as error:
+        return Entry(record, absent=("unreadable", error.message))
+    if not {"target", "text"} & set(predictions.table):
+        return Entry(record, absent=("unreadable", "its predictions have neither target classes nor text"))
+    return Entry(record, predictions)
+
+
+def absent_job(job: Job, status: str, reason: str) -> Absent:
+    """Describe a job that is not in the table."""
+    return Absent(job.method.label, job.seed, job.key, status, reason)
+
+
+def _newest(entries: Iterable[Entry]) -> Entry:
+    return max(entries, key=lambda entry: entry.record.started)
+
+
+def same_patients(entries: Sequence[Entry]) -> tuple[list[Entry], list[Absent]]:
+    """Keep the records of the newest data, their rows in one order; refuse the others."""
+    if not entries:
+        return [], []
+    reference = _newest(entries)
+    assert reference.predictions is not None
+    data = reference.record.job.dataset
+    kept, refused = [], []
+    for entry in entries:
+        job = entry.record.job
+        assert entry.predictions is not None
+        try:
+            if job.dataset.fingerprint != data.fingerprint:
+                raise FairbenchError("its data are not those of the newest row (another fingerprint)")
+            ordered = align(reference.predictions, entry.predictions, ("the newest row", "this one"))
+            kept.append(replace(entry, predictions=ordered))
+        except FairbenchError as error:
+            refused.append(absent_job(job, "refused", f"stale: {error.message}"))
+    return kept, refused
+
+
+def contenders(entries: Sequence[Entry], attribute: str) -> tuple[list[Contender], list[Absent]]:
+    """Join the seeds of one method, settings, recipe and versions to a row; of twins keep the newest.
+
+    A row of a method that was trained for other attributes beside this one says so.
+    """
+    together: dict[str, dict[int, Entry]] = {}
+    twins = []
+    for entry in sorted(entries, key=lambda e: e.record.started):
+        record = entry.record
+        identity = json.dumps([record.job.method.label, record.job.attributes, recipe(record), provenance(record)])
+        older = together.setdefault(identity, {}).get(record.job.seed)
+        if older:
+            twins.append(absent_job(older.record.job, "refused", "a newer job did the same"))
+        together[identity][record.job.seed] = entry
+    found = []
+    for seeds in together.values():
+        ordered = [seeds[seed] for seed in sorted(seeds)]
+        answers = Answers(tuple(sorted(seeds)), tuple(e.predictions for e in ordered if e.predictions))
+        records = tuple(e.record for e in ordered)
+        job = records[0].job
+        trained = "+".join(job.attributes)
+        label = job.method.label if trained in ("", attribute) else f"{job.method.label} for {trained}"
+        found.append(Contender(label, records, answers))
+    found.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
+    return _named(found), twins
+
+
+def _named(contenders: Sequence[Contender]) -> list[Contender]:
+    """Tell rows of one label apart by what the older were made with; the first bears the plain label."""
+    named: dict[str, Contender] = {}
+    plain: dict[str, Contender] = {}
+    for contender in contenders:
+        rival = plain.setdefault(contender.label, contender)
+        label = contender.label
+        if rival is not contender:
+            mine, theirs = ({**recipe(c.first), **provenance(c.first)} for c in (contender, rival))
+            unlike = [key for key in mine if mine[key] != theirs[key]]
+            shown = [f"{key} {mine[key]}" if isinstance(mine[key], str | int) else f"other {key}" for key in unlike]
+            label = f"{label} [{', '.join(shown)}]".replace("_", " ")
+        while label in named:
+            label += "'"
+        named[label] = replace(contender, label=label)
+    return list(named.values())
+
+
+def stale_rows(contenders: Sequence[Contender]) -> dict[str, Flag]:
+    """Find the rows made with another version of some distribution than the newest row that used it."""
+    current: dict[str, str] = {}
+    made = {c.label: _versions(c.first) for c in contenders}
+    for contender in sorted(contenders, key=lambda c: max(r.started for r in c.records)):
+        current |= made[contender.label]
+    found = {}
+    for label, versions in made.items():
+        old = [
+            f"{name} {number}, now {current[name]}" for name, number in versions.items() if number != current[name]
+        ]
+        if old:
+            found[label] = Flag("stale", "; ".join(old))
+    return found
+
+
+def _versions(record: Record) -> dict[str, str]:
+    """Split what provides a record's parts into names and versions: `my-plugin 1.2`, `file.py 0f3a`."""
+    made = provenance(record)
+    versions = {"fairbench itself": made["fairbench"], f"weights of {record.job.backbone.name}": made["weights"]}
+    for kind in ("dataset", "backbone", "method"):
+        name, _, number = made[kind].rpartition(" ")
+        versions[name or kind] = number
+    return versions

@@ -1,0 +1,253 @@
+"""One method's answers by all its seeds, on the same patients in the same order, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairbench.leaderboard.board import Estimate, Gap
+from fairbench.metrics.disparity import EQUITY
+from fairbench.metrics.metric import ACCURACY, FPR, TPR, Metric
+from fairbench.predictions.groups import Groups
+from fairbench.predictions.predictions import Predictions
+from fairbench.statistics.intervals import Floats, GroupRate, Interval, Ints, auroc_limits, delong
+from fairbench.statistics.paired import Comparison, Difference, compare
+from fairbench.statistics.permutation import (
+    MINIMUM,
+    Evidence,
+    design,
+    gap_bounds,
+    group_moments,
+    group_rates,
+    judge,
+)
+from fairbench.statistics.power import detectable_gap
+from fairbench.statistics.resampling import tabulate
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Predictions of one method by several seeds; every entry holds the same rows in the same order.
+
+    They are judged by `measure`, a metric that scores every row by a fraction of which more is better.
+    """
+
+    seeds: tuple[int, ...]
+    predictions: tuple[Predictions, ...]
+    measure: Metric = ACCURACY
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Each row's score, (seeds, n), 0 to 1; of accuracy, whether the answer is right."""
+        return np.stack([self.measure.scores(p) for p in self.predictions])
+
+    @cached_property
+    def odds(self) -> list[Floats]:
+        """Return the two rates of EqOdds, each (seeds, n), NaN outside; empty unless there are two classes."""
+        if len(self.predictions[0].classes) != 2:
+            return []
+        return [np.stack([rate.scores(p) for p in self.predictions]) for rate in (TPR, FPR)]
+
+    @property
+    def constant(self) -> bool:
+        """Whether every seed gives all rows one answer."""
+        return all(p.table["text" if "text" in p.table else "answer"].nunique() == 1 for p in self.predictions)
+
+    def only(self, seeds: Sequence[int]) -> Answers:
+        """Keep some of the seeds, in that order."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        return replace(self, seeds=tuple(seeds), predictions=tuple(self.predictions[place] for place in places))
+
+    def by(self, measure: Metric) -> Answers:
+        """Judge the same answers by another measure."""
+        return replace(self, measure=measure)
+
+    def group_scores(self, groups: Groups) -> tuple[GroupRate, ...]:
+        """The measure in every group, mean of the seeds, with an interval that treats a patient as one unit."""
+        return self._rates(groups.codes, groups.cluster, groups.names)
+
+    def score(self, groups: Groups) -> Estimate:
+        """The measure on all rows, whether or not their group is recorded."""
+        (rate,) = self._rates(np.zeros_like(groups.codes), groups.cluster, ("all",))
+        return estimate(rate)
+
+    def _rates(self, codes: Ints, cluster: Ints | None, names: Sequence[str]) -> tuple[GroupRate, ...]:
+        seeds = len(self.seeds)
+        if seeds == 1:
+            return group_rates(self.scores[0], codes, cluster, names)
+        unit = np.arange(codes.size) if cluster is None else cluster
+        stacked = group_rates(self.scores.ravel(), np.tile(codes, seeds), np.tile(unit, seeds), names)
+        once = group_rates(self.scores[0], codes, cluster, names)  # rows and flags count patients, not seeds
+        return tuple(
+            replace(all_seeds, rows=one.rows, flag=one.flag) for all_seeds, one in zip(stacked, once, strict=True)
+        )
+
+    def auroc(self, groups: Groups) -> Estimate:
+        """AUROC with DeLong limits, each averaged over seeds; of more classes, the mean of one-vs-rest."""
+        first = self.predictions[0]
+        if not all(p.has_probabilities for p in self.predictions):
+            return Estimate(reason="the predictions have no probabilities")
+        positives = [1] if len(first.classes) == 2 else list(range(len(first.classes)))
+        found = []
+        for p in self.predictions:
+            for index in positives:
+                one = delong(p.target == index, p.probability(index), groups.cluster)
+                if one is None:
+                    return Estimate(reason=f"no {first.classes[index]}, or nothing else, among {len(p):,} rows")
+                found.append((one.value, *auroc_limits(one, 0.05)))
+        value, low, high = np.mean(found, axis=0)
+        return Estimate(float(value), _number(low), _number(high))
+
+    def gap(self, groups: Groups) -> Gap:
+        """Largest minus smallest group's value (MaxAccGap), mean of the seeds' gaps, with its evidence."""
+        return self._gap([self.scores], groups)
+
+    def eq_odds_max(self, groups: Groups) -> Gap:
+        """EqOdds(max), mean of the seeds' values, with its evidence."""
+        if not self.odds:
+            return Gap(reason="defined for two classes only")
+        for rate, lacking in zip(self.odds, (TPR.undefined, FPR.undefined), strict=True):
+            if np.isnan(rate).all():
+                return Gap(reason=f"{lacking} among {rate.shape[1]:,} rows")
+        return self._gap(self.odds, groups)
+
+    def _gap(self, rates: Sequence[Floats], groups: Groups) -> Gap:
+        covered = np.all([_present(rate[0], groups) for rate in rates], axis=0)
+        found = judge_seeds(rates, groups)
+        return Gap(
+            value=found.value,
+            low=found.ci.low if found.ci else None,
+            high=found.ci.high if found.ci else None,
+            reason=found.reason,
+            coverage=(int(covered.sum()), len(groups.names)),
+            floor_mean=found.floor_mean,
+            floor_95=found.floor_95,
+            p=found.p,
+            excess=found.excess,
+            detectable=found.detectable,
+        )
+
+    def worst_group(self, groups: Groups) -> tuple[Estimate, str]:
+        """The measure in each seed's worst group, averaged; and its name, the commonest if seeds disagree."""
+        values = self.by_group(groups)
+        if np.isfinite(values[0]).sum() < 2:
+            return Estimate(reason="fewer than two groups have rows"), ""
+        names = [groups.names[int(place)] for place in np.nanargmin(values, axis=1)]
+        commonest = max(names, key=lambda name: (names.count(name), name))
+        agree = names.count(commonest)
+        of = "" if agree == len(names) else f" ({agree} of {len(names)} seeds)"
+        low, high = _bounds([self.scores], groups, "worst")
+        return Estimate(float(np.nanmin(values, axis=1).mean()), low, high), commonest + of
+
+    def equity_scaled(self, groups: Groups, preset: str = "fairllava") -> Estimate:
+        """The equity-scaled measure, mean of the seeds' values."""
+        overall = np.asarray(self.scores.mean(axis=1))
+        value = float(np.mean(EQUITY[preset].combine([self.by_group(groups)], [overall])))
+        return Estimate(reason="fewer than two groups have rows") if np.isnan(value) else Estimate(value)
+
+    def by_group(self, groups: Groups) -> Floats:
+        """The measure of every seed in every group, (seeds, groups), NaN where a group has no rows."""
+        inside = groups.codes >= 0
+        size = len(groups.names)
+        n = np.bincount(groups.codes[inside], minlength=size)
+        right = [np.bincount(groups.codes[inside], row[inside], size) for row in self.scores]
+        with np.errstate(invalid="ignore"):
+            return np.stack(right) / n
+
+
+def judge_seeds(rates: Sequence[Floats], groups: Groups) -> Evidence:
+    """Judge a max - min gap, or the largest of several, averaged over seeds; rates: arrays (seeds, n).
+
+    Groups are permuted for all seeds at once, so the floor keeps what the seeds have in common. The interval
+    is the mean of the seeds' own, each at 1 - 0.05/seeds, so that all hold together. A gap that no seed
+    defines is undefined.
+    """
+    seeds, kinds = len(rates[0]), len(rates)
+    if seeds == 1:
+        return judge([rate[0] for rate in rates], groups.codes, groups.cluster, "max", names=groups.names)
+    flat = [row for rate in rates for row in rate]
+    if kinds == 1:
+        return judge(flat, groups.codes, groups.cluster, "mean", names=groups.names)
+
+    def largest(values: Floats, sizes: Floats) -> Floats:
+        spread = np.nanmax(values, axis=2) - np.nanmin(values, axis=2)
+        mean: Floats = spread.reshape(len(values), kinds, seeds).max(axis=1).mean(axis=1)
+        return mean
+
+    found = judge(flat, groups.codes, groups.cluster, largest, names=groups.names)
+    if found.value is None:
+        return found
+    low, high = _bounds(rates, groups, "max")
+    table = tabulate([rate[0] for rate in rates], groups.codes, groups.cluster, len(groups.names))
+    power = detectable_gap(*design(group_moments(table)))
+    ci = None if low is None or high is None else Interval(low, high)
+    return replace(found, ci=ci, detectable=power.value)
+
+
+def _bounds(rates: Sequence[Floats], groups: Groups, reduce: str) -> tuple[float | None, float | None]:
+    """Average the seeds' simultaneous bounds of a gap (`max`) or of the worst group (`worst`)."""
+    found = []
+    for seed in range(len(rates[0])):
+        table = tabulate([rate[seed] for rate in rates], groups.codes, groups.cluster, len(groups.names))
+        ends = gap_bounds(group_moments(table), reduce, 1 - 0.05 / len(rates[0]))
+        if ends is None:
+            return None, None
+        found.append((ends.low, ends.high))
+    low, high = np.mean(found, axis=0)
+    return float(low), float(high)
+
+
+def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats: int = 10_000) -> Comparison:
+    """Compare A minus B on the seeds both have; the gap is MaxAccGap, or EqOdds(max) with `odds`.
+
+    A method with one seed is set against every seed of the other. No seed in common is undefined.
+    """
+    common = [seed for seed in a.seeds if seed in b.seeds]
+    if common:
+        a, b = a.only(common), b.only(common)
+    elif min(len(a.seeds), len(b.seeds)) > 1:
+        nothing = Difference(None, None, None, None, reason="no seed in common")
+        return Comparison(nothing, nothing, nothing, 0)
+    correct = (a.scores, b.scores) if odds else None
+    left, right = (a.odds, b.odds) if odds else ([a.scores], [b.scores])
+    return compare(left, right, groups.codes, groups.cluster, correct, repeats=repeats, names=groups.names)
+
+
+def constant(predictions: Predictions, measure: Metric = ACCURACY) -> Answers:
+    """The commonest answer, given to all rows: what a model that looks at nothing could give.
+
+    A question that is put to at least MINIMUM rows has a commonest answer of its own.
+    """
+    table = predictions.table
+    asked = table["prompt"] if "prompt" in table else pd.Series("", index=table.index)
+    asked = asked.where(asked.map(asked.value_counts()) >= MINIMUM, "")
+    for answer, truth in (("text", "reference"), ("answer", "target")):
+        if truth in table:
+            table = table.assign(**{answer: table.groupby(asked)[truth].transform(lambda given: given.mode()[0])})
+    kept = [column for column in table if not str(column).startswith("p_")]
+    return Answers((0,), (replace(predictions, table=table[kept]),), measure)
+
+
+def estimate(rate: GroupRate) -> Estimate:
+    """Turn a group's rate into a table's estimate."""
+    if rate.value is None:
+        return Estimate(reason=rate.flag or "undefined")
+    low, high = (rate.interval.low, rate.interval.high) if rate.interval else (None, None)
+    return Estimate(rate.value, low, high, rate.flag)
+
+
+def _present(rate: Floats, groups: Groups) -> Flags:
+    """Say of every group whether some row of it enters a rate, (groups,)."""
+    entered = groups.codes[~np.isnan(rate) & (groups.codes >= 0)]
+    return np.bincount(entered, minlength=len(groups.names)) > 0
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

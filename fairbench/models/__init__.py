@@ -1,0 +1,1 @@
+"""Backbones: the contract, Hugging Face families, checkpoints, adapters, pooling, generation."""

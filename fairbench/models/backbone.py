@@ -1,0 +1,313 @@
+"""The Backbone contract: a frozen vision-language model with a small trainable part.
+
+A family of models (one plugin file) says how to construct, load, prepare and see; where transformers
+implements it, `Family` says most of that. What all decoders share lives here: LoRA on the language
+model only, image features among the tokens, readouts, hidden states.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Stage
+from fairbench.models.batch import Inputs, Outputs, States, last_token, text_positions
+from fairbench.models.pooling import answered, pool
+from fairbench.settings import Configurable, Count, Fraction, Positive
+
+
+class Backbone(Configurable, nn.Module):
+    """A vision-language model whose weights stay frozen but for the parts that a stage trains."""
+
+    title: ClassVar[str]
+    recipe: ClassVar[tuple[Stage, ...]]  # the stages that a benchmark uses unless it states its own
+    batch_size: ClassVar[int] = 8
+    pixels: ClassVar[tuple[str, ...]] = ("pixel_values",)  # inputs that nothing but `see` needs
+
+    readout: Literal["head", "words"] = "head"
+    rank: Count = 32
+    alpha: Positive = 64.0
+    dropout: Fraction = 0.05
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    checkpointing: bool = False
+
+    # ── what a family writes ─────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def construct(self) -> None:
+        """Set `model` from the configuration alone (maybe on `meta`)."""
+
+    @abstractmethod
+    def load(self, dtype: torch.dtype) -> None:
+        """Like `construct`, with the real weights in `dtype`, and set the three `…_token_id`.
+
+        Raises FairbenchError when the weights are absent.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash what identifies weights, processor and configuration, without loading them."""
+
+    @property
+    @abstractmethod
+    def language_model(self) -> nn.Module:
+        """The decoder: gets LoRA, takes `inputs_embeds`."""
+
+    @abstractmethod
+    def tokenise(self, text: str) -> list[int]:
+        """Return a text's token ids, without special tokens."""
+
+    @abstractmethod
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """Return the text of some token ids, without special tokens."""
+
+    @abstractmethod
+    def prepare(self, image: Image.Image, prompt: str) -> Inputs:
+        """Turn one example into tensors on a CPU worker: `input_ids` (T,) and image tensors to concatenate."""
+
+    @abstractmethod
+    def see(self, inputs: Inputs) -> Tensor:
+        """Return frozen vision features, one row per image token of the batch; nothing in here is trained."""
+
+    @abstractmethod
+    def vocabulary_scores(self, hidden: Tensor) -> Tensor:
+        """Map (B, D) final hidden states to (B, vocabulary) logits."""
+
+    @property
+    @abstractmethod
+    def tokens(self) -> int:
+        """About how many tokens one example takes, for estimates of cost."""
+
+    def positions(self, inputs: Inputs) -> Tensor:
+        """Return where each token stands, (…, B, T), as the language model wants it; padding shifts nothing."""
+        return text_positions(inputs["attention_mask"])
+
+    def weight_bytes(self, width: float) -> float:
+        """Return the bytes of an average frozen weight, where a number takes `width`; fewer when quantised."""
+        return width
+
+    def projector(self) -> nn.Module | None:
+        """The module between vision and language, where it may be trained."""
+        return None
+
+    def project(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Turn features into (image tokens, D) pseudo-words: by the projector, where there is one."""
+        projector = self.projector()
+        if projector is None:
+            return features
+        projected: Tensor = projector(features.to(next(projector.parameters()).dtype))
+        return projected
+
+    # ── what all families share ──────────────────────────────────────────────────────────────────
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.model: nn.Module
+        self.image_token_id: int
+        self.pad_token_id: int
+        self.end_token_id: int  # ends an answer
+        self.writes = False  # whether answers are written as text
+        self.dtype = torch.float32
+        self.padding_side: Literal["right", "left"] = "right"
+        self.head: nn.Linear | None = None
+        self.word_ids: list[int] = []
+        self.facts: dict[str, Any] = {}  # what loading found out, for the record
+
+    @property
+    def width(self) -> int:
+        """Hidden size of the language model."""
+        return int(self.language_model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder layers."""
+        return int(self.language_model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+    def build(
+        self,
+        classes: Sequence[str],
+        words: Sequence[str],
+        dtype: torch.dtype,
+        device: torch.device,
+        writes: bool = False,
+    ) -> Backbone:
+        """Load the weights in `dtype`, add what is trained for these classes (in float32), and move to `device`.
+
+        A backbone that `writes` answers in words and has no readout of classes.
+        """
+        self.dtype = dtype
+        self.load(dtype)
+        self.attach(classes, words, writes)
+        return self.to(device)
+
+    def attach(self, classes: Sequence[str], words: Sequence[str], writes: bool = False) -> None:
+        """Freeze everything, then add LoRA and the readout for these classes, or none where it `writes`."""
+        from peft import LoraConfig, inject_adapter_in_model
+
+        self.requires_grad_(False)
+        self.lora_config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=list(self.targets)
+        )
+        inject_adapter_in_model(self.lora_config, self.language_model)
+        for part in ("lora", "projector"):
+            for parameter in self.part(part):
+                parameter.data = parameter.data.float()
+        if self.checkpointing:
+            # Reentrant checkpointing gives no gradient and no error where only inputs are asked for.
+            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        self.writes = writes
+        if writes:
+            pass
+        elif self.readout == "head":
+            self.head = nn.Linear(self.width, len(classes))
+        else:
+            self.word_ids = [self.tokenise(word)[0] for word in words]
+            if len(set(self.word_ids)) < len(words):
+                raise FairbenchError(
+                    f"{self.name}: the words {list(words)} share a first token, so the readout `words` cannot tell "
+                    "them apart",
+                    "give the dataset other words, or use readout `head`",
+                )
+        projector = self.projector()
+        self._projector_start = {k: v.clone() for k, v in projector.state_dict().items()} if projector else {}
+        for parameter in self.trainable().values():
+            parameter.requires_grad_(True)
+        self.train(False)
+
+    def reset(self, seed: int) -> None:
+        """Put every trainable part back to its start, drawn from `seed` where it is random."""
+        from peft.tuners.lora import LoraLayer
+
+        device = next(self.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for module in self.language_model.modules():
+                if isinstance(module, LoraLayer):
+                    module.reset_lora_parameters("default", True)
+            if self.head is not None:
+                self.head.reset_parameters()
+            self.reset_projector()
+
+    def reset_projector(self) -> None:
+        """Put the projector back to its loaded weights; a family whose projector starts random draws it anew."""
+        projector = self.projector()
+        if projector is not None:
+            projector.load_state_dict(self._projector_start)
+
+    def part(self, name: str) -> list[nn.Parameter]:
+        """Return the parameters of a part that a stage may train: `lora`, `head` or `projector`."""
+        projector = self.projector()
+        parts = {
+            "lora": [p for n, p in self.language_model.named_parameters() if "lora_" in n],
+            "head": list(self.head.parameters()) if self.head is not None else [],
+            "projector": list(projector.parameters()) if projector is not None else [],
+        }
+        if name not in parts:
+            raise FairbenchError(f"no part of a backbone is called `{name}`", f"there is: {', '.join(parts)}")
+        return parts[name]
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return every parameter that some stage may train, by name."""
+        ids = {id(p) for part in ("lora", "head", "projector") for p in self.part(part)}
+        return {name: p for name, p in self.named_parameters() if id(p) in ids}
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch the language model's dropout; vision stays in evaluation mode, whatever its norms."""
+        super().train(False)
+        if hasattr(self, "model"):
+            self.language_model.train(mode)
+        return self
+
+    def stack(self, examples: Sequence[Mapping[str, Tensor]], asking: bool = False) -> Inputs:
+        """Pad the examples' tokens to the longest on `padding_side` and concatenate everything else.
+
+        An answer to learn follows its prompt and is marked in `answer_mask`. `asking` leaves answers out and
+        pads on the left, so that every example goes on at the same place.
+        """
+        answers = [() if asking else example.get("answer_ids", ()) for example in examples]
+        lengths = [len(e["input_ids"]) + len(answer) for e, answer in zip(examples, answers, strict=True)]
+        shape = (len(examples), max(lengths))
+        ids = torch.full(shape, self.pad_token_id)
+        mask, answered = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+        for i, (example, answer, n) in enumerate(zip(examples, answers, lengths, strict=True)):
+            left = asking or self.padding_side == "left"
+            where = slice(shape[1] - n, None) if left else slice(0, n)
+            ids[i, where] = torch.cat([example["input_ids"], torch.as_tensor(answer, dtype=torch.long)])
+            mask[i, where] = 1
+            answered[i, where][n - len(answer) :] = True
+        rest = {k: torch.cat([e[k] for e in examples]) for k in examples[0] if k not in ("input_ids", "answer_ids")}
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            **({"answer_mask": answered} if answered.any() else {}),
+            **rest,
+        }
+
+    def forward(self, inputs: Inputs, target: Tensor, reads: States | None = None) -> Outputs:
+        """Score every example's classes, or its answer where it `writes`."""
+        with self.precision(target.device):
+            hidden = self.decode(inputs, self.features(inputs), every=reads is not None)
+        states = None if reads is None else self.pooled(hidden, inputs, reads)
+        if self.writes:
+            return Outputs(*answered(hidden[-1], inputs, self.vocabulary_scores), states)
+        last = last_token(hidden[-1], inputs["attention_mask"])
+        if self.head is not None:
+            scores = self.head(last.to(self.head.weight.dtype))
+        else:
+            scores = self.vocabulary_scores(last)[:, self.word_ids].float()
+        known = target >= 0
+        loss = functional.cross_entropy(scores, target.clamp_min(0), reduction="none")
+        p_true = scores.softmax(-1).gather(1, target.clamp_min(0)[:, None]).squeeze(1)
+        return Outputs(loss.where(known, 0.0), p_true.where(known, 0.0), scores, states)
+
+    def precision(self, device: torch.device) -> torch.autocast:
+        """Return the context that computes in the backbone's number format."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def features(self, inputs: Inputs) -> Tensor:
+        """Return what is seen, from `inputs["features"]` where it was seen before."""
+        if "features" in inputs:
+            return inputs["features"]
+        with torch.no_grad():
+            return self.see(inputs)
+
+    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Embed the tokens, (B, T, D), with the image's pseudo-words where its tokens stand."""
+        ids = inputs["input_ids"]
+        embedded: Tensor = self.language_model.get_input_embeddings()(ids)  # type: ignore[operator]
+        visual = self.project(inputs, features).to(embedded.dtype)
+        return embedded.masked_scatter((ids == self.image_token_id)[..., None], visual)
+
+    def decode(
+        self, inputs: Inputs, features: Tensor, every: bool = False, cache: Any = None
+    ) -> tuple[Tensor, ...]:
+        """Run the language model: hidden states (B, T, D), all depth+1 of them if `every`, else the last only.
+
+        A `cache` that has seen all but the newest token saves running the others again.
+        """
+        positions = self.positions(inputs)
+        if cache is not None and cache.get_seq_length():
+            embedded = self.language_model.get_input_embeddings()(inputs["input_ids"][:, -1:])  # type: ignore[operator]
+            positions = positions[..., -1:]
+        else:
+            embedded = self.embed(inputs, features)
+        out = self.language_model(
+            inputs_embeds=embedded,
+            attention_mask=inputs["attention_mask"],
+            position_ids=positions,
+            output_hidden_states=every,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return tuple(out.hidden_states) if every else (out.last_hidden_state,)
+
+    def pooled(self, hidden: tuple[Tensor, ...], inputs: Inputs, reads: States) -> Tensor:
+        """Pool (depth+1) hidden states of (B, T, D) to (B, depths, D), as asked."""
+        return pool(hidden, inputs, self.image_token_id, reads)

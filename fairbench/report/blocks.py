@@ -1,0 +1,57 @@
+"""What every format can print: headings, sentences, terms and grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fairbench.report.format import plain
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; level 1 is the board's title."""
+
+    text: str
+    level: int
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A sentence or two; `finding` sets it apart as what to take home."""
+
+    text: str
+    finding: bool = False
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms and what each means."""
+
+    entries: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A captioned table; columns whose title ends in `>` hold numbers and stand right."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The columns' titles as printed."""
+        return tuple(column.removesuffix(">") for column in self.columns)
+
+    def is_number(self, place: int) -> bool:
+        """Whether a column holds numbers."""
+        return self.columns[place].endswith(">")
+
+
+Block = Heading | Paragraph | Terms | Grid
+
+
+def grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:
+    """Make a grid whose text is on one line and free of control characters."""
+    return Grid(plain(caption), tuple(map(plain, columns)), tuple(tuple(map(plain, row)) for row in rows))

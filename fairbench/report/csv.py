@@ -1,0 +1,79 @@
+"""A leaderboard as one flat csv: a line per row of every table, unrounded, for spreadsheets and scripts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict
+from typing import Any
+
+from fairbench.leaderboard.board import Absent, Board, Row, Table
+from fairbench.report.format import plain
+
+ESTIMATES = ("score", "auroc", "gap", "eq_odds_max", "equity_scaled", "worst_group")
+_DANGEROUS = ("=", "+", "-", "@")
+
+
+def render(board: Board) -> str:
+    """Write the board as csv. Fractions, seconds and bytes; empty is undefined; groups have columns `group:…`."""
+    lines = [line for table in board.tables for line in _lines(table)]
+    columns = dict.fromkeys(key for line in lines for key in line)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*columns], restval="", lineterminator="\n")
+    writer.writerow({column: escape(column) for column in columns})
+    for line in lines:
+        writer.writerow({key: escape(value) if isinstance(value, str) else value for key, value in line.items()})
+    return file.getvalue()
+
+
+def escape(text: str) -> str:
+    """Keep text from data from becoming a formula in a spreadsheet."""
+    text = plain(text)
+    return f"'{text}" if text.startswith(_DANGEROUS) else text
+
+
+def _lines(table: Table) -> list[dict[str, Any]]:
+    place = {"dataset": table.dataset, "backbone": table.backbone, "attribute": table.attribute}
+    rows = [place | _row(row, table) for row in (*table.rows, *table.controls)]
+    return rows + [place | _missing(entry) for entry in table.absent]
+
+
+def _row(row: Row, table: Table) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "method": row.label,
+        "status": f"control: {row.control}" if row.control else "baseline" if row.baseline else "method",
+        "rank": row.rank.replace("-", " to "),
+        "seeds": " ".join(map(str, row.seeds)),
+    }
+    for name in ESTIMATES:
+        found = asdict(getattr(row, name))
+        found["coverage"] = " of ".join(map(str, found["coverage"])) if "coverage" in found else None
+        line |= {f"{name}.{key}": value for key, value in found.items() if key != "coverage" or value}
+    line["worst_group.name"] = row.worst_name
+    for measure, change in row.changes.items():
+        line |= {f"vs_baseline.{measure}.{key}": value for key, value in asdict(change).items()}
+    for group, value in zip(table.groups, row.groups, strict=True):
+        line |= {f"group:{group.name}.n": group.n, f"group:{group.name}.accuracy": value.value}
+    line |= {f"between_groups.{key}": value for key, value in asdict(row.between_groups).items()}
+    for one in row.readable:
+        entry = asdict(one.balanced_accuracy) | {"auroc": one.auroc, "chance": one.chance, "p": one.p}
+        line |= {f"readable:{one.attribute}.{key}": value for key, value in entry.items()}
+    if row.gap_variance:
+        line |= {f"gap_variance.{key}": value for key, value in asdict(row.gap_variance).items()}
+    return line | {
+        "trainable": row.trainable,
+        "train_seconds": row.train_seconds,
+        "peak_memory": row.peak_memory,
+        "flags": "; ".join(f"{f.code} ({f.detail})" if f.detail else f.code for f in row.flags),
+        "keys": " ".join(row.keys),
+    }
+
+
+def _missing(entry: Absent) -> dict[str, Any]:
+    return {
+        "method": entry.label,
+        "status": entry.status,
+        "seeds": str(entry.seed),
+        "flags": entry.reason,
+        "keys": entry.key,
+    }

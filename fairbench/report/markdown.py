@@ -1,0 +1,42 @@
+"""A leaderboard as GitHub markdown."""
+
+from __future__ import annotations
+
+import re
+
+from fairbench.leaderboard.board import Board
+from fairbench.report.blocks import Block, Grid, Heading, Paragraph
+from fairbench.report.layout import lay_out
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&@!])")
+
+
+def render(board: Board) -> str:
+    """Write the board as markdown; the same board always gives the same text."""
+    return "\n\n".join(_block(block) for block in lay_out(board)) + "\n"
+
+
+def escape(text: str) -> str:
+    """Make text from data stand in markdown as it is: no markup, no cell ends, no links, no HTML."""
+    return _SPECIAL.sub(r"\\\1", text).replace("://", ":&#8203;//")
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {escape(block.text)}"
+    if isinstance(block, Paragraph):
+        return f"**{escape(block.text)}**" if block.finding else _not_a_list(escape(block.text))
+    if isinstance(block, Grid):
+        return f"**{escape(block.caption)}**\n\n{_grid(block)}"
+    return "\n".join(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in block.entries)
+
+
+def _not_a_list(text: str) -> str:
+    """Keep a paragraph that opens like a list or a heading from becoming one."""
+    return re.sub(r"^(\d+)([.)])|^([-+=])", lambda m: f"{m[1] or ''}\\{m[2] or m[3]}", text)
+
+
+def _grid(grid: Grid) -> str:
+    rule = ["---:" if grid.is_number(place) else ":---" for place in range(len(grid.columns))]
+    lines = [list(map(escape, grid.titles)), rule, *(list(map(escape, row)) for row in grid.rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

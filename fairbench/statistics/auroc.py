@@ -1,0 +1,210 @@
+"""Evidence for a gap in AUROC, which is no mean of rows and so has its own resampling.
+
+Labels are permuted within the true class (whole clusters within clusters of the same classes), all repeats at
+once: with rows sorted by score, a group's AUROC and its DeLong variance are cumulative counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairbench.errors import FairbenchError
+from fairbench.statistics.intervals import (
+    Auroc,
+    Floats,
+    Ints,
+    auroc_limits,
+    delong,
+    gap_interval,
+    interval,
+    labelled,
+    pairwise_alpha,
+    warning,
+)
+from fairbench.statistics.permutation import MINIMUM, Evidence
+from fairbench.statistics.power import detectable_gap
+from fairbench.statistics.resampling import checked, chunks, codes
+
+Flags = NDArray[np.bool_]
+
+ROWS = 50_000  # above this many rows the floor is drawn from DeLong's normal limit
+
+
+def judge_auroc(
+    target: Ints,
+    score: Floats,
+    group: Ints,
+    cluster: Ints | None = None,
+    repeats: int = 2_000,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+) -> Evidence:
+    """Value, interval, floor and p-value of max - min AUROC over groups that have both classes.
+
+    target: (n,) 0/1; score: (n,) finite, higher means class 1; group, cluster as in `judge`. The p-value
+    compares differences in DeLong standard errors, since groups may differ in spread at equal AUROC (DiCiccio
+    et al. 2020).
+    """
+    (scores,), groups, clusters = checked([score], group, cluster)
+    labels = labelled(groups, names)
+    classes = np.asarray(target)
+    if classes.shape != groups.shape or not np.isin(classes, (0, 1)).all():
+        raise FairbenchError("`target` must be one 0 or 1 per row of `group`")
+    keep = (groups >= 0) & ~np.isnan(scores)
+    scores, groups = scores[keep], groups[keep]
+    positive: Flags = classes[keep].astype(bool)
+    clusters = None if clusters is None else clusters[keep]
+    parts = [group_auroc(positive, scores, groups == k, clusters) for k in range(len(labels))]
+    flags = flagged(positive, groups, labels)
+    known = [k for k, part in enumerate(parts) if part is not None]
+    if len(known) < 2:
+        reason = "fewer than two groups have both classes"
+        return Evidence(None, None, None, None, None, None, None, reason, flags)
+    defined = [part for part in parts if part is not None]
+    inside = np.isin(groups, known)
+    groups = np.searchsorted(known, groups[inside])
+    positive, scores = positive[inside], scores[inside]
+    clusters = None if clusters is None else clusters[inside]
+    rng = np.random.default_rng(seed)
+    spread = np.array([d.variance for d in defined])
+    if positive.size > ROWS:
+        values, variances = normal_floor(defined, repeats, rng)
+        drawn = values
+        flags = (*flags, "floor from DeLong's normal limit: too many rows to permute")
+        observed = np.array([[d.value for d in defined]]), spread[None]
+    else:
+        values, variances = permuted_aurocs(positive, scores, groups, clusters, repeats, rng)
+        observed = sorted_aurocs(*prepared(positive, scores), groups[np.argsort(scores, kind="stable")][None])
+        drawn = values
+        if clusters is not None:  # as in `judge`, a group keeps its own spread whatever clusters it was dealt
+            weight = np.where(np.isnan(values), np.nan, 1 / variances)
+            centre = np.nansum(values * weight, axis=1) / np.nansum(weight, axis=1)
+            values = centre[:, None] + (values - centre[:, None]) * np.sqrt(observed[1] / variances)
+    floor = np.nanmax(values, axis=1) - np.nanmin(values, axis=1)
+    tests, threshold = studentised(drawn, variances), studentised(*observed)[0]
+    p = (1 + np.count_nonzero(tests >= threshold - 1e-12)) / (repeats + 1)
+    value = max(d.value for d in defined) - min(d.value for d in defined)
+    ends = auroc_bounds(defined)
+    return Evidence(
+        value=value,
+        ci=interval(*ends, 0.95) if ends else None,
+        floor_mean=float(floor.mean()),
+        floor_95=float(np.quantile(floor, 0.95)),
+        p=float(p),
+        excess=value - float(floor.mean()),
+        detectable=detectable_gap(1 / spread, 1.0, binary=False).value if (spread > 0).all() else None,
+        flags=flags,
+    )
+
+
+def group_auroc(positive: Flags, score: Floats, rows: Flags, cluster: Ints | None) -> Auroc | None:
+    """DeLong's estimate for the rows of one group."""
+    return delong(positive[rows], score[rows], None if cluster is None else cluster[rows])
+
+
+def auroc_bounds(groups: Sequence[Auroc], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Bounds on the gap from all pairwise differences of DeLong limits together."""
+    alpha = pairwise_alpha(len(groups), 1, 1 - confidence)
+    ends = np.array([auroc_limits(part, alpha) for part in groups]).T
+    values = np.array([part.value for part in groups])
+    return gap_interval(values[None], ends[:1], ends[1:])
+
+
+def prepared(positive: Flags, score: Floats) -> tuple[Flags, Ints, Ints]:
+    """Sort the classes by score; with them the first and one past the last row of each row's tie."""
+    order = np.argsort(score, kind="stable")
+    ordered = score[order]
+    return (
+        positive[order],
+        np.searchsorted(ordered, ordered, "left"),
+        np.searchsorted(ordered, ordered, "right"),
+    )
+
+
+def sorted_aurocs(positive: Flags, first: Ints, last: Ints, labels: NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """AUROC and DeLong variance, (draws, groups), of labels (draws, n) for rows sorted by score."""
+    values, variances = [], []
+    for group in range(int(labels.max()) + 1):
+        member = labels == group
+        case, control = member & positive, member & ~positive
+        m, n = case.sum(axis=1), control.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            above = beaten(control, first, last) / n[:, None]
+            below = 1 - beaten(case, first, last) / m[:, None]
+            value = np.where(case, above, 0).sum(axis=1) / m
+            spread = np.where(case, (above - value[:, None]) ** 2, 0).sum(axis=1) / (m * np.maximum(m - 1, 1))
+            spread += np.where(control, (below - value[:, None]) ** 2, 0).sum(axis=1) / (n * np.maximum(n - 1, 1))
+        values.append(value)
+        variances.append(spread + 1 / (4 * np.minimum(m, n).clip(1) ** 2))  # never infinitely certain
+    return np.stack(values, axis=1), np.stack(variances, axis=1)
+
+
+def beaten(rows: Flags, first: Ints, last: Ints) -> Floats:
+    """For every row, how many of the marked rows score lower, ties counted half."""
+    count = np.zeros((rows.shape[0], rows.shape[1] + 1))
+    np.cumsum(rows, axis=1, out=count[:, 1:])
+    lower: Floats = (count[:, first] + count[:, last]) / 2
+    return lower
+
+
+def permuted_aurocs(
+    positive: Flags,
+    score: Floats,
+    group: Ints,
+    cluster: Ints | None,
+    repeats: int,
+    rng: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """AUROCs and variances, (repeats, groups), labels permuted over units within classes."""
+    order = np.argsort(score, kind="stable")
+    ordered, labels = positive[order], group[order]
+    unit = np.arange(labels.size)
+    if cluster is not None:
+        unit = np.unique(codes([cluster[order], labels]), return_inverse=True)[1].ravel()
+    number = int(unit.max()) + 1
+    owner = np.zeros(number, dtype=np.int16)
+    owner[unit] = labels
+    kind = np.bincount(unit, ordered, number).astype(bool) + 2 * np.bincount(unit, ~ordered, number).astype(bool)
+    setting = prepared(positive, score)
+    values, variances = [], []
+    for size in chunks(repeats, 4 * labels.size):
+        drawn = np.empty((size, number), dtype=np.int16)
+        for stratum in np.unique(kind):
+            at = np.flatnonzero(kind == stratum)
+            drawn[:, at] = rng.permuted(np.broadcast_to(owner[at], (size, at.size)), axis=1)
+        value, variance = sorted_aurocs(*setting, drawn[:, unit])
+        values.append(value)
+        variances.append(variance)
+    return np.concatenate(values), np.concatenate(variances)
+
+
+def normal_floor(groups: Sequence[Auroc], repeats: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw AUROCs of equal mean with each group's own DeLong variance; (repeats, groups) twice."""
+    variance = np.array([part.variance for part in groups])
+    centre = np.average([part.value for part in groups], weights=1 / np.maximum(variance, 1e-12))
+    values = centre + rng.standard_normal((repeats, len(groups))) * np.sqrt(variance)
+    return values, np.broadcast_to(variance, values.shape)
+
+
+def studentised(values: Floats, variances: Floats) -> Floats:
+    """Take the largest difference between two groups in standard errors; (draws,)."""
+    i, j = np.triu_indices(values.shape[1], 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.abs(values[:, i] - values[:, j]) / np.sqrt(variances[:, i] + variances[:, j])
+    largest: Floats = np.nan_to_num(distance).max(axis=1)
+    return largest
+
+
+def flagged(positive: Flags, group: Ints, labels: Sequence[str]) -> tuple[str, ...]:
+    """Name the groups with too few rows of a class."""
+    flags = []
+    for k, label in enumerate(labels):
+        cases, controls = int(positive[group == k].sum()), int((~positive[group == k]).sum())
+        for count, kind in ((cases, "positives"), (controls, "negatives")):
+            note = warning(count, MINIMUM)
+            if note:
+                flags.append(f"{label}, {kind}: {note}")
+    return tuple(flags)

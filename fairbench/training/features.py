@@ -1,0 +1,180 @@
+"""A cache of what the frozen vision tower sees: each image is looked at once for all methods and seeds.
+
+Rows are computed in chunks of fixed membership, one file and one lease per chunk, so several
+processes share the work, a killed one loses a chunk, and the numbers do not depend on who computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fairbench.data.dataset import Dataset
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Job
+from fairbench.models.backbone import Backbone
+
+CHUNK = 128
+Example = Mapping[str, Tensor]
+
+
+class Prepared(torch.utils.data.Dataset[Example]):
+    """A dataset's rows as tensors, prepared from the image each time they are asked for.
+
+    `blank` shows a grey picture of the same size instead: a control that cannot have seen the patient.
+    """
+
+    def __init__(self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone, blank: bool = False) -> None:
+        self.blank = blank
+        self.dataset = dataset
+        self.rows: list[dict[str, object]] = table.to_dict("records")  # type: ignore[assignment]
+        self.backbone = backbone
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        row = self.rows[index]
+        image = self.dataset.image(row)
+        if self.blank:
+            image = Image.new("RGB", image.size, (128, 128, 128))
+        example = self.backbone.prepare(image, str(row.get("prompt", self.dataset.prompt)))
+        if self.dataset.task == "generate":
+            answer = [*self.backbone.tokenise(str(row["reference"])), self.backbone.end_token_id]
+            example["answer_ids"] = torch.tensor(answer)
+        return example
+
+
+class Seen(torch.utils.data.Dataset[Example]):
+    """The same rows with `features` in place of pixels, all in memory."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype) -> str:
+    """Hash what decides the features: weights, processor, images, prompt, number format, the plugins' versions.
+
+    Settings that every backbone has are about what is trained, which `see` never looks at.
+    """
+    own = {key: value for key, value in backbone.settings().items() if key not in Backbone.fields()}
+    settings = json.dumps(own, sort_keys=True)
+    seer = [job.backbone.name, job.backbone.version, backbone.fingerprint(), settings]
+    text = "\0".join([*seer, job.dataset.name, job.dataset.version, job.dataset.fingerprint, str(dtype)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def see_all(
+    backbone: Backbone,
+    prepared: Prepared,
+    folder: Path,
+    limit: int,
+    report: Callable[[int, int], None],
+    batch: int = 16,
+) -> Seen | Prepared:
+    """Return every row with its features, computing what the folder lacks.
+
+    When the features would take more than `limit` bytes of memory, the rows are returned as they
+    were and the vision tower sees each image every time. `report(done, total)` counts rows.
+    """
+    sample = _see(backbone, [prepared[0]])[0]
+    size = sum(t.numel() * t.element_size() for t in sample.values()) * len(prepared)
+    if size > limit:
+        return prepared
+    if prepared.blank:
+        return Seen(_blank(backbone, prepared))
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(prepared), CHUNK)
+    missing = [start for start in starts if not _file(folder, start).exists()]
+    wait = False
+    while missing:
+        for start in list(missing):
+            report(max(0, len(prepared) - len(missing) * CHUNK), len(prepared))
+            lock = FileLock(_file(folder, start).with_suffix(".lock"))
+            try:
+                with lock.acquire(timeout=-1 if wait else 0):
+                    if not _file(folder, start).exists():
+                        _compute(backbone, prepared, folder, start, batch)
+            except Timeout:
+                continue
+            missing.remove(start)
+        wait = True  # what is left is being computed by others
+    return Seen([example for start in starts for example in _load(_file(folder, start))])
+
+
+def _blank(backbone: Backbone, prepared: Prepared) -> list[Example]:
+    """Look at one grey picture of each size; rows of one size that ask the same share it."""
+    seen: dict[object, Example] = {}
+    examples = []
+    for index, row in enumerate(prepared.rows):
+        alike = (prepared.dataset.image(row).size, row.get("prompt"), row.get("reference"))
+        if alike not in seen:
+            seen[alike] = _see(backbone, [prepared[index]])[0]
+        examples.append(seen[alike])
+    return examples
+
+
+def _see(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+    """Replace pixels by features; the vision tower never sees padding, so its rows are the images'."""
+    device = next(backbone.parameters()).device
+    inputs = {key: value.to(device) for key, value in backbone.stack(examples).items()}
+    with torch.no_grad():
+        features = backbone.see(inputs).cpu()
+    counts = [int((example["input_ids"] == backbone.image_token_id).sum()) for example in examples]
+    seen = []
+    for example, part in zip(examples, torch.split(features, counts), strict=True):
+        kept = {key: value for key, value in example.items() if key not in backbone.pixels}
+        seen.append({**kept, "features": part.clone()})
+    return seen
+
+
+def _compute(backbone: Backbone, prepared: Prepared, folder: Path, start: int, batch: int) -> None:
+    stop = min(start + CHUNK, len(prepared))
+    examples: list[dict[str, Tensor]] = []
+    for first in range(start, stop, batch):
+        examples += _see(backbone, [prepared[i] for i in range(first, min(first + batch, stop))])
+    tensors = {
+        f"{i:03d}.{key}": value.contiguous() for i, example in enumerate(examples) for key, value in example.items()
+    }
+    for left in folder.glob(f"{start:08d}.part*"):  # of a process that was killed
+        left.unlink()
+    temporary = _file(folder, start).with_suffix(f".part{os.getpid()}")
+    save_file(tensors, temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, _file(folder, start))
+
+
+def _load(path: Path) -> list[Example]:
+    examples: dict[str, dict[str, Tensor]] = {}
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise FairbenchError(
+            f"cached features {path} are damaged: {error}", "delete the file and run again"
+        ) from error
+    for name, tensor in sorted(tensors.items()):
+        index, key = name.split(".", 1)
+        examples.setdefault(index, {})[key] = tensor
+    return list(examples.values())
+
+
+def _file(folder: Path, start: int) -> Path:
+    return folder / f"{start:08d}.safetensors"

@@ -1,0 +1,313 @@
+"""Run one job from its description to its record: the only training loop there is."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fairbench.data.dataset import Dataset, rows
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Job, Record, Stage
+from fairbench.jobs.probe import READABLE, Probe
+from fairbench.jobs.store import ADAPTER, LOG, PREDICTIONS
+from fairbench.models import adapter
+from fairbench.models.backbone import Backbone
+from fairbench.models.batch import Batch, Rows, States
+from fairbench.plugins import versions
+from fairbench.predictions.predictions import Predictions
+from fairbench.statistics.probe import Floats
+from fairbench.training import device as memory
+from fairbench.training import selection
+from fairbench.training.features import Prepared, Seen, cache_key, see_all
+from fairbench.training.method import Method
+from fairbench.training.predict import adjusted, indices, predict
+from fairbench.training.probe import pooled, probed, states
+from fairbench.training.resources import Resources
+from fairbench.training.run import Run
+from fairbench.training.sampling import batches_of, epoch_ends
+
+PACKAGES = ("fairbench", "torch", "transformers", "peft", "accelerate", "numpy", "pandas", "pillow")
+
+
+class Attempt:
+    """One try at one job: the phases in order, and what the record needs of them."""
+
+    def __init__(self, resources: Resources, job: Job, folder: Path) -> None:
+        self.resources, self.job, self.folder = resources, job, folder
+        self.device = resources.accelerator.device
+        self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.seconds: dict[str, float] = {}
+        self.warnings: list[str] = []
+        self.facts: dict[str, Any] = {}
+        self.error: str | None = None
+        self.steps = 0
+        self.trained = 0
+        self.micro_batch = min(resources.micro_batch or job.batch_size, job.batch_size)
+        memory.reset_peak()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase and tell who watches."""
+        self.resources.report(name, 0, 0, None)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+    def ready(self) -> Method:
+        """Load and look: what a job needs before it trains, and all that a probe needs."""
+        job, resources = self.job, self.resources
+        method: Method = resources.plugins.make("method", job.method)
+        with self.phase("load"):
+            self.dataset, self.table = resources.keep(
+                "dataset", repr((job.dataset, str(resources.roots))), self._read
+            )
+            self.warnings += self.dataset.warnings
+            precision = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
+            key = repr((job.backbone, job.dataset, precision))
+            self.backbone: Backbone = resources.keep("backbone", key, lambda: self._load(precision))
+            self.backbone.reset(job.seed)
+            self.facts |= self.backbone.facts
+        with self.phase("features"):
+            blank = not method.sees_images
+            self.source = resources.keep("source", f"{key} {blank}", lambda: self._source(precision, blank))
+        self.where = {split: np.flatnonzero(self.table["split"] == split) for split in ("train", "val", "test")}
+        return method
+
+    def go(self) -> None:
+        """Load, look, train, predict, adjust, save, and probe where that is asked."""
+        job, resources, method = self.job, self.resources, self.ready()
+        stages = method.plan(job.stages)
+        self.facts |= {
+            "features": "cached" if isinstance(self.source, Seen) else "computed each time",
+            "baseline": method.baseline,
+            "control": method.control,
+            "measure": self.dataset.measure,
+            "adjusts with group": method.group_at_test,
+            "stages": [asdict(stage) for stage in stages],
+        }
+        parts = {part for stage in stages for part in stage.train}
+        self.trained = sum(p.numel() for part in parts for p in self.backbone.part(part))
+        with self.phase("train"):
+            run = self._run(method)
+            for number, stage in enumerate(stages):
+                self._train(run, method, number, stage, last=number + 1 == len(stages))
+            self.facts["notes"] = run.noted()
+            self.micro_batch = run.micro_batch
+        with self.phase("predict"):
+            names = tuple(self.dataset.attributes)
+            validation, test = self._predict("val"), self._predict("test")
+            test = adjusted(method, validation, test, self.dataset)
+        if resources.leads:
+            both = pd.concat([validation, test], ignore_index=True)
+            Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.folder / PREDICTIONS)
+            if self.steps:
+                adapter.save(self.backbone, self.folder / ADAPTER)
+        if resources.probe:
+            self.facts[READABLE] = self.read(resources.probe)
+
+    def again(self, record: Record, probe: Probe) -> Record:
+        """Probe a job that has finished: the same weights, the same rows, and nothing else of it changes."""
+        self.ready()
+        if record.steps:
+            adapter.load(self.backbone, self.folder / ADAPTER)
+        return replace(record, facts={**record.facts, READABLE: self.read(probe)})
+
+    def read(self, probe: Probe) -> dict[str, Any]:
+        """Say how well each attribute can be read from the hidden states."""
+        reads = states(probe, self.backbone.depth)
+        with self.phase("probe"):
+            found = {split: self._pooled(split, reads) for split in self.where}
+            tables = {split: self.table.iloc[where] for split, where in self.where.items()}
+            return probed(probe, found, tables, tuple(self.dataset.attributes))
+
+    def _pooled(self, split: str, reads: States) -> Floats:
+        where, report = self.where[split], self.resources.report
+        return pooled(
+            self.resources.accelerator,
+            self.backbone,
+            reads,
+            len(where),
+            lambda pieces: self._loader([where[piece].tolist() for piece in pieces]),
+            lambda done, total: report(f"probe {split}", done, total, None),
+        )
+
+    def _read(self) -> tuple[Dataset, pd.DataFrame]:
+        dataset: Dataset = self.resources.plugins.make("dataset", self.job.dataset, self.resources.roots)
+        table = rows(dataset)
+        if dataset.fingerprint() != self.job.dataset.fingerprint:
+            raise FairbenchError(f"the data of {dataset.name} changed since this job was planned", "run it again")
+        return dataset, table
+
+    def _load(self, precision: torch.dtype) -> Backbone:
+        backbone: Backbone = self.resources.plugins.make("backbone", self.job.backbone, self.resources.roots)
+        writes = self.dataset.task == "generate"
+        return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, writes)
+
+    def _source(self, precision: torch.dtype, blank: bool) -> Seen | Prepared:
+        name = cache_key(self.job, self.backbone, precision)
+        prepared = Prepared(self.dataset, self.table, self.backbone, blank)
+        report = self.resources.report
+        return see_all(
+            self.backbone,
+            prepared,
+            self.resources.store.root / ".features" / name,
+            self.resources.feature_bytes,
+            lambda done, total: report("features", done, total, None),
+        )
+
+    def _run(self, method: Method) -> Run:
+        """Show the training rows to the method, and let it make what it needs under its own random numbers."""
+        job, classes = self.job, self.dataset.classes
+        train = self.table.iloc[self.where["train"]]
+        people = Predictions(train, classes, tuple(self.dataset.attributes))
+        name = "+".join(job.attributes)
+        group, groups = people.groups(name, job.unrecorded) if name else (np.zeros(len(train), int), ("everyone",))
+        codes = {a: people.groups(a, "drop") for a in job.attributes}
+        run = Run(
+            job=job,
+            backbone=self.backbone,
+            train=Rows(
+                target=torch.tensor(indices(train, classes)),
+                group=torch.tensor(group).long(),
+                groups=groups,
+                attributes={a: torch.tensor(code).long() for a, (code, _) in codes.items()},
+                values={a: values for a, (_, values) in codes.items()},
+                classes=classes,
+                prompts=tuple(train["prompt"]) if self.backbone.writes else (),
+                references=tuple(train["reference"]) if self.backbone.writes else (),
+            ),
+            accelerator=self.resources.accelerator,
+            micro_batch=self.micro_batch,
+            generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
+            warn=self.warnings.append,
+            validate=self._validate,
+            facts=self.facts,
+        )
+        if name:
+            self.facts["train groups"] = dict(zip(groups, run.train.counts.tolist(), strict=True))
+        # Not forked: what a method draws while it trains must not depend on the jobs before this one either.
+        torch.manual_seed(_seed(job.seed, 2))
+        method.setup(run)
+        method.to(self.device)
+        return run
+
+    def _train(self, run: Run, method: Method, number: int, stage: Stage, last: bool) -> None:
+        """Train one stage; of its epochs, keep the one that the job's rule chooses."""
+        train = self.where["train"]
+        run.begin(stage)
+        batches = batches_of(len(train), stage.epochs, self.job, number, method.draw(run))
+        run.steps = len(batches)
+        ends = epoch_ends(len(train), self.job, len(batches)) if last and self.job.select != selection.LAST else ()
+        processes, rank = self.resources.accelerator.num_processes, self.resources.accelerator.process_index
+        shares = [np.array_split(np.arange(len(batch)), processes)[rank] for batch in batches]
+        loader = self._loader([train[batch[share]].tolist() for batch, share in zip(batches, shares, strict=True)])
+        kept: list[tuple[Predictions, dict[str, Tensor]]] = []
+        log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8") if self.resources.leads else None
+        with log or nullcontext():
+            for step, (chosen, share, examples) in enumerate(zip(batches, shares, loader, strict=True)):
+                run.advance(step)
+                batch = _batch(run, torch.as_tensor(chosen), examples, int(share[0]) if len(share) else 0)
+                self.backbone.train(True)
+                method.step(run, batch)
+                run.note(batch.notes)
+                self.steps += 1
+                self.resources.report("train", step + 1, len(batches), run.last_loss)
+                if log and (step % 10 == 0 or step + 1 == len(batches)):
+                    line = {"stage": stage.name, "step": step, "loss": run.last_loss, **batch.notes}
+                    log.write(json.dumps(line) + "\n")
+                if step + 1 in ends:
+                    kept.append((self._validate(), self._weights()))
+        self.backbone.train(False)
+        if kept:
+            attribute = "+".join(self.job.attributes)
+            best = selection.choose(
+                self.job.select, [p for p, _ in kept], attribute, self.job.unrecorded, self.resources.plugins
+            )
+            self.facts["selected epoch"] = f"{best + 1} of {len(kept)} by {self.job.select}"
+            with torch.no_grad():
+                for name, parameter in self.backbone.trainable().items():
+                    parameter.copy_(kept[best][1][name])
+
+    def _validate(self) -> Predictions:
+        names = tuple(self.dataset.attributes)
+        return Predictions(self._predict("val"), self.dataset.classes, names, self.dataset.task)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().cpu().clone() for name, p in self.backbone.trainable().items()}
+
+    def _loader(self, batches: list[list[int]]) -> Any:
+        workers = 0 if isinstance(self.source, Seen) else self.resources.loaders
+        return DataLoader(self.source, batch_sampler=batches, collate_fn=list, num_workers=workers)
+
+    def _predict(self, split: str) -> pd.DataFrame:
+        """Return one split's predictions; each process computes its share."""
+        self.backbone.train(False)
+        report = self.resources.report
+        return predict(
+            self.resources.accelerator,
+            self.backbone,
+            self.dataset,
+            self.table.iloc[self.where[split]],
+            lambda pieces: self._loader([self.where[split][piece].tolist() for piece in pieces]),
+            lambda done, total: report(f"predict {split}", done, total, None),
+        )
+
+    def record(self) -> Record:
+        """Describe how it went, whether it did or not."""
+        backbone: Backbone | None = getattr(self, "backbone", None)
+        return Record(
+            job=self.job,
+            started=self.started,
+            seconds=self.seconds,
+            steps=self.steps,
+            peak_memory=memory.peak(self.device),
+            trainable_parameters=self.trained,
+            total_parameters=sum(p.numel() for p in backbone.parameters()) if backbone else 0,
+            device=memory.device_name(self.device),
+            processes=self.resources.accelerator.num_processes,
+            micro_batch=self.micro_batch,
+            versions={**versions(PACKAGES), "git": _git()},
+            facts=self.facts,
+            warnings=tuple(dict.fromkeys(self.warnings)),
+            error=self.error,
+        )
+
+
+def _batch(run: Run, index: Tensor, examples: Any, start: int) -> Batch:
+    return Batch(
+        row=index.to(run.device),
+        target=run.train.target[index].to(run.device),
+        group=run.train.group[index].to(run.device),
+        attributes={name: codes[index].to(run.device) for name, codes in run.train.attributes.items()},
+        n_groups=len(run.train.groups),
+        examples=examples,
+        start=start,
+    )
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _git() -> str:
+    """Say which commit of fairbench this is, where it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "not a checkout"

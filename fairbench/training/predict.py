@@ -1,0 +1,153 @@
+"""From a trained backbone to the predictions that a job leaves: a table of answers beside who they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from fairbench.data.dataset import Dataset
+from fairbench.errors import FairbenchError
+from fairbench.models.backbone import Backbone
+from fairbench.models.generation import write
+from fairbench.training.method import Method
+
+BATCH = 32
+Places = npt.NDArray[np.integer[Any]]
+Examples = Sequence[Mapping[str, Tensor]]
+
+
+def predict(
+    accelerator: Accelerator,
+    backbone: Backbone,
+    dataset: Dataset,
+    table: pd.DataFrame,
+    load: Callable[[list[Places]], Iterable[Examples]],
+    report: Callable[[int, int], None],
+) -> pd.DataFrame:
+    """Answer every row of `table`; each process computes its share, and every process gets the whole.
+
+    `load` yields the examples at some places of the table; `report(done, total)` counts batches.
+    """
+    mine = np.array_split(np.arange(len(table)), accelerator.num_processes)[accelerator.process_index]
+    pieces = [mine[i : i + BATCH] for i in range(0, len(mine), BATCH)]
+    answer = _written(backbone, dataset.max_new_tokens) if backbone.writes else _scored(backbone)
+    found: list[Any] = []
+    with torch.no_grad():
+        for number, (piece, examples) in enumerate(zip(pieces, load(pieces), strict=True)):
+            found += zip(piece.tolist(), _by_halves(answer, examples), strict=True)
+            report(number + 1, len(pieces))
+    if accelerator.num_processes > 1:
+        found = gather_object(found)
+    answers = [one for _, one in sorted(found, key=lambda pair: pair[0])]
+    if not np.isfinite([number for numbers, _ in answers for number in numbers]).all():
+        raise FairbenchError(f"the trained model's scores on the {table['split'].iloc[0]} split are not finite")
+    return frame(dataset, table, [numbers for numbers, _ in answers], [text for _, text in answers])
+
+
+# What a model made of one example: class probabilities and no text, or its answer's loss and the text it wrote.
+Answer = tuple[list[float], str]
+
+
+def _scored(backbone: Backbone) -> Callable[[Examples], list[Answer]]:
+    def answer(examples: Examples) -> list[Answer]:
+        device = next(backbone.parameters()).device
+        inputs = {key: value.to(device) for key, value in backbone.stack(examples).items()}
+        unknown = torch.full((len(examples),), -1, device=device)
+        scores = backbone(inputs, unknown).scores.double().softmax(-1)
+        return [(row, "") for row in scores.cpu().tolist()]
+
+    return answer
+
+
+def _written(backbone: Backbone, limit: int) -> Callable[[Examples], list[Answer]]:
+    def answer(examples: Examples) -> list[Answer]:
+        device = next(backbone.parameters()).device
+        learnt, asked = (
+            {key: value.to(device) for key, value in backbone.stack(examples, asking).items()}
+            for asking in (False, True)
+        )
+        with backbone.precision(device):
+            learnt["features"] = asked["features"] = backbone.features(learnt)  # the vision tower looks once
+        loss = backbone(learnt, torch.full((len(examples),), -1, device=device)).loss.double()
+        return [([one], text) for one, text in zip(loss.cpu().tolist(), write(backbone, asked, limit), strict=True)]
+
+    return answer
+
+
+def _by_halves(answer: Callable[[Examples], list[Answer]], examples: Examples) -> list[Answer]:
+    """Answer some examples, by halves when the device runs out of memory."""
+    try:
+        return answer(examples)
+    except torch.OutOfMemoryError:
+        if len(examples) == 1:
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(examples) // 2
+    return _by_halves(answer, examples[:half]) + _by_halves(answer, examples[half:])
+
+
+def indices(table: pd.DataFrame, classes: Sequence[str]) -> Places:
+    """Return the class index of every row, -1 where answers are no classes."""
+    if not classes:
+        return np.full(len(table), -1, dtype=np.int64)
+    return table["target"].map({name: index for index, name in enumerate(classes)}).to_numpy(dtype=np.int64)
+
+
+def frame(
+    dataset: Dataset, table: pd.DataFrame, numbers: Sequence[Sequence[float]], texts: Sequence[str]
+) -> pd.DataFrame:
+    """Put answers beside who they are about: class probabilities, or a text with its reference's loss."""
+    result = table[["id", "cluster", "split"]].reset_index(drop=True)
+    if dataset.classes:
+        result["target"] = indices(table, dataset.classes)
+    if dataset.task == "generate":
+        result = result.assign(prompt=table["prompt"].to_numpy(), reference=table["reference"].to_numpy())
+        result = _read(result.assign(text=list(texts), loss=[one for (one,) in numbers]), dataset)
+    else:
+        result["answer"] = np.argmax(numbers, axis=1)
+        for index, probability in enumerate(np.array(numbers).T):
+            result[f"p_{index}"] = probability
+    for attribute in dataset.attributes:
+        result[attribute] = table[attribute].to_numpy()
+    return result
+
+
+def _read(written: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    """Find the class that each text names, where there are classes."""
+    if dataset.classes:
+        written["answer"] = [dataset.parse(text) for text in written["text"]]
+    return written
+
+
+def adjusted(method: Method, validation: pd.DataFrame, test: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    """Let a method revise the test predictions without seeing the targets (nor, mostly, the groups)."""
+    hidden = [
+        *({"target", "reference", "loss"} & set(test.columns)),
+        *(() if method.group_at_test else dataset.attributes),
+    ]
+    revised = method.adjust(validation.copy(), test.drop(columns=hidden))
+    scores = [column for column in map(str, test.columns) if column.startswith("p_")]
+    needed = ["text"] if dataset.task == "generate" else ["answer", *scores]
+    lost = {"id", *needed} - set(map(str, revised.columns))
+    if lost:
+        raise FairbenchError(f"{method.name}.adjust lost the columns {', '.join(sorted(lost))}")
+    if list(revised["id"]) != list(test["id"]):
+        raise FairbenchError(f"{method.name}.adjust must return the test rows it was given, in their order")
+    if dataset.task == "generate":
+        if not revised["text"].map(lambda text: isinstance(text, str)).all():
+            raise FairbenchError(f"{method.name}.adjust returned a text that is none")
+        revised = _read(revised, dataset)
+    if not revised[scores].map(lambda share: 0 <= share <= 1).all(axis=None):
+        raise FairbenchError(f"{method.name}.adjust returned a probability outside 0 to 1")
+    if scores and not revised["answer"].isin(range(len(scores))).all():
+        raise FairbenchError(f"{method.name}.adjust returned an answer that is no class")
+    return revised.assign(**{column: test[column].to_numpy() for column in hidden})[list(test.columns)]

@@ -1,0 +1,71 @@
+"""What the jobs of one process share: the store, plugins, data, a device, and what stays loaded from job to job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from fairbench.jobs.probe import Probe
+from fairbench.jobs.store import Store
+from fairbench.plugins import Plugins
+
+Report = Callable[[str, int, int, float | None], None]
+
+
+@dataclass
+class Resources:
+    """A device, the plugins and data on it, and a backbone that stays loaded from job to job.
+
+    `roots` maps a dataset's name to its folder; `micro_batch` bounds how many examples are computed
+    at once (default: the whole batch); `feature_bytes` bounds the memory of cached features;
+    `loaders` are processes that read images when features are not cached; `report(phase, done,
+    total, loss)` is called as work goes on. `probe`: what to read from every job's hidden states.
+    """
+
+    store: Store
+    plugins: Plugins
+    roots: Mapping[str, Path]
+    report: Report
+    micro_batch: int | None = None
+    feature_bytes: int = 8 << 30
+    loaders: int = 0
+    threads: int = 1
+    probe: Probe | None = None
+    _kept: dict[str, tuple[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_num_threads(self.threads)
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes."""
+        return bool(self.accelerator.is_main_process)
+
+    def agree(self, value: Any) -> Any:
+        """Return the leading process's value in every process that shares its jobs."""
+        if self.accelerator.num_processes == 1:
+            return value
+        box = [value]
+        broadcast_object_list(box)
+        return box[0]
+
+    def keep(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
+        """Return what the last job used when it is the same, else let it go and make the new one."""
+        if kind not in self._kept or self._kept[kind][0] != key:
+            self._kept.pop(kind, None)
+            self._kept[kind] = (key, make())
+        return self._kept[kind][1]
+
+    def kept(self, kind: str) -> Any:
+        """Return what the last job used."""
+        return self._kept[kind][1]

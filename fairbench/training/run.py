@@ -1,0 +1,308 @@
+"""What a method trains with: `forward` shows it the whole effective batch, `descend` takes one step.
+
+A fairness loss is a statement about the whole batch, so neither micro-batches nor processes may
+change it. `forward` computes the per-example outputs piece by piece and hands them over as leaves;
+`descend` takes the loss's gradient at those leaves and replays each piece to carry it into the
+weights. When the batch fits at once its graph is kept and nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Job, Stage
+from fairbench.models.backbone import Backbone
+from fairbench.models.batch import Batch, Outputs, Rows, States
+from fairbench.predictions.predictions import Predictions
+
+
+@dataclass
+class _Forward:
+    """One forward pass that may still be descended: what it needs to be replayed."""
+
+    batch: Batch
+    reads: States | None
+    draws: Tensor
+    number: int
+    leaves: Outputs
+    graph: Outputs | None
+
+
+@dataclass
+class Run:
+    """One training, from the method's side.
+
+    `train` are the training rows (never the test split), `device` where tensors live, `progress` the
+    share of this stage's steps already taken, `generator` random numbers that are the same on every
+    process. `validate` answers the validation split with the weights as they are. `facts` ends up in
+    the record; under `tried` it says how many settings a method tried before it chose one.
+    """
+
+    job: Job
+    backbone: Backbone
+    train: Rows
+    accelerator: Accelerator
+    micro_batch: int
+    generator: torch.Generator
+    warn: Callable[[str], None]
+    validate: Callable[[], Predictions]
+    facts: dict[str, Any] = field(default_factory=dict)
+    stage: Stage | None = None
+    stage_number: int = -1
+    step: int = 0
+    steps: int = 0
+    last_loss: float = math.nan
+
+    def __post_init__(self) -> None:
+        self._pending: list[_Forward] = []
+        self._forwards = 0
+        self._players: dict[int, torch.optim.Optimizer] = {}
+        self._noted: dict[str, tuple[float, int]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage's steps already taken, 0 to 1."""
+        return self.step / max(self.steps, 1)
+
+    def begin(self, stage: Stage) -> None:
+        """Open a stage: its parts learn, all else is frozen, every player starts a new optimizer."""
+        self.stage, self.step = stage, 0
+        self.stage_number += 1
+        self._players.clear()
+        for parameter in self.backbone.trainable().values():
+            parameter.requires_grad_(False)
+        groups: list[dict[str, Any]] = []
+        for part in stage.train:
+            parameters = self.backbone.part(part)
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            if parameters:
+                groups.append({"params": parameters, "lr": stage.lr * stage.lr_scale.get(part, 1.0)})
+            elif part != "head":  # the readout `words` has none, and every recipe names it
+                raise FairbenchError(
+                    f"stage {stage.name} trains the {part}, which {self.backbone.name} does not have"
+                )
+        if not groups:
+            raise FairbenchError(
+                f"stage {stage.name} trains {', '.join(stage.train)}, but there is nothing to train"
+            )
+        self._players[id(self.backbone)] = self._player(groups)
+
+    def restart(self) -> None:
+        """Forget what was trained: every part of the backbone is again as it was before the first stage."""
+        self.backbone.reset(self.job.seed)
+
+    def only(self, chosen: Callable[[str], bool]) -> None:
+        """Of what this stage trains, let only the parameters of these names learn; to be called from `draw`."""
+        names = {id(parameter): name for name, parameter in self.backbone.trainable().items()}
+        for group in self._players[id(self.backbone)].param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(chosen(names[id(parameter)]))
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+
+    def advance(self, step: int) -> None:
+        """Open a step: forward passes that the last one never descended are dropped."""
+        self.step, self._forwards = step, 0
+        self._pending.clear()
+
+    def _player(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        assert self.stage is not None
+        for group in groups:
+            group["peak"] = group["lr"]
+        return torch.optim.AdamW(groups, weight_decay=self.stage.weight_decay)
+
+    # ── forward ──────────────────────────────────────────────────────────────────────────────────
+
+    def forward(self, batch: Batch, reads: States | None = None) -> Outputs:
+        """Return the whole effective batch's per-example outputs, ready for any loss over them."""
+        draws = torch.rand(len(batch.row), generator=self.generator)
+        entry = _Forward(batch, reads, draws, self._forwards, Outputs(*[torch.empty(0)] * 3), None)
+        self._forwards += 1
+        local = self._retry(lambda: self._compute(entry))
+        whole = {name: self._gather(value.detach(), batch) for name, value in local.tensors().items()}
+        for value in whole.values():
+            value.requires_grad_(True)
+        entry.leaves = Outputs(**whole)
+        self._pending.append(entry)
+        return entry.leaves
+
+    def _compute(self, entry: _Forward) -> Outputs:
+        pieces = self._pieces(entry)
+        entry.graph = None
+        if len(pieces) == 1:
+            entry.graph = self._piece(entry, pieces[0])
+            return entry.graph
+        with torch.no_grad():
+            parts = [self._piece(entry, piece) for piece in pieces]
+        if not parts:  # a last batch smaller than the number of processes
+            return self._nothing(entry)
+        names = parts[0].tensors()
+        return Outputs(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+    def _pieces(self, entry: _Forward) -> list[slice]:
+        count = len(entry.batch.examples)
+        return [slice(i, min(i + self.micro_batch, count)) for i in range(0, count, self.micro_batch)]
+
+    def _piece(self, entry: _Forward, piece: slice) -> Outputs:
+        """Run one micro-batch, under random numbers of its own so that a replay repeats its dropout."""
+        batch, start = entry.batch, entry.batch.start
+        where = slice(start + piece.start, start + piece.stop)
+        inputs = {k: v.to(self.device) for k, v in self.backbone.stack(batch.examples[piece]).items()}
+        inputs["token_draw"] = entry.draws[where].to(self.device)
+        seed = np.random.SeedSequence([self.job.seed, self.stage_number, self.step, entry.number, where.start])
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(seed.generate_state(1)[0]))
+            out: Outputs = self.backbone(inputs, batch.target[where], entry.reads)
+        return out
+
+    def _nothing(self, entry: _Forward) -> Outputs:
+        empty = torch.zeros(0, device=self.device)
+        states = None
+        if entry.reads is not None:
+            states = empty.reshape(0, len(entry.reads.depths), self.backbone.width)
+        classes = 0 if self.backbone.writes else len(self.train.classes)
+        return Outputs(empty, empty, empty.reshape(0, classes), states)
+
+    def _gather(self, local: Tensor, batch: Batch) -> Tensor:
+        """Collect every process's examples: each adds its own into zeros, which is exact."""
+        if self.accelerator.num_processes == 1:
+            return local.clone()
+        whole = torch.zeros(len(batch.row), *local.shape[1:], dtype=local.dtype, device=self.device)
+        whole[batch.start : batch.start + len(local)] = local
+        gathered: Tensor = self.accelerator.reduce(whole, "sum") if whole.numel() else whole
+        return gathered
+
+    # ── descend ──────────────────────────────────────────────────────────────────────────────────
+
+    def descend(self, loss: Tensor, module: nn.Module | None = None, lr: float | None = None) -> None:
+        """Take one optimizer step for one player and no other weights.
+
+        The player is what this stage trains, or `module`, a submodule of the method with its own
+        AdamW at `lr` (default: the stage's). Raises FairbenchError when the loss is not finite or
+        reaches no weight.
+        """
+        assert self.stage is not None
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FairbenchError(self._not_finite(value))
+        if module is not None:
+            parameters = list(module.parameters())
+            if id(module) not in self._players:
+                rate = self.stage.lr if lr is None else lr
+                self._players[id(module)] = self._player([{"params": parameters, "lr": rate}])
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self._step(id(module), parameters)
+            return
+        self.last_loss = value
+        leaves = [leaf for entry in self._pending for leaf in entry.leaves.tensors().values()]
+        for leaf in leaves:
+            leaf.grad = None
+        if loss.requires_grad:
+            torch.autograd.backward(loss, inputs=leaves)
+        self._retry(self._replay)
+        self._pending.clear()
+        parameters = [p for group in self._players[id(self.backbone)].param_groups for p in group["params"]]
+        self._reduce(parameters)
+        self._step(id(self.backbone), parameters)
+
+    def _replay(self) -> None:
+        """Carry the leaves' gradients into the weights, micro-batch by micro-batch."""
+        self._players[id(self.backbone)].zero_grad()
+        for entry in self._pending:
+            graph, entry.graph = entry.graph, None
+            for piece in self._pieces(entry):
+                out = self._piece(entry, piece) if graph is None else graph
+                offset = entry.batch.start
+                roots, gradients = [], []
+                for name, leaf in entry.leaves.tensors().items():
+                    if leaf.grad is not None and getattr(out, name).requires_grad:
+                        roots.append(getattr(out, name))
+                        gradients.append(leaf.grad[offset + piece.start : offset + piece.stop])
+                if roots:
+                    torch.autograd.backward(roots, gradients)
+
+    def _reduce(self, parameters: Sequence[nn.Parameter]) -> None:
+        if self.accelerator.num_processes > 1:
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+            flat = self.accelerator.reduce(flat, "sum")
+            for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = part.view_as(parameter)
+
+    def _step(self, player: int, parameters: Sequence[nn.Parameter]) -> None:
+        assert self.stage is not None
+        if all(parameter.grad is None for parameter in parameters):
+            raise FairbenchError("the loss reaches no weight that this step may change", "check the method's loss")
+        optimizer = self._players[player]
+        norm = nn.utils.clip_grad_norm_(parameters, self.stage.clip)
+        if not torch.isfinite(norm):
+            raise FairbenchError(f"the gradient is not finite at step {self.step} of stage {self.stage.name}")
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * warmed(self.stage, self.step, self.steps)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _not_finite(self, loss: float) -> str:
+        assert self.stage is not None
+        batch = self._pending[-1].batch if self._pending else None
+        present = sorted(set(batch.group.tolist())) if batch is not None else []
+        names = ", ".join(self.train.groups[g] if g >= 0 else "not recorded" for g in present)
+        return (
+            f"the loss of {self.job.method.label} is {loss} at step {self.step} of stage {self.stage.name}; "
+            f"groups in the batch: {names or 'none'}"
+        )
+
+    def _retry(self, work: Callable[[], Any]) -> Any:
+        """Halve the micro-batch and try again when the device runs out of memory."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                if self.micro_batch <= 1:
+                    raise FairbenchError(
+                        f"one example at a time does not fit into the memory of {self.device}",
+                        "use a smaller image resolution, checkpointing, or a larger device",
+                    ) from error
+                self.micro_batch = max(1, self.micro_batch // 2)
+                for entry in self._pending:
+                    entry.graph = None
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.warn(f"out of memory at step {self.step}: micro-batch halved to {self.micro_batch}")
+
+    # ── notes ────────────────────────────────────────────────────────────────────────────────────
+
+    def note(self, notes: Mapping[str, float]) -> None:
+        """Average what a method noted over the steps."""
+        for name, value in notes.items():
+            total, count = self._noted.get(name, (0.0, 0))
+            self._noted[name] = (total + float(value), count + 1)
+
+    def noted(self) -> dict[str, float]:
+        """Return the averages so far."""
+        return {name: total / count for name, (total, count) in self._noted.items()}
+
+
+def warmed(stage: Stage, step: int, steps: int) -> float:
+    """Return the factor on the learning rate at a step: linear warm-up, then the stage's decay."""
+    warmup = min(stage.warmup, steps // 2)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[stage.decay]

@@ -1,0 +1,255 @@
+"""Images of unknown origin: stated rules for odd ones, one error for bad ones, each looked at once."""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from fairbench import FairbenchError
+from fairbench.data import inspection
+from fairbench.data.images import Unreadable, open_array, open_image
+from fairbench.data.inspection import Look, inspect
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    buffer.seek(0)
+    return buffer
+
+
+def photo(seed=0, size=(40, 30)):
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+JPEG = saved(photo(), "JPEG").getvalue()
+PNG = saved(photo(), "PNG").getvalue()
+
+
+def bomb(width, height):
+    """Write a PNG of a few bytes that claims to be huge."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 9))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_divided_by_257(kind):
+    grey = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
+    opened = np.asarray(open_image(saved(Image.fromarray(grey), kind)))
+    assert opened.tolist() == [[[0] * 3, [1] * 3, [100] * 3, [255] * 3]]
+
+
+def test_grey_palette_and_cmyk_become_rgb():
+    for mode in ("L", "P", "CMYK", "1"):
+        assert open_image(saved(Image.new(mode, (3, 2)), "TIFF")).mode == "RGB"
+
+
+def test_transparency_goes_onto_black():
+    clear_white = Image.new("RGBA", (1, 1), (255, 255, 255, 0))
+    half_white = Image.new("LA", (1, 1), (255, 128))
+    assert open_image(saved(clear_white, "PNG")).getpixel((0, 0)) == (0, 0, 0)
+    assert open_image(saved(half_white, "PNG")).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_camera_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    assert open_image(saved(Image.new("RGB", (4, 2)), "JPEG", exif=exif)).size == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (saved(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF").getvalue(), "no stated range"),
+        (saved(Image.fromarray(np.full((2, 2), 70000, np.int32)), "TIFF").getvalue(), "not 16-bit"),
+        (bomb(60_000, 60_000), "pixels"),
+        (bomb(10_000, 8_001), "more than 80,000,000"),
+        (b"", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_a_reason(source, reason):
+    with pytest.raises(Unreadable, match=reason):
+        open_image(io.BytesIO(source))
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.sampled_from([JPEG, PNG]), share=st.floats(0, 0.97))
+def test_a_truncated_file_is_never_accepted(data, share):
+    with pytest.raises(Unreadable):
+        open_image(io.BytesIO(data[: int(share * len(data))]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.sampled_from([JPEG, PNG]), place=st.floats(0, 0.999), junk=st.binary(min_size=1, max_size=40))
+def test_damage_raises_one_kind_of_error(data, place, junk):
+    start = int(place * len(data))
+    with contextlib.suppress(Unreadable):
+        assert open_image(io.BytesIO(data[:start] + junk + data[start + len(junk) :])).mode == "RGB"
+
+
+def test_a_process_that_accepts_truncated_images_is_stopped(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(FairbenchError, match="truncated"):
+        open_image(io.BytesIO(JPEG))
+
+
+# ── inspecting a folder ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(6):
+        photo(number).save(root / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Names of the files that were really opened."""
+    seen, real = [], inspection._try
+
+    def watched(path, *how):
+        seen.append(path.name)
+        return real(path, *how)
+
+    monkeypatch.setattr(inspection, "_try", watched)
+    return seen
+
+
+NAMES = [f"{number}.png" for number in range(6)]
+
+
+def test_each_file_is_looked_at_until_it_changes(folder, tmp_path, looks):
+    first, trouble = inspect(folder, NAMES, True, tmp_path / "cache")
+    assert sorted(looks) == NAMES
+    assert not trouble
+    assert {verdict.fault for verdict in first.values()} == {""}
+    again, _ = inspect(folder, NAMES, True, tmp_path / "cache")
+    assert len(looks) == 6
+    assert again == first
+    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:100])
+    changed, _ = inspect(folder, NAMES, True, tmp_path / "cache")
+    assert looks[6:] == ["3.png"]
+    assert changed["3.png"].fault
+    (folder / "4.png").unlink()
+    gone, _ = inspect(folder, NAMES, True, tmp_path / "cache")
+    assert gone["4.png"].fault == "there is no such file"
+    inspect(folder, NAMES[:2], False, tmp_path / "cache")
+    assert looks[7:] == NAMES[:2], "a look at headers is not a look at pixels"
+
+
+def test_content_tells_equal_files_from_different_ones(folder, tmp_path):
+    (folder / "5.png").write_bytes((folder / "0.png").read_bytes())
+    found, _ = inspect(folder, NAMES, True, tmp_path / "cache")
+    assert found["5.png"].content == found["0.png"].content
+    assert len({verdict.content for verdict in found.values()}) == 5
+
+
+def test_headers_alone_do_not_reveal_a_missing_end(folder, tmp_path):
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:1000])
+    assert inspect(folder, NAMES, True, tmp_path / "a")[0]["2.png"].fault
+    assert not inspect(folder, NAMES, False, tmp_path / "b")[0]["2.png"].fault
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"0.png": 3}', '{"0.png": {"size": 1}}', "\0\xff"])
+def test_a_spoilt_verdict_file_is_made_again(folder, tmp_path, looks, content):
+    inspect(folder, NAMES, True, tmp_path)
+    (kept,) = tmp_path.glob("*.json")
+    kept.write_text(content, encoding="utf-8")
+    found, trouble = inspect(folder, NAMES, True, tmp_path)
+    assert len(looks) == 12
+    assert not trouble
+    assert not any(verdict.fault for verdict in found.values())
+
+
+def test_a_cache_that_cannot_be_written_is_reported(folder, tmp_path):
+    (tmp_path / "cache").write_text("a file stands where the folder should be")
+    found, trouble = inspect(folder, NAMES, True, tmp_path / "cache")
+    assert len(found) == 6
+    assert str(tmp_path / "cache") in trouble
+
+
+def _inspect_and_log(folder, cache, log, start):
+    real = inspection._try
+
+    def logged(path, *how):
+        with open(log, "a") as file:
+            file.write(f"{path.name}\n")
+        return real(path, *how)
+
+    inspection._try = logged
+    start.wait()
+    found, trouble = inspect(folder, NAMES, True, cache)
+    os._exit(0 if len(found) == 6 and not trouble else 1)
+
+
+def test_processes_share_one_look(folder, tmp_path):
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+    start, log = context.Barrier(4), tmp_path / "log"
+    arguments = (folder, tmp_path / "cache", log, start)
+    workers = [context.Process(target=_inspect_and_log, args=arguments) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    assert sorted(Path(log).read_text().split()) == NAMES
+
+
+def archive(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    buffer.seek(0)
+    return buffer
+
+
+def test_an_array_of_an_archive_is_read_as_it_was_written():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert (open_array(archive(other=np.zeros(2), pixels=pixels), "pixels") == pixels).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (archive(pixels=np.array([{"a": 1}], dtype=object)), "Python objects, which only a pickle"),
+        (archive(other=np.zeros(2)), "no array `pixels`, only other"),
+        (archive(pixels=np.zeros((10_000, 10_000), np.uint8)), "100,000,000 values, more than 80,000,000"),
+        (io.BytesIO(archive(pixels=np.random.default_rng(0).random(999)).getvalue()[:4000]), "not a zip file"),
+        (io.BytesIO(b""), "not a zip file"),
+    ],
+)
+def test_an_archive_that_cannot_be_trusted_says_why(source, says):
+    with pytest.raises(Unreadable, match=says):
+        open_array(source, "pixels")
+
+
+def test_verdicts_are_shared_only_by_those_who_look_alike(folder, tmp_path):
+    def refuse(source):
+        raise Unreadable("no picture for me")
+
+    assert not inspect(folder, NAMES, True, tmp_path)[0]["0.png"].fault
+    assert inspect(folder, NAMES, True, tmp_path, Look("picky", refuse))[0]["0.png"].fault == "no picture for me"
+    assert not inspect(folder, NAMES, True, tmp_path)[0]["0.png"].fault

@@ -1,0 +1,154 @@
+"""The store: a record is there whole or not at all, a lease has one holder and dies with it."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from fairbench import FairbenchError, Store
+from fairbench.jobs.job import Choice, Job, Record, Stage
+from fairbench.jobs.store import JOB, RECORD
+
+
+def job(seed=0):
+    return Job(Choice("toy"), Choice("toy-backbone"), Choice("fr"), (Stage(),), ("site",), seed)
+
+
+def record(seed=0, error=None):
+    return Record(job(seed), "2026-01-01T00:00:00+00:00", error=error)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs with space – ünïcode")
+
+
+def save(store, *records):
+    for one in records:
+        store.prepare(one.job)
+        store.save(one)
+
+
+def test_a_saved_record_is_read_back(store):
+    save(store, record(0), record(1, "no"))
+    assert store.record(job(0)) == record(0)
+    assert [r.failed for r in sorted(store.records(), key=lambda r: r.job.seed)] == [False, True]
+    assert json.loads((store.folder(job()) / JOB).read_text())["key"] == job().key
+
+
+def test_missing_are_those_without_a_record_and_on_request_the_failed(store):
+    save(store, record(0), record(1, "no"))
+    jobs = [job(seed) for seed in range(3)]
+    assert [j.seed for j in store.missing(jobs)] == [2]
+    assert [j.seed for j in store.missing(jobs, retry_failed=True)] == [1, 2]
+
+
+def test_forgetting_a_failure_touches_no_other_job(store):
+    save(store, record(0), record(1, "no"))
+    for seed in range(3):
+        store.forget_failure(job(seed))
+    assert [j.seed for j in store.missing([job(seed) for seed in range(3)])] == [1, 2]
+
+
+def test_preparing_clears_what_an_interrupted_attempt_left(store):
+    folder = store.prepare(job())
+    (folder / "predictions.parquet").write_text("half")
+    (folder / "adapter").mkdir()
+    assert [path.name for path in store.prepare(job()).iterdir()] == [JOB]
+
+
+def test_a_record_appears_by_rename_when_all_of_it_is_on_disk(store, monkeypatch):
+    folder = store.prepare(job())
+    seen = []
+
+    def replace(source, target):
+        seen.append((json.loads(source.read_text())["job"]["key"], (folder / RECORD).exists()))
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    store.save(record())
+    assert seen == [(job().key, False)]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([JOB, RECORD])
+
+
+@pytest.mark.parametrize("content", ["", '{"job": {', "[]", "{}", '{"job": {"key": "x"}}', "\xff"])
+def test_a_file_that_is_no_record_is_named(store, content):
+    folder = store.prepare(job())
+    (folder / RECORD).write_bytes(content.encode("latin-1"))
+    with pytest.raises(FairbenchError) as caught:
+        store.records()
+    assert str(folder / RECORD) in caught.value.message
+    assert "delete its folder" in caught.value.hint
+
+
+def test_an_edited_record_is_refused(store):
+    save(store, record())
+    path = store.folder(job()) / RECORD
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(FairbenchError, match="does not match its own content"):
+        store.records()
+
+
+def test_a_folder_that_is_none_is_named(tmp_path):
+    with pytest.raises(FairbenchError, match="is not a folder of runs"):
+        Store(tmp_path / "absent").records()
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "the disk that holds .* is full; finished jobs are safe"), (errno.EROFS, "cannot write to")],
+)
+def test_a_disk_that_takes_no_more_is_an_error_and_keeps_what_is_done(store, monkeypatch, number, message):
+    save(store, record(0))
+    store.prepare(job(1))
+
+    def full(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FairbenchError, match=message):
+            store.save(record(1))
+        with pytest.raises(FairbenchError, match=message):
+            store.prepare(job(2))
+    assert store.records() == [record(0)]
+    assert not [path for path in store.root.rglob(".*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_an_output_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FairbenchError, match="cannot write to"), Store(tmp_path / "file").lease(job()):
+        pass
+
+
+HOLD = """
+import json, sys, time
+from fairbench.jobs.job import Job
+from fairbench.jobs.store import Store
+with Store(sys.argv[1]).lease(Job.from_json(json.load(sys.stdin))) as held:
+    print(held, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lease_has_one_holder_and_is_freed_when_that_is_killed(store):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(store.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        holder.stdin.write(json.dumps(job().to_json()))
+        holder.stdin.close()
+        assert holder.stdout.readline() == "True\n"
+        with store.lease(job()) as held, store.lease(job(1)) as other:
+            assert (held, other) == (False, True)
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with store.lease(job()) as held:
+        assert held
+        with store.lease(job()) as again:
+            assert not again

@@ -1,0 +1,567 @@
+"""Leaderboards built from small made-up runs, whose truth is known."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Choice, Job, Record, Stage
+from fairbench.jobs.store import Store
+from fairbench.leaderboard.board import Board
+from fairbench.leaderboard.build import build
+from fairbench.metrics.metric import Metric
+from fairbench.predictions.predictions import Predictions
+from fairbench.report import render
+from fairbench.statistics.paired import Difference
+from fairbench.statistics.ranking import opposite
+
+GROUPS = {"black": 300, "white": 700}
+BASE = {"baseline": True}
+
+
+def accuracy_of(shares, groups=GROUPS, seed=0):
+    """Say who is answered right: exactly the share of every group, at random within it."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.permutation(np.arange(n) < round(shares[g] * n)) for g, n in groups.items()])
+
+
+def people(groups=GROUPS):
+    n = sum(groups.values())
+    table = pd.DataFrame({"id": [f"p{i}" for i in range(n)], "split": "test"})
+    table["race"] = np.repeat([*groups], [*groups.values()])
+    table["gender"] = np.where(np.arange(n) % 3 == 0, "male", "female")
+    table["target"] = np.random.default_rng(7).integers(0, 2, n)
+    return table
+
+
+def add(store, name, correct, *, attributes=("race",), seed=0, table=None, error=None, **changes):
+    """Leave a record, and predictions that are right where `correct` says so."""
+    facts, started = changes.pop("facts", {}), changes.pop("started", "2026-11-21T10:00:00+00:00")
+    versions, settings = changes.pop("versions", {"fairbench": "0.1.0"}), changes.pop("settings", {})
+    job = Job(
+        Choice("toy", {}, "fairbench 0.1.0", changes.pop("fingerprint", "data-1")),
+        Choice("tiny", {}, "fairbench 0.1.0", "weights-1"),
+        Choice(name, settings, changes.pop("version", "fairbench 0.1.0")),
+        (Stage(),),
+        attributes,
+        seed,
+        **changes,
+    )
+    store.prepare(job)
+    if error is None:
+        table = (people() if table is None else table).copy()
+        table["answer"] = np.where(correct, table["target"], 1 - table["target"])
+        table["p_1"] = np.where(table["answer"] == 1, 0.8, 0.2)
+        table["p_0"] = 1 - table["p_1"]
+        Predictions(table, ("no", "yes"), ("race", "gender")).save(store.folder(job) / "predictions.parquet")
+    store.save(
+        Record(job, started, {"train": 12.0}, 10, 2**30, 1, 400, versions=versions, facts=facts, error=error)
+    )
+    return job
+
+
+# A metric that scores rows by something else than right or wrong.
+OVERLAP = Metric(
+    name="overlap",
+    title="Overlap",
+    formula="share of the reference's words",
+    source="this test",
+    each=lambda rows: np.array(
+        [
+            np.isin(r.split(), t.split()).mean()
+            for t, r in zip(rows.table["text"], rows.table["reference"], strict=True)
+        ]
+    ),
+    needs=("text",),
+)
+
+
+def wrote(store, name, words, *, facts=None, seed=0):
+    """Leave a record and texts that hold `words[i]` of the four words of the reference."""
+    table = people().drop(columns="target")
+    table["reference"] = "a b c d"
+    table["text"] = [" ".join("abcd"[:n]) for n in words]
+    attributes = () if facts else ("race",)
+    job = Job(Choice("toy", {}, "", "d"), Choice("tiny", {}, "", "w"), Choice(name), (Stage(),), attributes, seed)
+    store.prepare(job)
+    predictions = Predictions(table, (), ("race", "gender"), "generate")
+    predictions.save(store.folder(job) / "predictions.parquet")
+    facts = {"measure": "overlap", **(facts or {})}
+    store.save(Record(job, "2026-11-21", {"train": 1.0}, 1, 1, 1, 1, versions={"fairbench": "0"}, facts=facts))
+
+
+def test_texts_are_judged_by_the_measure_that_their_dataset_names(store):
+    rng = np.random.default_rng(0)
+    worse, better = rng.integers(0, 3, 1000), rng.integers(2, 5, 1000)
+    worse[300:] += 2  # white patients get two words more
+    wrote(store, "vanilla", worse, facts=BASE)
+    wrote(store, "fair", better)
+    whole = replace(OVERLAP, name="whole", title="Whole", each=lambda rows: (rows.table["text"] == "a b c d") * 1.0)
+    (table,) = build(store, metrics=(OVERLAP, whole)).tables
+    rows = {row.label: row for row in table.rows}
+    (beside,) = table.also
+    assert [row.label for row in beside.rows] == [row.label for row in table.rows]
+    found = {row.label: row for row in beside.rows}
+    assert found["vanilla"].score.value == pytest.approx((worse == 4).mean())
+    assert found["vanilla"].gap.value == pytest.approx((worse[300:] == 4).mean() - (worse[:300] == 4).mean())
+    assert found["fair"].change.difference == pytest.approx(found["fair"].gap.value - found["vanilla"].gap.value)
+    assert found["vanilla"].change.difference is None
+    gap = worse[300:].mean() / 4 - worse[:300].mean() / 4
+    assert table.measure.title == "Overlap"
+    assert rows["vanilla"].score.value == pytest.approx(worse.mean() / 4)
+    assert rows["vanilla"].gap.value == pytest.approx(gap)
+    assert rows["vanilla"].gap.p < 0.001 < rows["fair"].gap.p
+    assert rows["fair"].changes["gap"].adjusted < 0.05
+    assert rows["vanilla"].equity_scaled.value == pytest.approx(worse.mean() / 4 / (1 + 100 * gap))
+    assert [rows[name].rank for name in ("fair", "vanilla")] == ["1", "2"]
+    assert table.constant.answer == "a b c d"
+    assert rows["vanilla"].auroc.value is None
+    page = render(Board("b", (table,), "0"), "md")
+    assert "Overlap gap (points)" in page
+    assert "**By Whole**" in page
+    assert "MaxAccGap**:" not in page
+    assert "- **Overlap**: " in page
+    assert "MaxAccGap (points)" not in page
+
+
+def test_a_table_is_not_judged_by_what_scores_no_rows(store):
+    vanilla(store)
+    rate = Metric(name="f", title="F", formula="", source="", over=lambda rows: 1.0)
+    with pytest.raises(FairbenchError, match="cannot be judged by f"):
+        build(store, metrics=(rate,), measure="f")
+    with pytest.raises(FairbenchError, match="no metric is called `acuracy`"):
+        build(store, measure="acuracy")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+def vanilla(store, black=0.65, white=0.9, **more):
+    return add(store, "vanilla", accuracy_of({"black": black, "white": white}), attributes=(), facts=BASE, **more)
+
+
+def only(board):
+    (table,) = board.tables
+    return table, {row.label: row for row in table.rows}
+
+
+def codes(row):
+    return {flag.code for flag in row.flags}
+
+
+def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
+    paper = json.loads((shared / "reference" / "glaucoma_tables_1_2.json").read_text())
+    table = people(paper["n"]).rename(columns={"race": "ethnicity"}).drop(columns="gender")
+    for entry in paper["rows"]:
+        name, _, strength = entry["method"].partition(" lambda=")
+        correct = np.concatenate([np.arange(n) < entry["correct"][g] for g, n in paper["n"].items()])
+        table["answer"] = np.where(correct, table["target"], 1 - table["target"])
+        settings = {"strength": float(strength)} if strength else {}
+        job = Job(Choice("d"), Choice("b"), Choice(name, settings), (), ("ethnicity",))
+        store.prepare(job)
+        Predictions(table, ("no", "yes"), ("ethnicity",)).save(store.folder(job) / "predictions.parquet")
+        store.save(Record(job, "2026", facts={"baseline": name == "vanilla"}))
+
+    found, rows = only(build(store))
+
+    assert found.finding[0].startswith("No method's ethnicity gap exceeds what chance gives on 2,000 patients")
+    assert {row.rank for row in rows.values()} == {"1-7"}
+    for entry in paper["rows"]:
+        name, _, strength = entry["method"].partition(" lambda=")
+        row = rows[f"{name}(strength={strength})" if strength else name]
+        assert 100 * row.score.value == pytest.approx(entry["published"]["accuracy_pct"], abs=0.005)
+        assert 100 * row.gap.value == pytest.approx(entry["published"]["max_acc_gap_pp"], abs=0.005)
+        assert 100 * row.gap.floor_mean == pytest.approx(7.3, abs=0.2)  # derived in the issue's reference
+        assert row.gap.p > 0.5
+        assert not row.changes or row.changes["gap"].adjusted > 0.5
+    assert (found.tried.methods, found.tried.settings, found.tried.trainings) == (5, 7, 7)
+
+
+def test_a_true_difference_of_25_points_is_found(store):
+    vanilla(store, black=0.65, white=0.9)
+    add(store, "fair", accuracy_of({"black": 0.9, "white": 0.9}, seed=1))
+    add(store, "idle", accuracy_of({"black": 0.66, "white": 0.9}, seed=2))
+
+    table, rows = only(build(store))
+
+    assert [row.label for row in table.rows] == ["fair", "vanilla", "idle"]
+    assert [row.rank for row in table.rows] == ["1", "2-3", "2-3"]
+    change = rows["fair"].changes["gap"]
+    assert change.difference == pytest.approx(-0.25)
+    assert change.low < -0.25 < change.high < 0
+    assert change.adjusted < 0.01
+    assert rows["fair"].changes["worst_group"].difference == pytest.approx(0.25)
+    assert rows["vanilla"].gap.p < 0.001 < rows["fair"].gap.p
+    assert "vanilla" in table.finding[0]
+    assert table.finding[0].startswith(
+        "The race gaps of vanilla and idle exceed what chance gives on 1,000 patients"
+    )
+    assert "fair has a smaller race gap than vanilla by 25.0 points" in table.finding[1]
+    assert not codes(rows["fair"])
+
+
+def test_a_gap_beyond_chance_of_several_images_a_patient_is_said_of_clusters(store):
+    twice = people().assign(cluster=np.arange(1000) // 2)
+    vanilla(store, black=0.9)
+    add(store, "m", accuracy_of({"black": 0.4, "white": 0.9}))
+    one = only(build(store, attributes=["race"]))[0].finding[0]
+    assert one.startswith("The race gap of m exceeds what chance gives on 1,000 patients")
+    for name, correct in (("vanilla", {"black": 0.9, "white": 0.9}), ("m", {"black": 0.4, "white": 0.9})):
+        add(store, name, accuracy_of(correct), table=twice, fingerprint="d2", started="2026-12")
+    found, _ = only(build(store, attributes=["race"]))
+    assert found.finding[0].startswith(
+        "The race gap of m exceeds what chance gives on 1,000 test rows in 500 clusters"
+    )
+
+
+def test_the_corrected_variance_between_groups_is_unbiased_by_hand(store):
+    vanilla(store)
+    add(store, "equal", accuracy_of({"black": 0.8, "white": 0.8}))
+    _, rows = only(build(store))
+    own = 0.65 * 0.35 / 299 + 0.9 * 0.1 / 699  # p (1 - p) / (n - 1), unbiased of a mean's variance
+    expected = np.var([0.65, 0.9], ddof=1) - own / 2
+    assert rows["vanilla"].between_groups.variance == pytest.approx(expected)
+    assert rows["vanilla"].between_groups.deviation == pytest.approx(np.sqrt(expected))
+    sampling = 0.16 * (1 / 299 + 1 / 699) / 2
+    assert rows["equal"].between_groups.deviation == pytest.approx(-np.sqrt(sampling))
+
+
+def test_seeds_and_samples_are_told_apart(store):
+    """`shaky` trains to another gap every time; `steady` gives the same answers every time."""
+    for seed, black in enumerate((0.5, 0.7, 0.9)):
+        vanilla(store, seed=seed)
+        add(store, "shaky", accuracy_of({"black": black, "white": 0.9}), seed=seed)
+        add(store, "steady", accuracy_of({"black": 0.5, "white": 0.9}), seed=seed)
+    add(store, "once", accuracy_of({"black": 0.5, "white": 0.9}))
+    _, rows = only(build(store))
+    shaky, steady, once = (rows[name].gap_variance for name in ("shaky", "steady", "once"))
+    assert shaky.seed == pytest.approx(np.var([0.4, 0.2, 0.0], ddof=1))
+    assert "more seeds" in shaky.advice
+    assert steady.seed == pytest.approx(0)
+    assert "more test patients" in steady.advice
+    assert once.seed is None
+    assert "at least three" in once.advice
+    textbook = 0.5 * 0.5 / 300 + 0.9 * 0.1 / 700  # the variance of a difference of two means
+    assert steady.sample == pytest.approx(textbook, rel=0.1)
+    assert once.sample == pytest.approx(textbook, rel=0.1)
+
+
+def test_the_detectable_improvement_is_of_what_was_measured(store):
+    vanilla(store)
+    base, other = accuracy_of({"black": 0.65, "white": 0.9}), accuracy_of({"black": 0.7, "white": 0.9}, seed=1)
+    add(store, "m", other)
+    found = only(build(store))[0].improvement
+    assert found.score == pytest.approx(base.mean())
+    assert found.agreement == pytest.approx((base == other).mean())
+    assert found.gap == pytest.approx(0.25)
+    # A cut of the gap by d is a shift of the difference of two paired means; z from the normal table.
+    deviation = np.sqrt((1 - found.agreement) * (1 / 300 + 1 / 700))
+    assert found.value == pytest.approx((1.96 + 0.84) * deviation, rel=0.15)
+
+
+def test_no_detectable_improvement_says_so(store):
+    vanilla(store, black=0.88)
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}, seed=1))
+    board = build(store)
+    assert only(board)[0].improvement.value is None
+    assert "80 % power, whichever group holds the gap: even removing the whole gap would go" in render(board, "md")
+
+
+def test_turning_a_comparison_round_is_comparing_the_other_way():
+    there = Difference(0.1, -0.02, 0.3, 0.2)
+    assert opposite(there) == Difference(-0.1, -0.3, 0.02, 0.2)
+    assert opposite(opposite(there)) == there
+    assert opposite(Difference(None, None, None, None, reason="why")).reason == "why"
+
+
+def test_levelling_down_is_marked_and_levelling_up_is_not(store):
+    vanilla(store)
+    add(store, "down", accuracy_of({"black": 0.65, "white": 0.66}, seed=1))
+    add(store, "up", accuracy_of({"black": 0.85, "white": 0.89}, seed=2))
+    _, rows = only(build(store))
+    assert "levelling down" in codes(rows["down"])
+    assert "levelling down" not in codes(rows["up"])
+    assert rows["down"].changes["gap"].adjusted < 0.05
+
+
+def test_a_worst_group_that_got_worse_is_marked(store):
+    vanilla(store)
+    add(store, "harm", accuracy_of({"black": 0.4, "white": 0.9}, seed=1))
+    _, rows = only(build(store))
+    assert "worst group worse" in codes(rows["harm"])
+
+
+def test_seeds_are_averaged_gap_by_gap(store):
+    shares = [{"black": 0.6, "white": 0.8}, {"black": 0.8, "white": 0.7}, {"black": 0.7, "white": 0.7}]
+    for seed, share in enumerate(shares):
+        add(store, "m", accuracy_of(share, seed=seed), seed=seed)
+        vanilla(store, seed=seed)
+    table, rows = only(build(store))
+    row = rows["m"]
+    assert row.seeds == (0, 1, 2)
+    assert row.gap.value == pytest.approx((0.2 + 0.1 + 0.0) / 3)
+    assert row.worst_group.value == pytest.approx((0.6 + 0.7 + 0.7) / 3)
+    assert row.groups[0].value == pytest.approx(0.7)
+    assert row.changes["gap"].difference == pytest.approx(0.1 - 0.25)
+    assert row.gap.low <= row.gap.value <= row.gap.high
+    assert row.groups[0].low < 0.7 < row.groups[0].high
+    assert any("mean over them" in note for note in table.notes)
+    assert table.groups[0].n == 300  # patients, not patients times seeds
+
+
+def test_eq_odds_of_several_seeds_matches_a_plain_computation(store):
+    gaps = []
+    for seed in range(2):
+        correct = accuracy_of({"black": 0.6, "white": 0.8}, seed=seed)
+        vanilla(store, seed=seed)
+        add(store, "m", correct, seed=seed)
+        rows = people().assign(right=correct)
+        rates = rows.groupby(["target", "race"])["right"].mean().unstack()  # TPR, and 1 - FPR
+        gaps.append((rates.max(axis=1) - rates.min(axis=1)).max())
+    odds = only(build(store))[1]["m"].eq_odds_max
+    assert odds.value == pytest.approx(np.mean(gaps))
+    assert odds.low <= odds.value <= odds.high
+    assert 0 < odds.floor_mean < odds.floor_95 < odds.value
+    assert odds.p < 0.01
+
+
+def test_failed_unfinished_unreadable_and_missing_seeds_are_shown(store):
+    for seed in range(2):
+        vanilla(store, seed=seed)
+    right = accuracy_of({"black": 0.7, "white": 0.9})
+    add(store, "m", right)
+    add(store, "m", right, seed=1, error="the loss is not finite at step 3")
+    broken = add(store, "torn", right)
+    (store.folder(broken) / "predictions.parquet").write_bytes(b"PAR1 torn")
+    waiting = add(store, "slow", right)
+    (store.folder(waiting) / "record.json").unlink()
+
+    table, rows = only(build(store))
+
+    assert {(a.label, a.seed, a.status) for a in table.absent} == {
+        ("m", 1, "failed"),
+        ("torn", 0, "unreadable"),
+        ("slow", 0, "unfinished"),
+    }
+    assert any("not finite at step 3" in a.reason for a in table.absent)
+    assert "missing seeds" in codes(rows["m"])
+    assert rows["m"].changes["gap"].difference is not None  # on the seed both have
+    assert table.tried.trainings == 5
+
+
+def test_a_table_of_failures_says_so(store):
+    add(store, "m", None, error="out of memory")
+    table, rows = only(build(store))
+    assert not rows
+    assert "No job of this table finished" in table.finding[0]
+
+
+def test_old_versions_are_marked_and_other_data_refused(store):
+    right = accuracy_of({"black": 0.7, "white": 0.9})
+    vanilla(store, started="2026-11-20")
+    add(store, "old", right, version="their-plugin 1.0", started="2026-11-01")
+    add(store, "new", right, version="their-plugin 2.0", started="2026-11-20")
+    add(store, "ancient", right, versions={"fairbench": "0.0.1"}, started="2026-11-01")
+    add(store, "elsewhere", right, fingerprint="data-0", started="2026-11-01")
+
+    table, rows = only(build(store))
+
+    assert {label for label, row in rows.items() if "stale" in codes(row)} == {"old", "ancient"}
+    assert "their-plugin 1.0, now 2.0" in next(f.detail for f in rows["old"].flags if f.code == "stale")
+    assert [(a.label, a.status) for a in table.absent] == [("elsewhere", "refused")]
+    assert "elsewhere" not in rows
+
+
+def test_rows_of_other_recipes_or_versions_are_never_averaged(store):
+    vanilla(store)
+    right = accuracy_of({"black": 0.7, "white": 0.9})
+    add(store, "m", right, seed=0, started="2026-11-22")
+    add(store, "m", right, seed=1, batch_size=16)
+    add(store, "m", right, seed=2, version="fairbench 0.0.9")
+    _, rows = only(build(store))
+    assert {row.seeds for label, row in rows.items() if label.startswith("m")} == {(0,), (1,), (2,)}
+    assert "other recipe" in codes(rows["m [batch size 16]"])
+    assert "stale" in codes(rows["m [method fairbench 0.0.9]"])
+
+
+def test_other_patients_are_refused(store):
+    vanilla(store, started="2026-12-01")
+    fewer = {"black": 300, "white": 699}
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}, fewer), table=people(fewer))
+    table, _ = only(build(store))
+    assert table.absent[0].status == "refused"
+    assert "not about the same rows" in table.absent[0].reason
+
+
+def test_rows_are_matched_by_id_whatever_their_order(store):
+    vanilla(store, started="2026-12-01")
+    right = accuracy_of({"black": 0.7, "white": 0.9})
+    add(store, "m", right)
+    shuffled = people().sample(frac=1, random_state=0)
+    add(store, "shuffled", right[shuffled.index], table=shuffled)
+    _, rows = only(build(store))
+    assert rows["m"].changes["score"] == rows["shuffled"].changes["score"]
+
+
+def test_a_row_that_beats_no_control_has_not_learned(store):
+    vanilla(store)
+    commonest = people()["target"].value_counts(normalize=True).max()
+    add(
+        store, "blank", accuracy_of({"black": 0.7, "white": 0.7}), attributes=(), facts={"control": "image-ablated"}
+    )
+    add(store, "guesses", accuracy_of({"black": 0.53, "white": 0.53}, seed=3))
+    add(store, "as-blank", accuracy_of({"black": 0.71, "white": 0.7}, seed=4))
+
+    table, rows = only(build(store))
+
+    assert table.constant.score == pytest.approx(commonest)
+    assert "blank" not in rows
+    assert [row.label for row in table.controls] == ["blank"]
+    assert {label for label, row in rows.items() if "has not learned" in codes(row)} == {"guesses", "as-blank"}
+    (detail,) = [flag.detail for flag in rows["as-blank"].flags if flag.code == "has not learned"]
+    assert "the control blank" in detail
+    assert "commonest" not in detail
+    assert table.tried.methods == 3  # controls are not tries
+
+
+def test_attributes_get_their_own_tables_and_intersections(store):
+    vanilla(store)
+    right = accuracy_of({"black": 0.7, "white": 0.9})
+    add(store, "m", right)
+    add(store, "m", right, attributes=("gender",))
+    add(store, "both", right, attributes=("race", "gender"))
+
+    tables = {table.attribute: table for table in build(store).tables}
+
+    assert [*tables] == ["gender", "race", "race+gender"]
+    assert {row.label for row in tables["race"].rows} == {"vanilla", "m", "both for race+gender"}
+    assert {row.label for row in tables["race+gender"].rows} == {"vanilla", "both"}
+    assert {group.name for group in tables["race+gender"].groups} == {
+        f"{race}×{gender}" for race in ("black", "white") for gender in ("female", "male")
+    }
+    (effect,) = tables["race"].side_effects
+    assert (effect.label, effect.attribute) == ("m", "gender")
+    by_gender = people().assign(right=right).groupby("gender")["right"].mean()
+    assert effect.gap == pytest.approx(by_gender.max() - by_gender.min())
+    assert tables["race+gender"].side_effects == ()
+
+
+def test_without_training_for_attributes_every_attribute_has_a_table(store):
+    vanilla(store)
+    assert [table.attribute for table in build(store).tables] == ["race", "gender"]
+    assert [table.attribute for table in build(store, attributes=["gender"]).tables] == ["gender"]
+
+
+def test_a_method_trained_for_several_attributes_stands_in_the_table_of_each(store):
+    vanilla(store)
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}))
+    add(store, "m", accuracy_of({"black": 0.8, "white": 0.9}, seed=1), attributes=("race", "gender"))
+    tables = {table.attribute: table for table in build(store, attributes=["race", "gender", "race+gender"]).tables}
+    assert {row.label for row in tables["race"].rows} == {"vanilla", "m", "m for race+gender"}
+    assert {row.label for row in tables["gender"].rows} == {"vanilla", "m for race+gender"}
+    assert {row.label for row in tables["race+gender"].rows} == {"vanilla", "m"}
+    gaps = {row.label: row.gap.value for row in tables["race"].rows}
+    assert gaps["m for race+gender"] == pytest.approx(0.1)
+    assert gaps["m"] == pytest.approx(0.2)
+
+
+def test_methods_that_step_outside_the_rules_are_marked(store):
+    vanilla(store)
+    right = accuracy_of({"black": 0.7, "white": 0.9})
+    add(store, "longer", right, facts={"stages": []})
+    add(store, "as-told", right, facts={"stages": [asdict(Stage())]})
+    add(store, "peeks", right, facts={"adjusts with group": True})
+    _, rows = only(build(store))
+    assert "† own stages" in codes(rows["longer"])
+    assert not {"† own stages", "‡ knows groups"} & codes(rows["as-told"])
+    assert "‡ knows groups" in codes(rows["peeks"])
+
+
+def test_no_baseline_no_differences(store):
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}))
+    table, rows = only(build(store))
+    assert table.baseline is None
+    assert not rows["m"].changes
+    assert any("no baseline" in sentence for sentence in table.finding)
+
+
+def test_one_group_and_one_class_are_undefined_not_zero(store):
+    table = people({"black": 40, "white": 0})
+    table["target"] = 1
+    add(store, "m", np.arange(40) < 20, table=table)
+    _, rows = only(build(store))
+    row = rows["m"]
+    assert row.gap.value is None
+    assert row.eq_odds_max.value is None
+    assert row.auroc.value is None
+    assert row.worst_group.value is None
+    assert all(x.reason for x in (row.gap, row.eq_odds_max, row.auroc, row.worst_group))
+
+
+def test_only_the_keys_asked_for(store):
+    key = vanilla(store).key
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}))
+    assert [*only(build(store, keys={key}, attributes=["race"]))[1]] == ["vanilla"]
+
+
+def test_a_folder_without_results_is_an_error(store):
+    with pytest.raises(FairbenchError, match="not a folder of runs"):
+        build(store)
+    store.root.mkdir()
+    with pytest.raises(FairbenchError, match="no job"):
+        build(store)
+
+
+def test_small_cells_are_withheld_and_cannot_be_worked_out(store):
+    groups = {"black": 8, "other": 60, "white": 700}
+    right = accuracy_of({"black": 0.5, "other": 0.8, "white": 0.9}, groups)
+    add(store, "m", right, table=people(groups))
+    table, rows = only(build(store, min_cell=11))
+    counts = {group.name: group for group in table.groups}
+    assert counts["black"].n is None
+    assert counts["other"].n is None  # else 768 - 700 - 60 gives it back
+    assert counts["white"].n == 700
+    assert rows["m"].groups[0].value is None
+    assert rows["m"].groups[2].value is not None
+    assert "black" not in json.dumps(list(table.notes))
+    assert rows["m"].worst_name == "withheld"
+    assert rows["m"].between_groups.variance is None
+
+
+def test_the_same_runs_give_the_same_board_and_json_gives_it_back(store):
+    vanilla(store)
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}), settings={"strength": 0.5})
+    board = build(store)
+    assert board == build(store)
+    written = json.loads(json.dumps(board.to_json(), allow_nan=False))
+    assert Board.from_json(written) == board
+    with pytest.raises(FairbenchError, match="not a leaderboard"):
+        Board.from_json({"tables": [{"rows": 3}]})
+
+
+def test_nothing_here_imports_torch(store):
+    vanilla(store)
+    program = (
+        "import sys; from fairbench import report; from fairbench.leaderboard.build import build;"
+        "from fairbench.jobs.store import Store;"
+        f"report.render(build(Store({str(store.root)!r})), 'md');"
+        "print(*{'torch', 'transformers', 'peft', 'accelerate'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def test_a_control_of_other_seeds_says_nothing_about_a_row(store):
+    control = {"facts": {"control": "blank images"}, "attributes": ()}
+    for seed in (0, 1):
+        add(store, "vanilla", accuracy_of({"black": 0.9, "white": 0.9}, seed=seed), seed=seed, facts=BASE)
+        add(store, "ablated", accuracy_of({"black": 0.6, "white": 0.6}, seed=seed), seed=seed + 2, **control)
+    (table,) = build(store).tables
+    assert [flag.code for flag in table.rows[0].flags] == ["missing seeds"]

@@ -1,0 +1,464 @@
+"""A lab's own table: columns by name, spellings, bins, classes, splits; the same whatever wrote the file."""
+
+import csv
+import io
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairbench_plugins.datasets.table import Table, _text
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fairbench import FairbenchError
+from fairbench.data.dataset import rows
+from fairbench.data.splits import split_clusters
+from fairbench.testing import DATASET_CHECKS
+
+PLAIN = {"attribute_columns": "sex,age", "bins": "age: 0-44, 45+", "prompt": "Is it?", "positive": "ill"}
+
+
+def people(count=40):
+    """Rows as a tidy person would write them."""
+    number = np.arange(count)
+    return pd.DataFrame(
+        {
+            "id": [f"i{n:03d}" for n in number],
+            "cluster": [f"c{n // 2:03d}" for n in number],
+            "split": np.array(["train", "train", "val", "test"])[number // 2 % 4],
+            "image": [f"{n}.png" for n in number],
+            "target": np.array(["well", "ill"])[number // 3 % 2],
+            "sex": np.array(["female", "male", None], dtype=object)[number % 3],
+            "age": [str(20 + n) for n in number],
+        }
+    )
+
+
+def write(folder, frame=None, name="people.csv", **options):
+    """Write a table and, where there are none yet, its images."""
+    frame = people() if frame is None else frame
+    folder.mkdir(exist_ok=True, parents=True)
+    frame.to_csv(folder / name, index=False, **options)
+    for n in range(len(frame)):
+        if not (folder / f"{n}.png").exists():
+            noise = np.random.default_rng(n).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / f"{n}.png")
+    return folder
+
+
+def at(root, **settings):
+    dataset = Table(**{**PLAIN, **settings})
+    dataset.root = root
+    return dataset
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "ward")
+
+
+def described(folder, **settings):
+    dataset = at(folder, **settings)
+    return rows(dataset), dataset.classes, dataset.words, dataset.attributes, dataset.notes
+
+
+def change(folder, **columns):
+    frame = people().assign(**columns)
+    write(folder, frame)
+    return frame
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_table_is_read_as_it_is_written(folder):
+    found = rows(at(folder))
+    written = people()
+    for column in ("id", "cluster", "split", "image", "target"):
+        assert found[column].tolist() == written[column].tolist()
+    assert found["sex"].fillna("-").tolist() == written["sex"].fillna("-").tolist()
+    assert found["age"].tolist() == ["0-44" if int(age) < 45 else "45+" for age in written["age"]]
+    assert at(folder).classes == ("well", "ill")
+    assert at(folder).attributes == {"sex": ("female", "male"), "age": ("0-44", "45+")}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "settings"),
+    [
+        ("t.tsv", {"sep": "\t"}, {}),
+        ("t.csv", {"sep": ";", "encoding": "utf-8-sig", "lineterminator": "\r\n"}, {}),
+        ("t.csv", {"sep": "|"}, {}),
+        ("t.csv", {"quoting": csv.QUOTE_ALL}, {}),
+        ("T.CSV", {"encoding": "utf-16"}, {}),
+        ("t.csv", {"encoding": "cp1252"}, {"encoding": "cp1252"}),
+        ("t.tab", {"sep": "\t", "lineterminator": "\r\n"}, {}),
+    ],
+)
+def test_whatever_wrote_the_file(tmp_path, name, options, settings):
+    frame = people().assign(note='größer; "so, so"')
+    expected = rows(at(write(tmp_path / "one", frame)))
+    found = rows(at(write(tmp_path / "other", frame, name, **options), **settings))
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_parquet_and_its_types(tmp_path, folder):
+    frame = people()
+    typed = frame.assign(
+        age=frame["age"].astype(float).where(frame.index != 3),
+        target=frame["target"] == "ill",
+        sex=frame["sex"].astype("category"),
+        id=2**60 + np.arange(len(frame)),
+        cluster=np.arange(len(frame)) // 2,
+        boxes=[[1, 2]] * len(frame),
+    )
+    shutil.copytree(folder, tmp_path / "typed")
+    (tmp_path / "typed/people.csv").unlink()
+    typed.to_parquet(tmp_path / "typed/people.parquet")
+    found = rows(at(tmp_path / "typed", positive="true"))
+    expected = rows(at(folder))
+    assert found["id"].tolist() == [str(2**60 + n) for n in range(len(frame))]
+    assert found["cluster"].tolist() == [str(n // 2) for n in range(len(frame))]
+    assert found["target"].tolist() == expected["target"].map({"ill": "true", "well": "false"}).tolist()
+    assert found["sex"].fillna("-").tolist() == expected["sex"].fillna("-").tolist()
+    assert found["age"].isna().tolist() == [n == 3 for n in range(len(frame))]
+    assert found["age"].drop(3).tolist() == expected["age"].drop(3).tolist()
+    with pytest.raises(FairbenchError, match="has no column 'boxes'"):
+        rows(at(tmp_path / "typed", positive="true", cluster_column="boxes"))
+
+
+cells = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), max_size=6)
+
+
+@hypothesis_settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.lists(cells, min_size=3, max_size=3), min_size=1, max_size=6), st.sampled_from(",;\t|"), st.data()
+)
+def test_any_text_survives_the_way_through_a_file(tmp_path_factory, written, separator, data):
+    encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter=separator, lineterminator=data.draw(st.sampled_from(["\n", "\r\n"])))
+    writer.writerows([["a,b", "c;d", "e\tf|g"], *written])
+    path = tmp_path_factory.getbasetemp() / "round.csv"
+    path.write_bytes(buffer.getvalue().encode(encoding))
+    table = _text(path, "utf-8")
+    expected = [[cell.strip() or None for cell in line] for line in written if any(map(str.strip, line))]
+    assert list(table.columns) == ["a,b", "c;d", "e\tf|g"]
+    assert [[None if pd.isna(cell) else cell for cell in line] for line in table.to_numpy().tolist()] == expected
+
+
+def test_the_only_table_of_the_folder_is_the_one(folder):
+    (folder / "README.txt").write_text("a,b")
+    assert len(rows(at(folder))) == 40
+    write(folder, name="other.csv")
+    with pytest.raises(FairbenchError, match=r"which file .* is the table\? It holds other\.csv, people\.csv"):
+        rows(at(folder))
+    assert len(rows(at(folder, file="people.csv"))) == 40
+
+
+def test_the_example_is_read_with_its_settings(tmp_path):
+    Table.example(tmp_path)
+    dataset = Table(**Table.example_settings)
+    dataset.root = tmp_path
+    raw = (tmp_path / "Faelle.csv").read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf")
+    lines = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig")), delimiter=";"))[:-1]
+    found = rows(dataset).set_index("id")
+    assert len(found) == len(lines)
+    unrecorded = ("", "unbekannt", "k. A.")
+    for line in lines:
+        row = found.loc[line["Fallnummer"]]
+        assert row["cluster"] == line["Patient"]
+        assert row["target"] == {"gutartig": "benign", "bösartig": "malignant"}[line["Befund"]]
+        sex, age = line["Geschlecht"], line["Alter"]
+        assert pd.isna(row["sex"]) if sex in unrecorded else row["sex"] == {"w": "female", "m": "male"}[sex.lower()]
+        years = None if age in unrecorded else float(age.replace(",", "."))
+        expected = years if years is None else "0-44" if years < 45 else "45-64" if years < 65 else "65+"
+        assert pd.isna(row["age"]) if expected is None else row["age"] == expected
+    assert {line["Alter"] for line in lines} >= {"44,5", "k. A."}
+    assert {line["Geschlecht"] for line in lines} >= {"w", "W", "", "unbekannt"}
+    for kept in DATASET_CHECKS:
+        kept(dataset)
+
+
+# ── columns ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_columns_go_by_any_name(tmp_path, folder):
+    names = {"id": "Fall", "cluster": "Patient", "split": "Teil", "image": "Bild", "target": "Befund"}
+    renamed = people().rename(columns={**names, "sex": "Geschlecht", "age": "Alter (Jahre)"})
+    other = write(tmp_path / "other", renamed)
+    settings = {f"{key}_column": name.upper() for key, name in names.items()}
+    found = rows(at(other, **settings, attribute_columns="SEX = Geschlecht,age=alter (jahre)"))
+    pd.testing.assert_frame_equal(found, rows(at(folder)))
+
+
+def test_an_id_may_be_the_image(folder):
+    write(folder, people().drop(columns="id"))
+    assert rows(at(folder))["id"].tolist() == sorted(people()["image"])
+
+
+def test_a_path_is_made_of_cells(tmp_path):
+    frame = people().assign(image=[f"{n}" for n in range(40)], Ward=["a", "b"] * 20)
+    write(tmp_path, frame)
+    for n in range(40):
+        (tmp_path / "img" / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{n}.png").rename(tmp_path / "img" / "ab"[n % 2] / f"{n}.PNG")
+    found = rows(at(tmp_path, image_path="img/{ward}/{image}.PNG"))
+    assert found["image"].tolist() == [f"img/{'ab'[n % 2]}/{n}.PNG" for n in range(40)]
+    with pytest.raises(FairbenchError, match=r"none of the 40 images is there, for instance .*/0\n"):
+        rows(at(tmp_path))
+    with pytest.raises(FairbenchError, match="no column 'Bett'"):
+        rows(at(tmp_path, image_path="{Bett}/{image}"))
+    with pytest.raises(FairbenchError, match="the same for every row"):
+        rows(at(tmp_path, image_path="img/0.png"))
+
+
+def test_the_order_of_the_file_does_not_matter(tmp_path, folder):
+    shuffled = write(tmp_path / "other", people().sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(rows(at(shuffled)).drop(columns="image"), rows(at(folder)).drop(columns="image"))
+
+
+# ── splits and clusters ──────────────────────────────────────────────────────────────────────────
+
+
+def test_splits_have_many_spellings(folder):
+    spelled = {"train": "Training", "val": " valid", "test": "TESTING"}
+    change(folder, split=people()["split"].map(spelled))
+    assert rows(at(folder))["split"].tolist() == people()["split"].tolist()
+    change(folder, split=people()["split"].map({"train": "1", "val": "2", "test": "3"}))
+    found = rows(at(folder, values="split: 1=train, 2=val, 3=test"))
+    assert found["split"].tolist() == people()["split"].tolist()
+
+
+@pytest.mark.parametrize("how", ["absent", "none"])
+def test_without_splits_fairbench_divides_whole_patients(folder, how):
+    settings = {"split_seed": 3, "fractions": "0.5,0.25,0.25"}
+    if how == "absent":
+        write(folder, people().drop(columns="split"))
+    else:
+        settings["split_column"] = "none"
+    dataset = at(folder, **settings)
+    found = rows(dataset)
+    expected = split_clusters(people(), "target", (0.5, 0.25, 0.25), 3)
+    assert found["split"].tolist() == expected.tolist()
+    assert any("50%/25%/25% made by fairbench with seed 3: grouped by cluster" in note for note in dataset.notes)
+    assert not any("made by fairbench" in note for note in at(write(folder)).notes)
+
+
+def test_without_patients_a_warning_says_what_may_leak(folder):
+    write(folder, people().drop(columns="cluster"))
+    dataset = at(folder)
+    assert (rows(dataset)["cluster"] == rows(dataset)["id"]).all()
+    assert any("each row counts as a patient of its own" in warning for warning in dataset.warnings)
+    dataset = at(write(folder), cluster_column="none")
+    assert rows(dataset)["cluster"].nunique() == 40
+    rows(at(folder))
+    assert not at(folder).warnings
+
+
+def test_a_patient_in_two_splits_is_refused(folder):
+    change(folder, split=np.array(["train", "val", "test"])[np.arange(40) % 3])
+    with pytest.raises(FairbenchError, match="20 clusters sit in more than one split"):
+        rows(at(folder))
+
+
+# ── classes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("written", "settings", "classes", "words"),
+    [
+        (("0", "1"), {"positive": ""}, ("0", "1"), ("no", "yes")),
+        (("1", "0"), {"positive": "0"}, ("1", "0"), ("1", "0")),
+        (("1.0", "0.0"), {"positive": ""}, ("0", "1"), ("no", "yes")),
+        (("TRUE", "False"), {"positive": ""}, ("false", "true"), ("no", "yes")),
+        (("Yes", "no "), {"positive": ""}, ("no", "yes"), ("no", "yes")),
+        (("Positive", "Negative"), {"positive": ""}, ("negative", "positive"), ("negative", "positive")),
+        (("ill", "well"), {"positive": "ILL"}, ("well", "ill"), ("well", "ill")),
+        (("a", "b"), {"positive": "", "order": "B,a"}, ("b", "a"), ("b", "a")),
+        (("c", "a", "b"), {"positive": ""}, ("a", "b", "c"), ("a", "b", "c")),
+        (("c", "a"), {"positive": "", "order": "c,b,a"}, ("c", "b", "a"), ("c", "b", "a")),
+        (("0", "1"), {"positive": "", "answers": "healthy,sick"}, ("0", "1"), ("healthy", "sick")),
+        (
+            ("m8500/3", "m8211/0"),
+            {"positive": "cancer", "values": "target: M8500/3=cancer, M8211/0=none"},
+            ("none", "cancer"),
+            ("none", "cancer"),
+        ),
+    ],
+)
+def test_which_class_is_which(folder, written, settings, classes, words):
+    number = np.arange(40) % len(written)
+    change(folder, target=np.array(written)[number])
+    dataset = at(folder, **settings)
+    assert (dataset.classes, dataset.words) == (classes, words)
+    assert set(rows(dataset)["target"]) <= set(classes)
+
+
+@pytest.mark.parametrize(
+    ("written", "settings", "message"),
+    [
+        (("ill", "well"), {"positive": ""}, "which of ill and well is the positive class"),
+        (("ill", "well"), {"positive": "sick"}, "which of ill and well is the positive class"),
+        (("a", "b", "c"), {"positive": "a"}, "has 3 classes: a, b, c"),
+        (("ill",), {}, r"target has one value \(ill\)"),
+        (
+            tuple(map(str, range(40))),
+            {"positive": "", "most_groups": 20},
+            r"target has 40 values \(0, 1, 10, 11, 12, …\)",
+        ),
+        (("ill", "well", "odd"), {"positive": "", "order": "well,ill"}, "target is 'odd' in line 4, which is not"),
+        (("ill", "unknown"), {}, r"20 rows have no target \(the first: line 3\)"),
+        (("0", "1"), {"positive": "", "answers": "a,b,c"}, "names 3 words for 2 classes"),
+        (("0", "1"), {"order": "0,1"}, "both say which class is positive"),
+    ],
+)
+def test_classes_that_are_not_clear(folder, written, settings, message):
+    change(folder, target=np.array(written)[np.arange(40) % len(written)])
+    with pytest.raises(FairbenchError, match=message):
+        described(folder, **settings)
+
+
+# ── attributes ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_values_are_renamed_and_what_nobody_wrote_down_is_missing(folder):
+    written = ["W", "m", " m ", "Unknown", "", "n/a", "NaN", "divers", "k.A.", "1.0"]
+    expected = ["female", "male", "male", None, None, None, None, "divers", None, "male"]
+    change(folder, sex=written * 4)
+    dataset = at(folder, values="sex: w=female, m=male, 1=male", unrecorded="unknown,n/a,nan,K.A.")
+    assert [None if pd.isna(value) else value for value in rows(dataset)["sex"]] == expected * 4
+    assert dataset.attributes["sex"] == ("divers", "female", "male")
+
+
+@pytest.mark.parametrize(
+    ("bins", "written", "expected"),
+    [
+        ("0-44, 45-64, 65+", ["0", "44", "44.99", "44,5", "45", "64.9", "65", "120"], "0 0 0 0 1 1 2 2"),
+        ("<45, 45-65, >=66", ["0", "44.9", "45", "65", "65.5", "66"], "0 0 1 1 1 2"),
+        ("<=60, >60", ["60", "60.9", "61"], "0 0 1"),
+        ("<18.5, 18.5-24.9, >=25", ["18.4", "18.5", "24.9", "25"], "0 1 1 2"),
+        (">=65, <65", ["64", "65"], "1 0"),
+        ("0-17 , 18+", ["17", "18.0"], "0 1"),
+    ],
+)
+def test_bins(folder, bins, written, expected):
+    change(folder, age=[written[n % len(written)] for n in range(40)])
+    dataset = at(folder, bins=f"age: {bins}")
+    names = dataset.attributes["age"]
+    assert names == tuple(name.replace(" ", "") for name in bins.split(","))
+    places = list(map(int, expected.split()))
+    assert rows(dataset)["age"].tolist() == [names[places[n % len(written)]] for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "message"),
+    [
+        ({"age": "old"}, {}, "age is 'old' in line 2, which lies in none of 0-44, 45\\+"),
+        ({"age": "-1"}, {}, "age is '-1' in line 2"),
+        ({"age": "24.95"}, {"bins": "age: 0-24.9, 25+"}, "age is '24.95' in line 2"),
+        ({}, {"bins": ""}, r"age has 40 values .* too many to compare"),
+        ({"age": ["0", "1"] * 20}, {"bins": ""}, "age has the value 0: a number does not say who somebody is"),
+        ({"sex": [f"s{n}" for n in range(40)]}, {"most_groups": 39}, "sex has 40 values"),
+        ({"sex": ["", "unknown"] * 20}, {}, "sex is empty or unrecorded in every row"),
+        ({}, {"attribute_columns": ""}, "nothing says who the patients are"),
+        ({}, {"prompt": ""}, "nothing says what to ask"),
+        ({}, {"attribute_columns": "race"}, "no column 'race'"),
+        ({}, {"attribute_columns": "age,split=sex"}, "an attribute cannot be called `split`"),
+    ],
+)
+def test_attributes_that_say_nothing(folder, columns, settings, message):
+    change(folder, **columns)
+    if "age" not in settings.get("attribute_columns", "age"):
+        settings = {"bins": "", **settings}
+    with pytest.raises(FairbenchError, match=message):
+        rows(at(folder, **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bins": "age: 0-45, 45+"}, "0-45 and 45\\+ of age overlap"),
+        ({"bins": "age: <=45, >=45"}, "overlap"),
+        ({"bins": "age: 0-100, 20-30"}, "overlap"),
+        ({"bins": "age: 50-40, 60+"}, "overlap"),
+        ({"bins": "age: young, old"}, "age has 'young'"),
+        ({"bins": "weight: 0-44"}, "its name is not among sex, age"),
+        ({"bins": "age 0-44"}, "is not `name: item, item`"),
+        ({"values": "sex: w"}, "'w' is not written=meant"),
+        ({"values": "race: w=white"}, "its name is not among sex, age, target, split"),
+        ({"encoding": "utf-9"}, "table.encoding = 'utf-9' is unknown"),
+        ({"fractions": "0.5,0.5"}, "are not the shares"),
+        ({"fractions": "0.5,0.4,0.4"}, "are not the shares"),
+        ({"fractions": "1,0,0"}, "are not the shares"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_read(settings, message):
+    with pytest.raises(FairbenchError, match=message):
+        Table(**{**PLAIN, **settings})
+
+
+def test_one_group_is_nothing_to_compare(folder):
+    change(folder, sex="male")
+    dataset = at(folder)
+    rows(dataset)
+    assert "sex has one value only (male): there is nothing to compare" in dataset.warnings
+
+
+# ── reading once, and telling data apart ─────────────────────────────────────────────────────────
+
+
+def test_the_file_is_read_once_until_it_changes(folder, monkeypatch):
+    times, real = [], Table._read
+    monkeypatch.setattr(Table, "_read", lambda self, path: times.append(path) or real(self, path))
+    dataset = at(folder)
+    assert all((dataset.attributes, dataset.classes, dataset.words, dataset.notes))
+    rows(dataset)
+    dataset.fingerprint()
+    rows(dataset)
+    assert len(times) == 1
+    change(folder, sex="male")
+    assert dataset.attributes["sex"] == ("male",)
+    assert set(rows(dataset)["sex"]) == {"male"}
+    assert len(times) == 2
+
+
+def test_a_fingerprint_notices_what_a_model_would_see(folder, tmp_path):
+    before = at(folder).fingerprint()
+    moved = shutil.copytree(folder, tmp_path / "moved", copy_function=shutil.copyfile)
+    assert at(moved).fingerprint() == before
+    for settings in ({"prompt": "Well?"}, {"bins": "age: 0-50, 51+"}, {"positive": "well"}, {"answers": "no,yes"}):
+        assert at(folder, **settings).fingerprint() != before, settings
+    flipped = people()["target"].where(people().index != 7, people()["target"].map({"ill": "well", "well": "ill"}))
+    change(folder, target=flipped)
+    assert at(folder).fingerprint() != before
+    write(folder)
+    assert at(folder).fingerprint() == before
+    Image.new("RGB", (8, 6), (9, 9, 200)).save(folder / "7.png")
+    assert at(folder).fingerprint() != before
+
+
+def test_dicom_images_are_images(tmp_path):
+    from pydicom.data import get_testdata_file
+
+    frame = people().assign(image="scan.dcm")
+    write(tmp_path, frame.assign(id=frame["id"]))
+    shutil.copy(get_testdata_file("MR_small.dcm", download=False), tmp_path / "scan.dcm")
+    dataset = at(tmp_path)
+    assert dataset.image(rows(dataset).iloc[0].to_dict()).size == (64, 64)
+
+
+def test_pyarrow_reads_nothing_but_columns(tmp_path, folder):
+    """A truncated file and a text file are no parquet."""
+    buffer = io.BytesIO()
+    people().to_parquet(buffer)
+    (folder / "people.csv").unlink()
+    for data in (buffer.getvalue()[:-20], b"id,image\n", b""):
+        (folder / "people.parquet").write_bytes(data)
+        with pytest.raises(FairbenchError, match="is no whole parquet file"):
+            rows(at(folder))
+    (folder / "people.parquet").write_bytes(buffer.getvalue())
+    assert len(rows(at(folder))) == 40

@@ -1,0 +1,248 @@
+"""Predictions of any origin: read right, or refused with a reason."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fairbench import read_predictions
+from fairbench.errors import FairbenchError
+from fairbench.predictions.predictions import Predictions
+
+GOOD = "id,cluster,target,answer,score,race,gender\n"
+ROWS = """a,p1,1,1,0.9,black,f
+b,p1,0,1,0.6,,m
+c,p2,1,0,0.4,white,
+d,p3,0,0,0.1,white,f
+e,p4,1,-1,0.5,asian,f
+"""
+
+
+@pytest.fixture
+def csv(tmp_path):
+    def write(text: str, name: str = "p.csv") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_csv_is_read_with_its_classes_scores_and_groups(csv):
+    predictions = read_predictions(csv(GOOD + ROWS), ["race", "gender"])
+    assert predictions.classes == ("0", "1")
+    assert predictions.target.tolist() == [1, 0, 1, 0, 1]
+    assert predictions.answer.tolist() == [1, 1, 0, 0, -1]
+    assert predictions.probabilities[:, 1].tolist() == [0.9, 0.6, 0.4, 0.1, 0.5]
+    assert predictions.clusters().tolist() == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "policy", "names", "codes"),
+    [
+        ("race", "keep", ("asian", "black", "white", "unrecorded"), [1, 3, 2, 2, 0]),
+        ("race", "drop", ("asian", "black", "white"), [1, -1, 2, 2, 0]),
+        ("race", "merge:white", ("asian", "black", "white"), [1, 2, 2, 2, 0]),
+        (
+            "race+gender",
+            "keep",
+            ("asian×f", "black×f", "white×f", "white×unrecorded", "unrecorded×m"),
+            [1, 4, 3, 2, 0],
+        ),
+        ("race+gender", "drop", ("asian×f", "black×f", "white×f"), [1, -1, -1, 2, 0]),
+        ("race+gender", "merge:black×f", ("asian×f", "black×f", "white×f"), [1, 1, 1, 2, 0]),
+    ],
+)
+def test_unrecorded_values_follow_the_policy(csv, attribute, policy, names, codes):
+    found, found_names = read_predictions(csv(GOOD + ROWS), [attribute]).groups(attribute, policy)
+    assert (found_names, found.tolist()) == (names, codes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "classes", "target"),
+    [
+        ("1,0;0,0", {}, ("0", "1"), [1, 0]),
+        ("1.0,0.0;0.0,0.0", {}, ("0", "1"), [1, 0]),
+        ("True,False;False,False", {}, ("false", "true"), [1, 0]),
+        ("yes,no;no,no", {}, ("no", "yes"), [1, 0]),
+        ("Malignant,Benign;Benign,Benign", {}, ("Benign", "Malignant"), [1, 0]),
+        ("sick,well;well,-1", {"positive": "sick"}, ("well", "sick"), [1, 0]),
+        ("1,0;0,0", {"positive": "0"}, ("1", "0"), [0, 1]),
+        ("sick,well;well,well", {"classes": ["well", "sick"]}, ("well", "sick"), [1, 0]),
+        ("b,a;a,c;c,c", {}, ("a", "b", "c"), [1, 0, 2]),
+        ("2,0;0,0;1,1", {}, ("0", "1", "2"), [2, 0, 1]),
+        ("yes,yes;yes,yes", {}, ("no", "yes"), [1, 1]),
+    ],
+)
+def test_labels_of_any_spelling_become_class_indices(csv, labels, options, classes, target):
+    predictions = read_predictions(csv("target,answer\n" + labels.replace(";", "\n")), **options)
+    assert (predictions.classes, predictions.target.tolist()) == (classes, target)
+
+
+def test_naming_class_0_as_positive_turns_everything_around(csv):
+    predictions = read_predictions(csv("target,answer,score\n1,-1,0.9\n0,1,0.2\n"), positive="0")
+    assert predictions.target.tolist() == [0, 1]
+    assert predictions.answer.tolist() == [-1, 0]
+    np.testing.assert_allclose(predictions.probability(1), [0.1, 0.8])
+
+
+REFUSED = {
+    "reference,text,target\nx,x,1": ("no column of .* is called `answer`", ""),
+    "target,answr\n1,1": ("no column of .* is called `answer`", "answr"),
+    "target,answer,rase\n1,1,a": ("no column of .* is called `race`", "rase"),
+    "target,answer,score,race\n1,1,1.2,a": ("score.*no probability.*1 of 1 rows.*row 1", ""),
+    "target,answer,score,race\n1,1,0.5,a\n1,1,,a": ("score.*no probability.*1 of 2 rows.*row 2", ""),
+    "target,answer,p_0,race\n1,1,0.5,a": ("1 probabilities for 2 classes", ""),
+    "target,answer,p_0,p_2,race\n1,1,0.5,.5,a": ("p_0, p_1, … in full", "p_0, p_2"),
+    "target,answer,score,p_0,p_1,race\n1,1,.5,.5,.5,a": ("both `score` and `p_0`", "leave one"),
+    "target,answer,race\n,1,a": ("`target` is empty in 1 of 1", ""),
+    "target,answer,race\n1,,a": ("`answer` is empty in 1 of 1", "write -1"),
+    "target,answer,race\n1,maybe,a": ("mix numbers .1. and names .maybe.", "one kind"),
+    "target,answer,race\nno,no,a\nyes,maybe,a": ("unknown class `maybe` in `answer`", "-1"),
+    "target,answer,race\n-1,1,a": ("`-1`", "0, 1"),
+    "target,answer,race\n0.37,1,a": ("0.37, which is no class", "score"),
+    "target,answer,race\nsick,well,a": ("order of the classes sick, well", "positive"),
+    "target,answer,race\n1,2,a": ("class 2 occurs and class 0 does not", "counted from 0"),
+    "target,answer,score,race\n0,1,.1,a\n2,1,.1,a": ("`score` is the probability of class 1 of two", "p_2"),
+    "id,target,answer,race\nx,1,1,a\nx,0,1,a": ("id `x` occurs more than once", "cluster"),
+    "id,target,answer,race\n,1,1,a": ("`id` is empty", ""),
+    "cluster,target,answer,race\n,1,1,a": ("`cluster` is empty", ""),
+    "split,target,answer,race\nval,1,1,a": ("no split of .* is called `test`", "val"),
+    "target,answer,race\n": ("no rows", "one row per"),
+    "": ("cannot be read", "header"),
+    "target,answer,race\n1,1,a\n1,1,a,b,c,d": ("cannot be read", "header"),
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_a_bad_file_is_refused_with_the_column_and_a_way_out(csv, text):
+    message, hint = REFUSED[text]
+    with pytest.raises(FairbenchError, match=message) as refusal:
+        read_predictions(csv(text), ["race"])
+    assert hint in refusal.value.hint
+
+
+def test_a_missing_file_and_a_torn_parquet_are_refused(csv, tmp_path):
+    with pytest.raises(FairbenchError, match="cannot be read"):
+        read_predictions(tmp_path / "absent.parquet")
+    with pytest.raises(FairbenchError, match="cannot be read"):
+        read_predictions(csv("PAR1 and then nonsense"))
+
+
+def test_parquet_with_lists_is_refused(tmp_path):
+    pd.DataFrame({"target": [[1], [0]], "answer": [1, 0]}).to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(FairbenchError, match="lists or records"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize("about", ["[1]", '{"classes": "no,yes"}', '{"attributes": [1]}', "{"])
+def test_parquet_with_strange_metadata_is_refused(tmp_path, about):
+    table = pa.table({"target": [1, 0], "answer": [1, 0]}).replace_schema_metadata({"fairbench": about})
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(FairbenchError, match=r"metadata|cannot be read"):
+        read_predictions(tmp_path / "p.parquet")
+
+
+def test_unknown_attributes_policies_and_groups_name_the_nearest(csv):
+    predictions = read_predictions(csv(GOOD + ROWS), ["race"])
+    with pytest.raises(FairbenchError, match=r"attribute.*`rac`") as refusal:
+        predictions.groups("rac")
+    assert "`race`" in refusal.value.hint
+    with pytest.raises(FairbenchError, match="policy"):
+        predictions.groups("race", "ignore")
+    with pytest.raises(FairbenchError, match="group of race") as refusal:
+        predictions.groups("race", "merge:whit")
+    assert "`white`" in refusal.value.hint
+    with pytest.raises(FairbenchError, match="twice"):
+        predictions.groups("race+race")
+
+
+def test_a_continuous_attribute_is_refused_not_tabulated(csv):
+    rows = "\n".join(f"1,1,{age}.5" for age in range(1001))
+    with pytest.raises(FairbenchError, match="1,001 groups") as refusal:
+        read_predictions(csv("target,answer,age\n" + rows), ["age"]).groups("age")
+    assert "bin" in refusal.value.hint
+
+
+def test_only_the_asked_split_and_columns_are_read(tmp_path):
+    table = pd.DataFrame(
+        {"split": ["val", "test"], "target": [1, 0], "answer": [1, 1], "race": ["a", "b"], "note": ["x", "y"]}
+    )
+    table.to_parquet(tmp_path / "p.parquet")
+    predictions = read_predictions(tmp_path / "p.parquet", ["race"])
+    assert predictions.table.columns.tolist() == ["split", "target", "answer", "race"]
+    assert predictions.groups("race")[1] == ("b",)
+    assert len(read_predictions(tmp_path / "p.parquet", ["race"], split=None)) == 2
+
+
+names = st.one_of(st.none(), st.sampled_from(["black", "white", "×odd+name ", "Ünicode", "7"]))
+rows_of = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(-1, 2), st.floats(0, 1, width=32), names),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows_of)
+def test_what_is_saved_is_what_is_read(tmp_path, rows):
+    target, answer, p, race = zip(*rows, strict=True)
+    n = len(rows)
+    table = pd.DataFrame(
+        {
+            "id": [f"i{k}" for k in range(n)],
+            "cluster": "c",
+            "split": "test",
+            "target": target,
+            "answer": answer,
+            "p_0": np.float32(p),
+            "p_1": np.float32(1) - np.float32(p),
+            "p_2": np.zeros(n, np.float32),
+            "race": pd.array(race, dtype="str"),
+        }
+    )
+    before = Predictions(table, ("x", "y", "1"), ("race",), "classify")
+    before.save(tmp_path / "p.parquet")
+    after = read_predictions(tmp_path / "p.parquet")
+    assert (after.classes, after.attributes, after.task) == (before.classes, before.attributes, before.task)
+    np.testing.assert_array_equal(after.target, before.target)
+    np.testing.assert_array_equal(after.answer, before.answer)
+    np.testing.assert_array_equal(after.probabilities, before.probabilities)
+    assert [name if isinstance(name, str) else None for name in after.table["race"]] == [
+        name and name.strip() for name in race
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["p.parquet"]  # nothing half-written stays
+
+
+cells = st.sampled_from(
+    ["0", "1", "-1", "yes", "no", "True", "", "0.5", "1e400", "nan", "inf", "٣", '"', ",", "x\0y"]
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.lists(st.lists(cells, min_size=1, max_size=5).map(",".join), max_size=6).map("\n".join))
+def test_any_text_is_read_or_refused_but_never_a_crash(tmp_path, body):
+    path = tmp_path / "p.csv"
+    path.write_text("target,answer,score,race\n" + body)
+    try:
+        predictions = read_predictions(path, ["race"])
+    except FairbenchError:
+        return
+    assert len(predictions)
+    assert predictions.target.min() >= 0
+    assert predictions.target.max() < len(predictions.classes)
+    assert predictions.probabilities.min() >= 0
+    assert predictions.probabilities.max() <= 1
+
+
+def test_the_parquet_says_its_classes_in_its_metadata(tmp_path):
+    table = pd.DataFrame({"target": [0, 1], "answer": [0, 1], "race": ["a", None]})
+    Predictions(table, ("no", "yes"), ("race",)).save(tmp_path / "p.parquet")
+    about = json.loads(pq.read_schema(tmp_path / "p.parquet").metadata[b"fairbench"])
+    assert about == {"classes": ["no", "yes"], "attributes": ["race"], "task": "classify"}

@@ -1,0 +1,373 @@
+"""Noise floors, paired comparisons and ranks: simulated error rates, independent computations, degenerate input."""
+
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from fairbench import FairbenchError
+from fairbench.leaderboard.sentences import finding, ties
+from fairbench.statistics.auroc import judge_auroc, sorted_aurocs
+from fairbench.statistics.intervals import delong
+from fairbench.statistics.paired import Difference, compare
+from fairbench.statistics.permutation import judge
+from fairbench.statistics.ranking import holm, rank
+from fairbench.statistics.resampling import bootstrapped, permuted, tabulate
+from fairbench.statistics.variance import variance_parts
+
+PATH = Path(__file__).parents[2] / "benchmarks" / "evidence_simulation.py"
+spec = importlib.util.spec_from_file_location("evidence_simulation", PATH)
+simulation = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = simulation
+spec.loader.exec_module(simulation)
+
+ONE = {world.name: world for world in simulation.ONE}
+TWO = {world.name: world for world in simulation.TWO}
+PAPER = np.array([1816, 76, 108])
+
+
+def counts_to_rows(correct, sizes):
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    rows = [np.r_[np.ones(k), np.zeros(n - k)] for k, n in zip(correct, sizes, strict=True)]
+    return np.concatenate(rows), group
+
+
+def band(worlds, level=0.05):
+    """Where a binomial share at `level` falls with 99.9 %."""
+    return stats.binom.ppf([0.0005, 0.9995], worlds, level) / worlds
+
+
+# --- one method -------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_ethnicity_null():
+    """Equal accuracy .535 on 1816/76/108: gap 7.3 on average, 1.7 to 14.9; 6.04 or more in 57 % of worlds."""
+    correct, group = counts_to_rows((971, 44, 56), PAPER)
+    result = judge([correct], group)
+    assert result.value == pytest.approx(0.0604, abs=5e-5)
+    assert result.floor_mean == pytest.approx(0.073, abs=0.001)
+    assert result.floor_95 == pytest.approx(0.149, abs=0.004)
+    assert result.p == pytest.approx(0.57, abs=0.03)
+    assert result.excess == pytest.approx(result.value - result.floor_mean)
+
+
+def test_the_floor_is_the_exact_permutation_distribution():
+    """Twelve rows, all 12!/(6!4!2!) labelings by hand."""
+    correct, group = counts_to_rows((5, 1, 1), (6, 4, 2))
+    gaps = []
+    rows = set(range(12))
+    for first in itertools.combinations(rows, 6):
+        for second in itertools.combinations(sorted(rows - set(first)), 4):
+            third = sorted(rows - set(first) - set(second))
+            means = [correct[list(part)].mean() for part in (first, second, third)]
+            gaps.append(max(means) - min(means))
+    result = judge([correct], group, repeats=40_000)
+    assert result.floor_mean == pytest.approx(np.mean(gaps), abs=0.004)
+    assert result.p == pytest.approx(np.mean(np.array(gaps) >= result.value - 1e-12), abs=0.01)
+
+
+def test_equalised_odds_permutes_within_the_true_class():
+    """A classifier that only follows prevalence differs in accuracy, not in its odds: each keeps its own null."""
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1], 2000)
+    target = rng.random(4000) < np.where(group == 0, 0.8, 0.2)
+    yes = (rng.random(4000) < np.where(target, 0.9, 0.4)).astype(float)
+    rates = [np.where(target, yes, np.nan), np.where(target, np.nan, yes)]
+    odds = judge(rates, group)
+    accuracy = judge([(yes == target).astype(float)], group)
+    assert odds.p > 0.05
+    assert accuracy.p < 0.001
+    table = tabulate(rates, group, None, 2)
+    drawn = np.concatenate([*permuted(table, table.sizes, 200, np.random.default_rng(0))])
+    by_class = [[np.sum(target & (group == g)), np.sum(~target & (group == g))] for g in (0, 1)]
+    assert (drawn == by_class).all()  # every world keeps each group's positives and negatives
+    by_hand = max(np.ptp([np.nanmean(rate[group == g]) for g in (0, 1)]) for rate in rates)
+    assert odds.value == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    "name", ["1816/76/108, all .535", "3x300, all .75", "18x50, all .75", "3x300 in clusters of 3, all .75"]
+)
+def test_a_fair_method_is_called_unfair_in_five_percent(name):
+    worlds = 300
+    row = simulation.share(ONE[name], worlds, simulation.one_method(ONE[name]))
+    gap_p, worst_p, gap_covered, worst_covered, groups_covered, floor, gap, corrected, naive = row
+    high = band(worlds)[1]
+    assert gap_p <= high
+    assert worst_p <= high
+    assert gap_p >= 0.005  # the discrete gap of 18x50 and the smoothed one of clusters are conservative
+    assert min(gap_covered, worst_covered) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / worlds)
+    assert groups_covered == pytest.approx(0.95, abs=0.02)
+    assert floor == pytest.approx(gap, rel=0.1)
+    assert abs(corrected) < 0.15 * naive
+
+
+def test_away_from_parity_the_interval_covers_and_the_dispersion_is_unbiased():
+    world = ONE["3x300 in clusters of 3, gap .15"]
+    row = simulation.share(world, 200, simulation.one_method(world))
+    assert row[0] > 0.8
+    assert row[2] >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200)
+    assert row[7] == pytest.approx(np.var(world.a, ddof=1), rel=0.2)
+
+
+def test_equal_accuracy_at_unequal_class_mix_is_not_called_a_gap():
+    """Within-class accuracies .9/.5 at prevalence .5, .3/.7 trade-off elsewhere: accuracy .7 in all groups."""
+    rng = np.random.default_rng(1)
+    group = np.repeat([0, 1, 2], (1200, 150, 150))
+    prevalence, worlds, alarms = np.array([0.5, 0.9, 0.1])[group], 300, 0
+    recall = np.array([0.9, 0.7, 0.7])[group]
+    specificity = np.array([0.5, 0.7, 0.7])[group]
+    for world in range(worlds):
+        positive = rng.random(1500) < prevalence
+        correct = (rng.random(1500) < np.where(positive, recall, specificity)).astype(float)
+        alarms += judge([correct], group, repeats=199, seed=world).p <= 0.05
+    assert band(worlds)[0] <= alarms / worlds <= band(worlds)[1]
+
+
+def test_real_scores_with_unequal_spread_keep_their_level():
+    """The raw gap's permutation test would alarm far too often here; the studentised one does not."""
+    rng = np.random.default_rng(2)
+    group, worlds, alarms = np.repeat([0, 1], (400, 60)), 300, 0
+    for world in range(worlds):
+        score = rng.normal(size=460) * np.where(group == 1, 3.0, 1.0)
+        alarms += judge([score], group, repeats=199, seed=world).p <= 0.05
+    assert alarms / worlds <= band(worlds, 0.06)[1]
+
+
+def test_counting_and_shuffling_draw_from_one_distribution():
+    rng = np.random.default_rng(3)
+    score, group = rng.integers(0, 2, 300).astype(float), np.repeat([0, 1, 2], 100)
+    table = tabulate([score], group, None, 3)
+    spread = tabulate([score + 1e-9 * rng.normal(size=300)], group, None, 3)  # distinct values: shuffled
+    counted = np.concatenate([*permuted(table, table.sums, 20_000, rng)])
+    shuffled = np.concatenate([*permuted(spread, spread.sums, 20_000, rng)])
+    assert counted.mean(axis=0) == pytest.approx(shuffled.mean(axis=0), rel=0.01)
+    assert counted.std(axis=0) == pytest.approx(shuffled.std(axis=0), rel=0.05)
+    drawn = np.concatenate([*bootstrapped(table, table.sums, 20_000, rng)])
+    p = np.array([score[group == g].mean() for g in range(3)])
+    assert drawn[:, :, 0].std(axis=0) == pytest.approx(np.sqrt(100 * p * (1 - p)), rel=0.05)
+
+
+def test_auroc_by_cumulative_counts_is_delong():
+    rng = np.random.default_rng(4)
+    y, s, g = rng.integers(0, 2, 300), rng.integers(0, 20, 300).astype(float), rng.integers(0, 3, 300)
+    order = np.argsort(s, kind="stable")
+    first, last = np.searchsorted(s[order], s[order], "left"), np.searchsorted(s[order], s[order], "right")
+    values, variances = sorted_aurocs(y[order].astype(bool), first, last, g[order][None])
+    for k in range(3):
+        single = delong(y[g == k], s[g == k])
+        smaller = min(single.positives, single.negatives)
+        assert values[0, k] == pytest.approx(single.value)
+        assert variances[0, k] == pytest.approx(single.variance + 1 / (4 * smaller**2))
+
+
+def test_auroc_floor_holds_its_level_and_finds_a_gap():
+    alarms, covered = simulation.auroc_row((150, 80, 80), 200, spread=2.0)
+    assert alarms <= band(200)[1]
+    assert covered >= 0.9
+    rng = np.random.default_rng(5)
+    y, g = rng.integers(0, 2, 900), np.repeat([0, 1, 2], 300)
+    s = rng.normal(size=900) + y * np.where(g == 1, 0.0, 2.0)
+    result = judge_auroc(y, s, g, repeats=499)
+    assert result.p == pytest.approx(1 / 500)
+    assert result.ci.low > 0.2
+
+
+# --- two methods ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["1816/76/108, both fair", "3x300, both fair", "18x50, both fair", "3x300 in clusters of 3, both fair"],
+)
+def test_equal_methods_are_told_apart_in_five_percent(name):
+    worlds = 300
+    row = simulation.share(TWO[name], worlds, simulation.two_methods(TWO[name]))
+    low, high = band(worlds)
+    exchange, gap, accuracy, worst = row[:4]
+    assert low <= exchange <= high
+    assert low <= accuracy <= high
+    assert gap <= high
+    assert worst <= high
+    assert row[4] >= 0.95
+    assert row[5] >= 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / worlds)
+    assert row[6] >= 0.95
+
+
+@pytest.mark.parametrize("name", ["3x300, equal gaps elsewhere", "2x500, equal gaps reversed"])
+def test_equal_gaps_between_different_groups_are_not_a_difference(name):
+    """The swap test alone fails here (it tests a stronger null): the reported p does not."""
+    worlds = 300
+    exchange, gap, *_ = simulation.share(TWO[name], worlds, simulation.two_methods(TWO[name]))
+    assert exchange > 0.1
+    assert gap <= band(worlds, 0.06)[1]
+
+
+def test_a_real_difference_is_found_and_covered():
+    world = TWO["3x300, A gap .12"]
+    row = simulation.share(world, 200, simulation.two_methods(world))
+    assert row[1] > 0.3
+    assert min(row[4:]) > 0.9
+
+
+@pytest.mark.parametrize("name", ["3x300, 3 seeds, fair", "3x300, 3 seeds that matter, fair"])
+def test_seeds_are_a_sample_too(name):
+    worlds = 200
+    row = simulation.share(TWO[name], worlds, simulation.two_methods(TWO[name]))
+    assert max(row[:4]) <= band(worlds)[1]
+    assert min(row[4:]) >= 0.9
+
+
+def test_comparison_by_hand():
+    group = np.array([0, 0, 0, 0, 1, 1, 1, 1, -1, -1])
+    a = np.array([1, 1, 1, 0, 1, 0, 0, 0, 1, 1], float)
+    b = np.array([1, 1, 0, 0, 1, 1, 0, 0, 0, 0], float)
+    result = compare([a], [b], group, repeats=999)
+    assert result.gap.difference == pytest.approx(0.5)
+    assert result.accuracy.difference == pytest.approx(0.2)
+    assert result.worst_group.difference == pytest.approx(-0.25)
+    assert "one seed" in result.flags[0]
+    back = compare([b], [a], group, repeats=999)
+    assert back.gap.difference == -result.gap.difference
+    assert result.gap.low <= 0.5 <= result.gap.high
+
+
+def test_the_swap_test_of_accuracy_is_mcnemars():
+    """15 to 5 disagreements: two-sided exact binomial p = 0.0414."""
+    a = np.r_[np.ones(15), np.zeros(5), np.ones(60), np.zeros(20)]
+    b = np.r_[np.zeros(15), np.ones(5), np.ones(60), np.zeros(20)]
+    result = compare([a], [b], np.arange(100) % 2, repeats=40_000)
+    assert result.accuracy.p == pytest.approx(stats.binomtest(15, 20).pvalue, abs=0.004)
+
+
+def test_identical_methods_and_unequal_rows():
+    rng = np.random.default_rng(6)
+    a, group = rng.integers(0, 2, 300).astype(float), np.arange(300) % 3
+    same = compare([a], [a], group, repeats=199)
+    assert (same.gap.difference, same.gap.p) == (0, 1)
+    assert same.gap.high < 0.05
+    holed = a.copy()
+    holed[0] = np.nan
+    with pytest.raises(FairbenchError, match="same rows"):
+        compare([a], [holed], group)
+    with pytest.raises(FairbenchError, match="seeds"):
+        compare([np.tile(a, (2, 1))], [np.tile(a, (3, 1))], group)
+
+
+def test_equalised_odds_needs_its_accuracy_given():
+    rng = np.random.default_rng(7)
+    y, group = rng.integers(0, 2, 400), np.arange(400) % 2
+    yes_a, yes_b = rng.integers(0, 2, (2, 400)).astype(float)
+    split = lambda yes: [np.where(y == 1, yes, np.nan), np.where(y == 0, yes, np.nan)]  # noqa: E731
+    without = compare(split(yes_a), split(yes_b), group, repeats=99)
+    assert without.accuracy.difference is None
+    assert "no accuracy" in without.accuracy.reason
+    right = ((yes_a == y).astype(float), (yes_b == y).astype(float))
+    given_it = compare(split(yes_a), split(yes_b), group, correct=right, repeats=99)
+    assert given_it.accuracy.difference == pytest.approx(right[0].mean() - right[1].mean())
+    assert given_it.gap.difference == pytest.approx(without.gap.difference)
+
+
+def test_variance_is_given_to_seeds_or_to_patients():
+    rng = np.random.default_rng(8)
+    group, n = np.repeat([0, 1], 500), 1000
+    luck = rng.random(n)
+    patients = np.array([luck < 0.7 for _ in range(5)], float)  # the same model five times
+    seeds = np.array([rng.random(n) < np.where(group == 0, 0.7, 0.7 + d) for d in (-0.3, -0.1, 0, 0.1, 0.3)], float)
+    same, apart = variance_parts([patients], group), variance_parts([seeds], group)
+    assert same.seed == 0
+    assert "test patients" in same.advice
+    assert apart.seed > 10 * apart.sample
+    assert "more seeds" in apart.advice
+    alone = variance_parts([patients[:1]], group)
+    assert alone.seed is None
+    assert "one seed" in alone.advice
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
+    assert holm([]) == []
+
+
+def difference(value, p):
+    return Difference(value, value - 1, value + 1, p)
+
+
+def test_a_method_ranks_below_another_only_if_the_comparison_says_so():
+    pairs = {
+        ("a", "b"): difference(-0.1, 0.001),
+        ("a", "c"): difference(-0.1, 0.9),
+        ("c", "b"): difference(0.0, 0.5),
+    }
+    texts = {row.name: row.text for row in rank(["a", "b", "c"], pairs)}
+    assert texts == {"a": "1-2", "b": "2-3", "c": "1-3"}
+    with pytest.raises(FairbenchError, match="never compared"):
+        rank(["a", "d"], pairs)
+
+
+def test_sentences_say_what_the_numbers_say():
+    against = {("fr", "vanilla"): difference(-0.02, 0.6), ("gr", "vanilla"): difference(-0.1, 0.001)}
+    text = ties("vanilla", against, "ethnicity gap")
+    assert "fr is indistinguishable from vanilla" in text
+    assert "gr has a smaller ethnicity gap than vanilla by 10.0 points" in text
+    correct, group = counts_to_rows((970, 43, 57), PAPER)
+    sentence = finding({"vanilla": judge([correct], group)}, "ethnicity", 2000)
+    assert sentence.startswith(
+        "No method's ethnicity gap exceeds what chance gives on 2,000 patients; the smallest"
+    )
+    correct, group = counts_to_rows((1700, 43, 57), PAPER)
+    assert "gap of vanilla exceeds" in finding({"vanilla": judge([correct], group)}, "ethnicity", 2000)
+    nothing = judge([np.ones(5)], np.zeros(5, int))
+    assert "No ethnicity gap is defined" in finding({"x": nothing}, "ethnicity", 5)
+
+
+# --- degenerate input -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_comes_in_nothing_crashes_or_pretends(data):
+    n = data.draw(st.integers(0, 12))
+    group = np.array(data.draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n)), dtype=np.int64)
+    cell = st.sampled_from([0.0, 1.0, np.nan]) if data.draw(st.booleans()) else st.floats(0, 5)
+    rates = [np.array(data.draw(st.lists(cell, min_size=n, max_size=n)), dtype=float) for _ in range(2)]
+    cluster = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))) if n % 2 else None
+    reduce = data.draw(st.sampled_from(["max", "mean", "worst"]))
+    result = judge(rates, group, cluster, reduce=reduce, repeats=19)
+    if result.value is None:
+        assert result.reason
+        assert result.p is None
+    else:
+        assert 0 < result.p <= 1
+        assert result.flags  # twelve rows are always worth a warning
+        assert not np.isnan([result.value, result.floor_mean, result.floor_95]).any()
+        assert result.ci is None or result.ci.low - 1e-9 <= result.value <= result.ci.high + 1e-9
+    compared = compare(rates, rates, group, cluster, reduce="max", repeats=19)
+    assert compared.gap.difference in (None, 0)
+
+
+def test_bad_shapes_are_named():
+    with pytest.raises(FairbenchError, match="rows"):
+        judge([np.ones(3)], np.zeros(4, int))
+    with pytest.raises(FairbenchError, match="reduction"):
+        judge([np.ones(4)], np.zeros(4, int), reduce="median")
+    with pytest.raises(FairbenchError, match="infinite"):
+        judge([np.array([np.inf, 1])], np.zeros(2, int))
+    with pytest.raises(FairbenchError, match="-1 means"):
+        judge([np.ones(2)], np.array([-2, 0]))
+
+
+def test_all_correct_says_so():
+    result = judge([np.ones(90)], np.repeat([0, 1, 2], 30))
+    assert (result.value, result.p) == (0, 1)
+    assert result.ci.high > 0.05
+    assert "every row scores the same" in result.flags[-1]
