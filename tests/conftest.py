@@ -22,3 +22,18 @@ def shared():
     if not folder.is_dir():
         pytest.skip(f"reference data not found at {folder}; set FAIRBENCH_SHARED to its folder")
     return folder
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a text, or a table as csv, into the test's own folder; return its path."""
+
+    def write(content, name="predictions.csv"):
+        path = tmp_path / name
+        if isinstance(content, str):
+            path.write_text(content, encoding="utf-8")
+        else:
+            content.to_csv(path, index=False)
+        return path
+
+    return write

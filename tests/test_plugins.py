@@ -26,15 +26,15 @@ METHOD = """
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def module(tmp_path, monkeypatch):
     """Write a module that can be imported by its name, which is unique to the test."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def write(name, text):
+    def module(name, text):
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
         return tmp_path / f"{name}.py"
 
-    yield write
+    yield module
     for path in tmp_path.glob("*.py"):
         sys.modules.pop(path.stem, None)
 
@@ -75,9 +75,9 @@ def load(*points, kinds=("method",), files=()):
         ),
     ],
 )
-def test_a_broken_plugin_is_named_and_the_rest_works(write, text, reason):
-    write("bad_plugin", text)
-    write("good_plugin", METHOD.format(name="mine"))
+def test_a_broken_plugin_is_named_and_the_rest_works(module, text, reason):
+    module("bad_plugin", text)
+    module("good_plugin", METHOD.format(name="mine"))
     loaded = load(point("method-bad", "bad_plugin", "bad-dist", "0.3"), point("method-good", "good_plugin"))
     assert list(loaded.tables["method"]) == ["mine"]
     (broken,) = loaded.broken
@@ -90,23 +90,23 @@ def test_a_broken_plugin_is_named_and_the_rest_works(write, text, reason):
     assert "these plugins failed to load: method-bad" in caught.value.hint
 
 
-def test_what_provides_a_plugin_is_known_with_its_version(write):
-    write("good_plugin", METHOD.format(name="mine"))
+def test_what_provides_a_plugin_is_known_with_its_version(module):
+    module("good_plugin", METHOD.format(name="mine"))
     loaded = load(point("method-good", "good_plugin"))
     assert loaded.version("method", "mine") == "dist-of-mine 1.2"
     assert loaded.make("method", Choice("mine", {"strength": "2"})).strength == 2.0
 
 
-def test_two_plugins_that_offer_one_name_are_an_error_naming_both(write):
-    write("first_plugin", METHOD.format(name="mine"))
-    write("second_plugin", METHOD.format(name="mine"))
+def test_two_plugins_that_offer_one_name_are_an_error_naming_both(module):
+    module("first_plugin", METHOD.format(name="mine"))
+    module("second_plugin", METHOD.format(name="mine"))
     with pytest.raises(FairbenchError, match="two plugins offer a method called `mine`: one 1 and two 2"):
         load(point("method-a", "first_plugin", "one", "1"), point("method-b", "second_plugin", "two", "2"))
 
 
-def test_two_distributions_with_one_entry_point_are_an_error_naming_both(write):
-    write("first_plugin", METHOD.format(name="a"))
-    write("second_plugin", METHOD.format(name="b"))
+def test_two_distributions_with_one_entry_point_are_an_error_naming_both(module):
+    module("first_plugin", METHOD.format(name="a"))
+    module("second_plugin", METHOD.format(name="b"))
     twins = point("method-x", "first_plugin", "one", "1"), point("method-x", "second_plugin", "two", "2")
     with pytest.raises(FairbenchError, match=r"one 1 \(first_plugin\) and two 2 \(second_plugin\)"):
         load(*twins)
@@ -121,31 +121,31 @@ def test_two_distributions_with_one_entry_point_are_an_error_naming_both(write):
         ("fairbench_methods", "", "`fairbench_methods` is not marked as a hook"),
     ],
 )
-def test_a_hook_that_would_never_be_called_is_an_error_naming_the_plugin(write, name, marker, message):
-    write("typo_plugin", f"from fairbench import hookimpl\n{marker}\ndef {name}():\n    return []\n")
+def test_a_hook_that_would_never_be_called_is_an_error_naming_the_plugin(module, name, marker, message):
+    module("typo_plugin", f"from fairbench import hookimpl\n{marker}\ndef {name}():\n    return []\n")
     with pytest.raises(FairbenchError) as caught:
         load(point("method-typo", "typo_plugin", "typo-dist", "0.1"))
     assert caught.value.message == f"plugin method-typo of typo-dist 0.1: {message}"
     assert "fairbench_methods" in caught.value.hint or "@hookimpl" in caught.value.hint
 
 
-def test_only_the_kinds_asked_for_are_imported(write):
-    write("good_plugin", METHOD.format(name="mine"))
-    write("never_plugin", "raise AssertionError('imported')")
+def test_only_the_kinds_asked_for_are_imported(module):
+    module("good_plugin", METHOD.format(name="mine"))
+    module("never_plugin", "raise AssertionError('imported')")
     loaded = load(point("method-good", "good_plugin"), point("backbone-x", "never_plugin"))
     assert loaded.broken == []
     assert "never_plugin" not in sys.modules
 
 
-def test_an_entry_point_that_names_no_kind_is_broken(write):
-    write("good_plugin", METHOD.format(name="mine"))
+def test_an_entry_point_that_names_no_kind_is_broken(module):
+    module("good_plugin", METHOD.format(name="mine"))
     loaded = load(point("good", "good_plugin"))
     assert "its entry point must be called dataset-…" in loaded.broken[0].reason
 
 
-def test_the_environment_limits_what_is_loaded(write, monkeypatch):
-    write("first_plugin", METHOD.format(name="a"))
-    write("second_plugin", METHOD.format(name="b"))
+def test_the_environment_limits_what_is_loaded(module, monkeypatch):
+    module("first_plugin", METHOD.format(name="a"))
+    module("second_plugin", METHOD.format(name="b"))
     points = point("method-a", "first_plugin"), point("method-b", "second_plugin")
     monkeypatch.setenv("FAIRBENCH_PLUGINS", " method-b ,")
     assert list(load(*points).tables["method"]) == ["b"]
@@ -154,16 +154,16 @@ def test_the_environment_limits_what_is_loaded(write, monkeypatch):
         load(*points)
 
 
-def test_a_single_file_is_a_plugin_whose_version_is_its_content(write):
-    path = write("loose file ünïcode", METHOD.format(name="mine"))
+def test_a_single_file_is_a_plugin_whose_version_is_its_content(module):
+    path = module("loose file ünïcode", METHOD.format(name="mine"))
     first = load(files=[path, path]).version("method", "mine")
     assert first.startswith("loose file ünïcode.py ")
     path.write_text(path.read_text() + "# changed\n")
     assert load(files=[path]).version("method", "mine") != first
 
 
-def test_a_single_file_that_cannot_be_loaded_stops(write, tmp_path):
-    path = write("loose", "import no_such_module_anywhere")
+def test_a_single_file_that_cannot_be_loaded_stops(module, tmp_path):
+    path = module("loose", "import no_such_module_anywhere")
     with pytest.raises(FairbenchError, match=r"loose.py: ModuleNotFoundError.*\(loose.py, line 1\)"):
         load(files=[path])
     with pytest.raises(FairbenchError, match="there is no such file"):
@@ -173,7 +173,7 @@ def test_a_single_file_that_cannot_be_loaded_stops(write, tmp_path):
         load(files=[tmp_path / "text.txt"])
 
 
-def test_a_listener_that_raises_is_named_and_the_others_hear(write):
+def test_a_listener_that_raises_is_named_and_the_others_hear(module):
     text = """
         from fairbench import hookimpl
         heard = []
@@ -181,8 +181,8 @@ def test_a_listener_that_raises_is_named_and_the_others_hear(write):
         def fairbench_job_finished(record):
             heard.append({})
     """
-    write("good_listener", text.format("record"))
-    write("bad_listener", text.format("1 / 0"))
+    module("good_listener", text.format("record"))
+    module("bad_listener", text.format("1 / 0"))
     loaded = load(point("plugin-good", "good_listener"), point("plugin-bad", "bad_listener"), kinds=())
     loaded.tell("fairbench_job_finished", record="it")
     assert sys.modules["good_listener"].heard == ["it"]

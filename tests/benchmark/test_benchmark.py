@@ -237,19 +237,10 @@ reading = "max"
 """
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        (tmp_path / "a file.toml").write_text(text, encoding="utf-8")
-        return str(tmp_path / "a file.toml")
-
-    return write
-
-
 @pytest.mark.parametrize("assignments", [(), ("toy.limit=none", "pull.strength=0.7", "first.lr=2e-3")])
 def test_what_was_run_is_written_as_a_file_that_runs_the_same_jobs(write, assignments):
-    bench = override(load(write(FILE)), assignments, PLUGINS)
-    again = load(write(to_toml(bench)))
+    bench = override(load(str(write(FILE, "a file.toml"))), assignments, PLUGINS)
+    again = load(str(write(to_toml(bench), "a file.toml")))
     keys = [job.key for job in jobs(bench)]
     assert len(keys) == (8 if assignments else 12)
     assert [job.key for job in jobs(again)] == keys
@@ -257,7 +248,7 @@ def test_what_was_run_is_written_as_a_file_that_runs_the_same_jobs(write, assign
 
 
 def test_narrowing_a_file_drops_what_it_says_of_the_rest(write):
-    bench = narrow(load(write(FILE)), {"methods": "ask", "seeds": "0"})
+    bench = narrow(load(str(write(FILE, "a file.toml"))), {"methods": "ask", "seeds": "0"})
     assert titles(bench) == ["ask 0"]
     assert bench.description == ""
     assert set(bench.settings) == {"toy"}
@@ -281,7 +272,7 @@ def test_narrowing_a_file_drops_what_it_says_of_the_rest(write):
     ],
 )
 def test_a_file_that_says_something_else_is_refused_by_name(write, text, message, hint):
-    path = write(text)
+    path = str(write(text, "a file.toml"))
     refused(message, hint, load, path)
     refused("a file.toml", "", load, path)
 

@@ -5,23 +5,16 @@ import shlex
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from builders import call, opened
 from PIL import Image, ImageFont
 
 from fairbench import FairbenchError
 from fairbench import plugins as plugin_loader
-from fairbench.cli.main import main
 from fairbench.data import contact_sheet
 from fairbench.data.dataset import Dataset, rows
 
 DATASETS = plugin_loader.load(("dataset",)).tables["dataset"]
 EXAMPLES = [name for name, kind in DATASETS.items() if kind.example.__func__ is not Dataset.example.__func__]
-
-
-def call(*words, code=0):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +28,7 @@ def ward(tmp_path_factory):
 
 
 def at(folder):
-    dataset = DATASETS["table"](**DATASETS["table"].example_settings)
-    dataset.root = folder
-    return dataset
+    return opened(folder, DATASETS["table"], **DATASETS["table"].example_settings)
 
 
 # ── example ──────────────────────────────────────────────────────────────────────────────────────

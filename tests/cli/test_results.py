@@ -8,6 +8,7 @@ import click
 import numpy as np
 import pandas as pd
 import pytest
+from builders import scored
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from fairbench.leaderboard.files import compared, judged
 from fairbench.predictions.predictions import Predictions
 
 EVIDENCE = {"ci", "floor_mean", "floor_95", "p", "excess", "detectable"}
+FEW = {"asian": 2, "black": 1, "white": 2}
+RACES = {"asian": 133, "black": 134, "white": 133}
 DISPARITIES = {"max_acc_gap", "eq_odds_max", "eq_odds_mean", "dp_difference", "worst_group", "es_accuracy"}
 
 
@@ -34,29 +37,9 @@ def call(*words):
     return result.stdout
 
 
-def people(n=400, seed=0):
-    rng = np.random.default_rng(seed)
-    table = pd.DataFrame({"id": [f"p{i}" for i in range(n)]})
-    table["target"] = rng.integers(0, 2, n)
-    table["score"] = np.clip(0.25 + 0.5 * table["target"] + rng.normal(0, 0.3, n), 0, 1)
-    table["answer"] = (table["score"] >= 0.5).astype(int)
-    table["race"] = rng.choice(["asian", "black", "white"], n)
-    table["gender"] = rng.choice(["female", "male"], n)
-    return table
-
-
-@pytest.fixture
-def csv(tmp_path):
-    def write(table, name="predictions.csv"):
-        table.to_csv(tmp_path / name, index=False)
-        return tmp_path / name
-
-    return write
-
-
-def test_score_has_the_keys_it_promises(csv):
-    table = people()
-    found = json.loads(call("score", csv(table), "--attr", "race,gender", "--json"))
+def test_score_has_the_keys_it_promises(write):
+    table = scored(RACES)
+    found = json.loads(call("score", write(table), "--attr", "race,gender", "--json"))
     assert found["n"] == 400
     assert found["overall"]["accuracy"] == pytest.approx((table["target"] == table["answer"]).mean())
     assert {*found["attributes"]} == {"race", "gender"}
@@ -75,13 +58,13 @@ def test_score_has_the_keys_it_promises(csv):
         assert race[name]["excess"] == pytest.approx(race[name]["value"] - race[name]["floor_mean"])
 
 
-def test_score_rebuilds_the_glaucoma_paper(csv, shared):
+def test_score_rebuilds_the_glaucoma_paper(write, shared):
     paper = json.loads((shared / "reference" / "glaucoma_tables_1_2.json").read_text())
     for entry in paper["rows"]:
         right = np.concatenate([np.arange(n) < entry["correct"][g] for g, n in paper["n"].items()])
         table = pd.DataFrame({"target": 1, "answer": right.astype(int)})
         table["ethnicity"] = np.repeat([*paper["n"]], [*paper["n"].values()])
-        found = json.loads(call("score", csv(table), "--attr", "ethnicity", "--json"))
+        found = json.loads(call("score", write(table), "--attr", "ethnicity", "--json"))
         gap = found["attributes"]["ethnicity"]["max_acc_gap"]
         assert 100 * found["overall"]["accuracy"] == pytest.approx(entry["published"]["accuracy_pct"], abs=0.005)
         assert 100 * gap["value"] == pytest.approx(entry["published"]["max_acc_gap_pp"], abs=0.005)
@@ -93,8 +76,8 @@ def test_score_rebuilds_the_glaucoma_paper(csv, shared):
         assert "no negatives" in odds["reason"]
 
 
-def test_score_prints_a_table_that_needs_no_colour(csv):
-    text = call("score", csv(people()), "--attr", "race")
+def test_score_prints_a_table_that_needs_no_colour(write):
+    text = call("score", write(scored(RACES)), "--attr", "race")
     assert "\x1b" not in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 120
     for word in ("asian", "MaxAccGap", "EqOdds(max)", "worst", "3 of 3 groups"):
@@ -102,8 +85,8 @@ def test_score_prints_a_table_that_needs_no_colour(csv):
 
 
 @pytest.mark.parametrize("convention", commands.CONVENTIONS)
-def test_score_speaks_other_projects_conventions(csv, convention):
-    path = csv(people())
+def test_score_speaks_other_projects_conventions(write, convention):
+    path = write(scored(RACES))
     found = json.loads(call("score", path, "--attr", "gender", "--as", convention, "--json"))
     numbers = found["attributes"]["gender"]
     assert found["convention"] == convention
@@ -112,10 +95,10 @@ def test_score_speaks_other_projects_conventions(csv, convention):
     assert all(name in text for name in numbers)
 
 
-def test_fairlearn_agrees_with_the_convention_called_fairlearn(csv):
+def test_fairlearn_agrees_with_the_convention_called_fairlearn(write):
     fairlearn = pytest.importorskip("fairlearn.metrics")
-    table = people()
-    found = json.loads(call("score", csv(table), "--attr", "race", "--as", "fairlearn", "--json"))
+    table = scored(RACES)
+    found = json.loads(call("score", write(table), "--attr", "race", "--as", "fairlearn", "--json"))
     expected = fairlearn.equalized_odds_difference(
         table["target"], table["answer"], sensitive_features=table["race"]
     )
@@ -128,10 +111,10 @@ def test_the_conventions_offered_are_those_there_are():
     assert {*commands.CONVENTIONS} == {*CONVENTIONS}
 
 
-def test_unrecorded_values_follow_the_policy(csv):
-    table = people()
+def test_unrecorded_values_follow_the_policy(write):
+    table = scored(RACES)
     table.loc[:49, "race"] = None
-    path = csv(table)
+    path = write(table)
 
     def names(*more):
         found = json.loads(call("score", path, "--attr", "race", "--json", *more))
@@ -145,11 +128,11 @@ def test_unrecorded_values_follow_the_policy(csv):
         names("--unrecorded", "ignore")
 
 
-def test_compare_is_a_minus_b_on_the_same_rows(csv):
-    first, second = people(), people()
+def test_compare_is_a_minus_b_on_the_same_rows(write):
+    first, second = scored(RACES), scored(RACES)
     flip = np.flatnonzero(second["race"] == "black")[:30]
     second.loc[flip, "answer"] = 1 - second.loc[flip, "target"]
-    a, b = csv(first, "a.csv"), csv(second.sample(frac=1, random_state=3), "b.csv")
+    a, b = write(first, "a.csv"), write(second.sample(frac=1, random_state=3), "b.csv")
     found = json.loads(call("compare", a, b, "--attr", "race", "--json"))
 
     def accuracy(table):
@@ -192,8 +175,8 @@ def test_texts_are_compared_by_the_metric_that_is_asked_for(tmp_path):
         call("compare", *paths, "--attr", "race")
 
 
-def test_a_file_compared_with_itself_differs_in_nothing(csv):
-    path = csv(people())
+def test_a_file_compared_with_itself_differs_in_nothing(write):
+    path = write(scored(RACES))
     found = json.loads(call("compare", path, path, "--attr", "race,gender", "--json"))
     for measures in (found["overall"], *found["attributes"].values()):
         assert all(one["difference"] == 0 and one["p"] == 1 for one in measures.values())
@@ -225,8 +208,8 @@ def _other_group(table):
         (lambda table: table.iloc[:-1], "1 ids are only in A"),
     ],
 )
-def test_compare_refuses_other_rows(csv, change, message):
-    a, b = csv(people(), "a.csv"), csv(change(people()), "b.csv")
+def test_compare_refuses_other_rows(write, change, message):
+    a, b = write(scored(RACES), "a.csv"), write(change(scored(RACES)), "b.csv")
     with pytest.raises(FairbenchError, match=message):
         call("compare", a, b, "--attr", "race")
 
@@ -248,26 +231,26 @@ def test_compare_refuses_other_rows(csv, change, message):
         (lambda t: t.iloc[:0], "no rows"),
     ],
 )
-def test_score_refuses_what_it_cannot_trust(csv, change, message):
+def test_score_refuses_what_it_cannot_trust(write, change, message):
     with pytest.raises(FairbenchError, match=message):
-        call("score", csv(change(people())), "--attr", "race")
+        call("score", write(change(scored(RACES))), "--attr", "race")
 
 
-def test_one_group_one_class_and_five_rows_are_flagged_not_hidden(csv):
-    one = people().assign(race="black")
-    gap = json.loads(call("score", csv(one), "--attr", "race", "--json"))["attributes"]["race"]["max_acc_gap"]
+def test_one_group_one_class_and_five_rows_are_flagged_not_hidden(write):
+    one = scored(RACES).assign(race="black")
+    gap = json.loads(call("score", write(one), "--attr", "race", "--json"))["attributes"]["race"]["max_acc_gap"]
     assert gap["value"] is gap["p"] is gap["ci"] is None
     assert "one group" in gap["reason"]
 
-    healthy = people().assign(target=0)
-    found = json.loads(call("score", csv(healthy), "--attr", "race", "--json"))
+    healthy = scored(RACES).assign(target=0)
+    found = json.loads(call("score", write(healthy), "--attr", "race", "--json"))
     assert found["overall"]["tpr"] is None
     assert "no positives" in found["overall"]["undefined"]["tpr"]
     assert found["attributes"]["race"]["eq_odds_max"]["value"] is None
 
-    few = json.loads(call("score", csv(people(5)), "--attr", "gender", "--json"))
+    few = json.loads(call("score", write(scored(FEW)), "--attr", "gender", "--json"))
     assert any("fewer than 20" in flag for flag in few["attributes"]["gender"]["max_acc_gap"]["flags"])
-    for path in (csv(one), csv(healthy), csv(people(5))):
+    for path in (write(one), write(healthy), write(scored(FEW))):
         call("score", path, "--attr", "race")  # and prints
 
 
@@ -309,7 +292,7 @@ def runs(tmp_path):
     for name, error in (("vanilla", None), ("fr", None), ("gr", "the loss is not finite"), ("hybrid", None)):
         job = Job(Choice("toy"), Choice("tiny"), Choice(name), (Stage(),), () if name == "vanilla" else ("race",))
         folder = store.prepare(job)
-        table = people().assign(split="test").rename(columns={"score": "p_1"})
+        table = scored(RACES).assign(split="test").rename(columns={"score": "p_1"})
         table["p_0"] = 1 - table["p_1"]
         Predictions(table, ("no", "yes"), ("race", "gender")).save(folder / "predictions.parquet")
         store.save(Record(job, "2026", {"train": 1.0}, facts={"baseline": name == "vanilla"}, error=error))
@@ -346,12 +329,12 @@ def test_status_tells_the_states_apart(runs):
 def test_show_draws_one_job(runs):
     store, jobs = runs
     text = call("show", store.folder(jobs[1]))
-    rates = people().assign(right=lambda t: t["target"] == t["answer"]).groupby("race")["right"].mean()
+    rates = scored(RACES).assign(right=lambda t: t["target"] == t["answer"]).groupby("race")["right"].mean()
     for name, rate in rates.items():
         line = next(line for line in text.splitlines() if line.strip().startswith(name) and "●" in line)
         assert f"{100 * rate:.1f}" in line
     assert "chance" in text
-    asian = people()[lambda t: (t["race"] == "asian") & (t["target"] == 0)]
+    asian = scored(RACES)[lambda t: (t["race"] == "asian") & (t["target"] == 0)]
     assert any(
         line.split() == ["asian", "no", *map(str, (len(asian), *(asian["answer"].value_counts()[[0, 1]])))]
         for line in text.splitlines()
@@ -371,10 +354,10 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "heavy:"
 
 
-def test_scoring_imports_no_torch(csv):
+def test_scoring_imports_no_torch(write):
     program = (
         "import sys, click; from fairbench.cli import results; cli = click.Group(); results.add_to(cli);"
-        f"cli(['score', {str(csv(people()))!r}, '--attr', 'race'], standalone_mode=False);"
+        f"cli(['score', {str(write(scored(RACES)))!r}, '--attr', 'race'], standalone_mode=False);"
         "print('heavy:', *{'torch', 'transformers', 'peft', 'accelerate'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

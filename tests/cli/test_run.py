@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from builders import call
 from click.testing import CliRunner
 
 from fairbench import FairbenchError
@@ -18,12 +19,6 @@ from fairbench.cli.main import main
 TOYS = str(Path(__file__).parents[1] / "toys.py")
 TOY = ("--datasets", "toy", "--backbones", "toy-backbone", "--attr", "site", "--plugin", TOYS)
 HEAVY = ("torch", "transformers", "pandas", "numpy", "scipy", "sklearn", "rich")
-
-
-def call(*words, code=0):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
 
 
 def refused(*words):

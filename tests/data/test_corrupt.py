@@ -7,7 +7,6 @@ import re
 import shutil
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from builders import encoded, noise, people, png_bomb, write_dataset
 from fairbench_plugins.datasets.ham10000 import HAM10000
 from fairbench_plugins.datasets.harvard_fairvlmed import HarvardFairVLMed
 from fairbench_plugins.datasets.table import Table
@@ -33,30 +33,12 @@ COUNT = 40
 # ── a folder in order, and the ways to break it ──────────────────────────────────────────────────
 
 
-def people() -> pd.DataFrame:
-    number = np.arange(COUNT)
-    return pd.DataFrame(
-        {
-            "id": [f"case-{n:02d}" for n in number],
-            "cluster": [f"patient-{n // 2:02d}" for n in number],
-            "split": np.array(["train", "train", "val", "test"])[number // 2 % 4],
-            "image": [f"scans/{n:02d}.png" for n in number],
-            "target": np.array(["healthy", "glaucoma"])[number // 3 % 2],
-            "sex": np.array(["female", "male"])[number % 2],
-            "age": [str(30 + n) for n in number],
-        }
-    )
-
-
-def noise(seed: int = 0, side: int = 24) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+def glaucoma() -> pd.DataFrame:
+    return people(COUNT, "scans/", ("healthy", "glaucoma")).assign(sex=np.resize(["female", "male"], COUNT))
 
 
 def table(folder: Path) -> type[Dataset]:
-    (folder / "scans").mkdir(parents=True)
-    for n in range(COUNT):
-        noise(n).save(folder / f"scans/{n:02d}.png")
-    people().to_csv(folder / "people.csv", index=False)
+    write_dataset(folder, glaucoma())
     return Table
 
 
@@ -66,7 +48,7 @@ def fairvlmed(folder: Path) -> type[Dataset]:
 
 
 def ham10000(folder: Path) -> type[Dataset]:
-    made = people().rename(columns={"id": "image_id", "cluster": "lesion_id"})
+    made = glaucoma().rename(columns={"id": "image_id", "cluster": "lesion_id"})
     (folder / "HAM10000_images_part_1").mkdir(parents=True)
     for n, name in enumerate(made["image_id"]):
         noise(n).save(folder / f"HAM10000_images_part_1/{name}.jpg")
@@ -87,7 +69,7 @@ def cell(column: str, value: str, row: int = 5) -> Callable[[Path], None]:
 
 
 def column(name: str, values: object) -> Callable[[Path], None]:
-    return lambda folder: people().assign(**{name: values}).to_csv(folder / "people.csv", index=False)
+    return lambda folder: glaucoma().assign(**{name: values}).to_csv(folder / "people.csv", index=False)
 
 
 def text(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
@@ -104,13 +86,13 @@ def parquet(change: Callable[[bytes], bytes] = lambda data: data, **columns: obj
     def spoil(folder: Path) -> None:
         (folder / "people.csv").unlink()
         buffer = io.BytesIO()
-        people().assign(**columns).to_parquet(buffer)
+        glaucoma().assign(**columns).to_parquet(buffer)
         (folder / "people.parquet").write_bytes(change(buffer.getvalue()))
 
     return spoil
 
 
-def image(data: bytes | Callable[[Path], None], name: str = "scans/05.png") -> Callable[[Path], None]:
+def image(data: bytes | Callable[[Path], None], name: str = "scans/5.png") -> Callable[[Path], None]:
     """Put something else in the place of one image."""
 
     def spoil(folder: Path) -> None:
@@ -139,20 +121,6 @@ def forged_npz(shape: tuple[int, ...], kind: str) -> Callable[[Path], None]:
             )
 
     return image(write, "Training/data_00003.npz")
-
-
-def saved(picture: Image.Image, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def bomb(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 9)) + chunk(b"IEND", b"")
 
 
 def dicom(**said: object) -> bytes:
@@ -201,17 +169,17 @@ CASES = [
     ),
     Case(
         "not UTF-8",
-        text(lambda data: data.replace(b"case-09", f"case-{WORDS}".encode("cp1252"))),
+        text(lambda data: data.replace(b"i009", f"i{WORDS}".encode("cp1252"))),
         r"not written in utf-8 \(from byte \d+ on\)",
     ),
-    Case("NUL bytes", text(lambda data: data.replace(b"case-09", b"case-\0")), "holds NUL bytes"),
+    Case("NUL bytes", text(lambda data: data.replace(b"i009", b"i\0")), "holds NUL bytes"),
     Case(
         "a delimiter in a cell without quotes",
-        text(lambda d: d.replace(b"case-05", b"case, 05")),
+        text(lambda d: d.replace(b"i005", b"i0, 05")),
         "line 7 has 8 cells",
     ),
     Case("cut short in the middle of a line", text(lambda data: data[:-9]), "line 41 has 5 cells, its header 7"),
-    Case("a quote that never ends", text(lambda d: d.replace(b"case-05", b'"case-05')), "unexpected end of data"),
+    Case("a quote that never ends", text(lambda d: d.replace(b"i005", b'"i005')), "unexpected end of data"),
     Case(
         "two columns of one name",
         text(lambda data: data.replace(b"cluster", b"sex", 1)),
@@ -227,8 +195,8 @@ CASES = [
     Case("a column that is not there", lambda _: None, "no column 'eye'", settings={"cluster_column": "eye"}),
     Case(
         "duplicate id",
-        cell("id", "case-04"),
-        "1 of id stand in several rows, for instance 'case-04' in line 6 and 7",
+        cell("id", "i004"),
+        "1 of id stand in several rows, for instance 'i004' in line 6 and 7",
     ),
     Case("no id", cell("id", ""), r"1 rows have no id \(the first: line 7\)"),
     Case("integers of twenty digits as id", column("id", [str(10**19 + n) for n in range(COUNT)])),
@@ -240,7 +208,7 @@ CASES = [
     Case("no split in one row", cell("split", ""), "1 rows have no split"),
     Case("an unknown split", cell("split", "holdout"), "split is 'holdout' in line 7, which is not among train"),
     Case("no row in val", column("split", ["train"] * 20 + ["test"] * 20), "has no rows in val"),
-    Case("a patient in two splits", cell("split", "test", 8), "clusters sit in more than one split.*patient-04"),
+    Case("a patient in two splits", cell("split", "test", 8), "clusters sit in more than one split.*c004"),
     Case("no label in one row", cell("target", "n/a"), "1 rows have no target"),
     Case(
         "a label outside the map",
@@ -274,27 +242,27 @@ CASES = [
     Case("an absolute path", cell("image", "/etc/passwd"), "'/etc/passwd' is not inside the data folder"),
     Case("a drive letter", cell("image", "C:\\scans\\05.png"), "is not inside the data folder"),
     Case("NUL in a path", parquet(image=["a\0b.png"] * COUNT), "is not inside the data folder"),
-    Case("an image that is not there", image(lambda path: None), "scans/05.png: there is no such file"),
+    Case("an image that is not there", image(lambda path: None), "scans/5.png: there is no such file"),
     Case(
         "links that lead in a circle",
         image(lambda path: path.symlink_to(path.name)),
         "too many levels of symbolic links",
     ),
-    Case("a folder where an image should be", image(lambda path: path.mkdir()), "scans/05.png: not a file"),
+    Case("a folder where an image should be", image(lambda path: path.mkdir()), "scans/5.png: not a file"),
     # images
     Case("an empty image", image(b""), "not an image of a known format"),
     Case("a web page called png", image(b"<!doctype html><title>Log in</title>"), "not an image of a known format"),
-    Case("truncated JPEG", image(saved(noise(), "JPEG")[:-200]), "truncated"),
-    Case("truncated PNG", image(saved(noise(side=200), "PNG")[:-9000]), "truncated"),
-    Case("a decompression bomb", image(bomb(60_000, 60_000)), "it claims more pixels than 80,000,000"),
+    Case("truncated JPEG", image(encoded(noise(size=(24, 24)), "JPEG")[:-200]), "truncated"),
+    Case("truncated PNG", image(encoded(noise(size=(200, 200)), "PNG")[:-9000]), "truncated"),
+    Case("a decompression bomb", image(png_bomb(60_000, 60_000)), "it claims more pixels than 80,000,000"),
     Case(
         "16-bit grey out of range",
-        image(saved(Image.fromarray(np.full((9, 9), 70_000, np.int32)), "TIFF")),
+        image(encoded(Image.fromarray(np.full((9, 9), 70_000, np.int32)), "TIFF")),
         "not 16-bit",
     ),
     Case(
         "floating-point pixels",
-        image(saved(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF")),
+        image(encoded(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF")),
         "no stated range",
     ),
     Case("DICOM without pixel data", image(dicom(PixelData=None)), r"without pixel data \(modality MR\)"),
@@ -304,10 +272,10 @@ CASES = [
         image(dicom(Rows=60_000, Columns=60_000)),
         "60000×60000 pixels are more than",
     ),
-    Case("a black image", image(saved(Image.new("RGB", (9, 9)), "PNG")), r"scans/05\.png: constant \(0, 0, 0\)"),
+    Case("a black image", image(encoded(Image.new("RGB", (9, 9)), "PNG")), r"scans/5\.png: constant \(0, 0, 0\)"),
     Case(
         "one image in two splits",
-        lambda f: shutil.copy(f / "scans/04.png", f / "scans/06.png"),
+        lambda f: shutil.copy(f / "scans/4.png", f / "scans/6.png"),
         "in several splits",
     ),
     # formats of single datasets
@@ -336,7 +304,7 @@ CASES = [
         "would unpack to 8,999,999,991 bytes",
         fairvlmed,
     ),
-    Case("a diagnosis outside the list", cell("dx", "melanom"), "image case-05 has dx 'melanom'", ham10000),
+    Case("a diagnosis outside the list", cell("dx", "melanom"), "image i005 has dx 'melanom'", ham10000),
 ]
 
 
@@ -386,14 +354,14 @@ def test_one_message_says_what_where_and_how(case, printed):
     assert re.search(case.says, said, re.DOTALL), said
     assert len(said.splitlines()) <= 2, "two lines"
     assert "Traceback" not in said
-    assert re.search(r"FOLDER|scans/|data_|case-|table\.|dataset table", said), "it says where"
+    assert re.search(r"FOLDER|scans/|data_|i0|table\.|dataset table", said), "it says where"
 
 
 def test_there_are_enough():
     assert len({case.what for case in CASES}) == len(CASES) >= 25
 
 
-@pytest.mark.parametrize("name", ["people.csv", "scans/05.png"])
+@pytest.mark.parametrize("name", ["people.csv", "scans/5.png"])
 def test_a_file_that_may_not_be_read(printed, name):
     def lock(folder: Path) -> None:
         (folder / name).chmod(0)
@@ -410,7 +378,7 @@ def test_few_damaged_images_are_left_out_with_a_warning(tmp_path):
     dataset = made(Case("", image(b"")), tmp_path / "data")
     dataset.unreadable_share = 0.1
     assert len(rows(dataset)) == COUNT - 1
-    assert dataset.warnings[0].startswith("1 of 40 images cannot be read (scans/05.png: not an image")
+    assert dataset.warnings[0].startswith("1 of 40 images cannot be read (scans/5.png: not an image")
 
 
 def escaped(said: str) -> str:
@@ -436,5 +404,5 @@ def test_the_page_shows_what_is_printed(printed):
         return
     if shown != made_now:
         pytest.fail(
-            "docs/datasets.md is out of date: FAIRBENCH_WRITE_DOCS=1 python -m pytest tests/test_corrupt.py"
+            "docs/datasets.md is out of date: FAIRBENCH_WRITE_DOCS=1 python -m pytest tests/data/test_corrupt.py"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from builders import noise, opened, people, write_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,19 +19,8 @@ from fairbench.data.splits import limited, split_clusters
 from fairbench.predictions.classes import first_named
 
 
-def people(count=12):
-    """Make a table that keeps the contract: two rows per cluster, three splits."""
-    number = np.arange(count)
-    return pd.DataFrame(
-        {
-            "id": [f"i{n:03d}" for n in number],
-            "cluster": [f"c{n // 2:03d}" for n in number],
-            "split": np.array(["train", "train", "val", "test"])[number // 2 % 4],
-            "image": [f"pictures/{n}.png" for n in number],
-            "target": np.array(["no", "yes"])[number // 3 % 2],
-            "site": np.array(["a", "b", None], dtype=object)[number % 3],
-        }
-    )
+def sites(count=12):
+    return people(count, "pictures/").assign(site=np.resize(np.array(["a", "b", None], dtype=object), count))
 
 
 class Toy(Dataset):
@@ -41,7 +31,7 @@ class Toy(Dataset):
 
     def __init__(self, frame=None, **settings):
         super().__init__(**settings)
-        self.frame, self.version, self.times = people() if frame is None else frame, None, 0
+        self.frame, self.version, self.times = sites() if frame is None else frame, None, 0
 
     def table(self):
         self.times += 1
@@ -70,20 +60,9 @@ class ToyFolder(ImageFolder):
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "data"
-    (root / "pictures").mkdir(parents=True)
-    frame = people()
+    frame = sites()
     frame.loc[7, "image"] = "pictures/7.bmp"  # as many bytes whatever it shows
-    frame.to_csv(root / "people.csv", index=False)
-    for number in range(12):
-        Image.new("RGB", (9, 7), (number, 40, 90)).save(root / frame["image"][number])
-    return root
-
-
-def opened(root, **settings):
-    dataset = ToyFolder(**settings)
-    dataset.root = root
-    return dataset
+    return write_dataset(tmp_path / "data", frame)
 
 
 # ── what `rows` refuses ──────────────────────────────────────────────────────────────────────────
@@ -116,12 +95,12 @@ def change(column, value, row=3):
 )
 def test_rows_refuses_a_broken_table(spoil, message):
     with pytest.raises(FairbenchError, match=message):
-        rows(Toy(spoil(people())))
+        rows(Toy(spoil(sites())))
 
 
 @pytest.mark.parametrize("name", ["target", "p_0", "split", "a+b"])
 def test_an_attribute_cannot_take_a_column_of_the_results(name):
-    dataset = Toy(people().assign(**{name: "a"}))
+    dataset = Toy(sites().assign(**{name: "a"}))
     dataset.attributes = {name: ("a",)}
     with pytest.raises(FairbenchError, match="cannot be called"):
         rows(dataset)
@@ -136,7 +115,7 @@ def test_an_attribute_cannot_declare_an_unclear_value(value):
 
 
 def test_free_text_targets_are_for_generation():
-    frame = people().assign(prompt="Findings?", reference="no acute findings").drop(columns="target")
+    frame = sites().assign(prompt="Findings?", reference="no acute findings").drop(columns="target")
     dataset = Toy(frame)
     dataset.task, dataset.classes = "generate", ()
     assert len(rows(dataset)) == 12
@@ -170,13 +149,13 @@ def test_a_table_is_kept_until_its_stamp_changes():
 
 
 def test_an_attribute_recorded_for_nobody_is_a_warning():
-    dataset = Toy(people().assign(site=None))
+    dataset = Toy(sites().assign(site=None))
     rows(dataset)
     assert "site is recorded for nobody" in dataset.warnings
 
 
 def test_a_folder_notices_changed_files(folder):
-    dataset = opened(folder, unreadable_share=0.1)
+    dataset = opened(folder, ToyFolder, unreadable_share=0.1)
     assert len(rows(dataset)) == 12
     (folder / "pictures/3.png").write_bytes(b"spoilt")
     assert len(rows(dataset)) == 11
@@ -229,8 +208,8 @@ def test_limit_is_met_where_clusters_are_single(count, limit):
 
 
 def test_limit_is_a_setting_that_rows_applies():
-    assert 4 <= len(rows(Toy(people(48), limit=6))) <= 10
-    assert len(rows(Toy(people(48), limit=48))) == 48
+    assert 4 <= len(rows(Toy(sites(48), limit=6))) <= 10
+    assert len(rows(Toy(sites(48), limit=48))) == 48
 
 
 @settings(deadline=None, max_examples=60)
@@ -268,17 +247,17 @@ def test_split_seeds_draw_different_splits_and_repeat_themselves():
 )
 def test_a_path_that_leaves_the_folder_is_refused(folder, path):
     with pytest.raises(FairbenchError, match="not inside"):
-        opened(folder).path(path)
-    frame = people()
+        opened(folder, ToyFolder).path(path)
+    frame = sites()
     frame.loc[5, "image"] = path
-    dataset = opened(folder)
+    dataset = opened(folder, ToyFolder)
     dataset.table = lambda: dataset.readable(frame)
     with pytest.raises(FairbenchError, match="not inside"):
         rows(dataset)
 
 
 def test_windows_separators_are_understood(folder):
-    assert opened(folder).path("pictures\\1.png") == folder / "pictures/1.png"
+    assert opened(folder, ToyFolder).path("pictures\\1.png") == folder / "pictures/1.png"
 
 
 # ── unreadable files ─────────────────────────────────────────────────────────────────────────────
@@ -287,7 +266,7 @@ def test_windows_separators_are_understood(folder):
 def test_unreadable_files_are_listed_and_left_out(folder):
     (folder / "pictures/3.png").write_bytes((folder / "pictures/3.png").read_bytes()[:40])
     (folder / "pictures/5.png").unlink()
-    dataset = opened(folder, unreadable_share=0.2)
+    dataset = opened(folder, ToyFolder, unreadable_share=0.2)
     table = rows(dataset)
     assert len(table) == 10
     assert set(dataset.unreadable) == {"pictures/3.png", "pictures/5.png"}
@@ -295,14 +274,14 @@ def test_unreadable_files_are_listed_and_left_out(folder):
     assert "2 of 12 images cannot be read" in warning
     assert "pictures/5.png: there is no such file" in warning
     with pytest.raises(FairbenchError, match=r"more than the 10\.00%") as error:
-        rows(opened(folder, unreadable_share=0.1))
+        rows(opened(folder, ToyFolder, unreadable_share=0.1))
     assert "https://example.org" in error.value.hint
 
 
 def test_an_image_that_vanishes_later_is_an_error_with_its_path(folder):
-    dataset = opened(folder)
+    dataset = opened(folder, ToyFolder)
     row = rows(dataset).iloc[4].to_dict()
-    assert dataset.image(row).size == (9, 7)
+    assert dataset.image(row).size == (8, 6)
     os.unlink(folder / "pictures/4.png")
     with pytest.raises(FairbenchError, match=r"4\.png: there is no such file"):
         dataset.image(row)
@@ -314,7 +293,7 @@ def test_an_image_that_vanishes_later_is_an_error_with_its_path(folder):
 @pytest.mark.parametrize("verify", ["decode", "header"])
 def test_a_fingerprint_notices_content_and_nothing_else(folder, tmp_path, verify):
     def print_of(root, **settings):
-        return opened(root, verify=verify, **settings).fingerprint()
+        return opened(root, ToyFolder, verify=verify, **settings).fingerprint()
 
     before = print_of(folder)
     moved = Path(shutil.copytree(folder, tmp_path / "moved", copy_function=shutil.copyfile))
@@ -322,7 +301,7 @@ def test_a_fingerprint_notices_content_and_nothing_else(folder, tmp_path, verify
     assert print_of(folder, prompt="Is it not?") != before
     assert print_of(folder, limit=8) != before
     size = (moved / "pictures/7.bmp").stat().st_size
-    Image.new("RGB", (9, 7), (200, 40, 90)).save(moved / "pictures/7.bmp")
+    noise(200).save(moved / "pictures/7.bmp")
     assert (moved / "pictures/7.bmp").stat().st_size == size
     assert print_of(moved) != before
 
@@ -347,8 +326,8 @@ def test_digest_tells_tables_apart(left, right):
 def test_digest_keeps_fields_apart():
     assert digest(pd.DataFrame({"a": ["x", "b"]})) != digest(pd.DataFrame({"a": ["x"], "b": [None]}))
     assert digest(pd.DataFrame({"a": ["x"]}), "y", "z") != digest(pd.DataFrame({"a": ["x"]}), "yz")
-    assert digest(people()) != digest(people().iloc[::-1]), "the order of rows decides the batches"
-    assert digest(people()) == digest(people()[sorted(people())])
+    assert digest(sites()) != digest(sites().iloc[::-1]), "the order of rows decides the batches"
+    assert digest(sites()) == digest(sites()[sorted(sites())])
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,11 @@ import contextlib
 import io
 import multiprocessing
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import encoded, noise, png_bomb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
@@ -21,34 +20,11 @@ from fairbench.data.inspection import Look, inspect
 
 
 def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    buffer.seek(0)
-    return buffer
+    return io.BytesIO(encoded(image, kind, **options))
 
 
-def photo(seed=0, size=(40, 30)):
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(noise)
-
-
-JPEG = saved(photo(), "JPEG").getvalue()
-PNG = saved(photo(), "PNG").getvalue()
-
-
-def bomb(width, height):
-    """Write a PNG of a few bytes that claims to be huge."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 9))
-        + chunk(b"IEND", b"")
-    )
+JPEG = encoded(noise(size=(40, 30)), "JPEG")
+PNG = encoded(noise(size=(40, 30)), "PNG")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -79,10 +55,10 @@ def test_camera_orientation_is_applied():
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        (saved(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF").getvalue(), "no stated range"),
-        (saved(Image.fromarray(np.full((2, 2), 70000, np.int32)), "TIFF").getvalue(), "not 16-bit"),
-        (bomb(60_000, 60_000), "pixels"),
-        (bomb(10_000, 8_001), "more than 80,000,000"),
+        (encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"), "no stated range"),
+        (encoded(Image.fromarray(np.full((2, 2), 70000, np.int32)), "TIFF"), "not 16-bit"),
+        (png_bomb(60_000, 60_000), "pixels"),
+        (png_bomb(10_000, 8_001), "more than 80,000,000"),
         (b"", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
@@ -122,7 +98,7 @@ def folder(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     for number in range(6):
-        photo(number).save(root / f"{number}.png")
+        noise(number, (40, 30)).save(root / f"{number}.png")
     return root
 
 

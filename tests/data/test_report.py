@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from builders import opened, people, write_dataset
 from PIL import Image
 from rich.console import Console
 
@@ -30,24 +31,8 @@ class Ward(ImageFolder):
 def ward(tmp_path):
     """48 images of 24 patients, every combination of split, class and site alike."""
     number = np.arange(48)
-    frame = pd.DataFrame(
-        {
-            "id": [f"i{n:02d}" for n in number],
-            "cluster": [f"c{n // 2:02d}" for n in number],
-            "split": np.array(["train", "train", "val", "test"])[number // 2 % 4],
-            "image": [f"{n}.png" for n in number],
-            "target": np.where(number % 2, "yes", "no"),
-            "site": np.where(number < 24, "a", "b"),
-            "sex": np.array(["female", "male", None], dtype=object)[number % 3],
-        }
-    )
-    frame.to_csv(tmp_path / "ward.csv", index=False)
-    for n in number:
-        noise = np.random.default_rng(n).integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(tmp_path / f"{n}.png")
-    dataset = Ward()
-    dataset.root = tmp_path
-    return dataset
+    target, site = np.where(number % 2, "yes", "no"), np.where(number < 24, "a", "b")
+    return opened(write_dataset(tmp_path, people(48).assign(target=target, site=site), "ward.csv"), Ward)
 
 
 def edit(dataset, change):
@@ -90,19 +75,19 @@ def test_the_report_is_json(ward):
 
 
 def test_leakage_is_a_problem_and_everything_is_still_counted(ward):
-    edit(ward, lambda f: f.__setitem__("split", f["split"].where(f["id"] != "i03", "test")))
+    edit(ward, lambda f: f.__setitem__("split", f["split"].where(f["id"] != "i003", "test")))
     report = check(ward)
     assert not report.usable
-    assert report.leaking == {"c01": ("test", "train")}
+    assert report.leaking == {"c001": ("test", "train")}
     assert "1 clusters sit in more than one split" in report.problems[0]
     assert report.rows == 48
     assert report.fingerprint is None
-    assert "cluster c01 in test, train" in printed(report)
+    assert "cluster c001 in test, train" in printed(report)
 
 
 def test_every_problem_is_reported_not_only_the_first(ward):
     def spoil(frame):
-        frame.loc[0, "id"] = "i01"
+        frame.loc[0, "id"] = "i001"
         frame.loc[1, "site"] = "c"
         frame.loc[2, "target"] = "maybe"
 
@@ -128,10 +113,10 @@ def test_duplicates_across_splits_and_classes_are_cautions(ward):
     (ward.root / f"{test}.png").write_bytes((ward.root / f"{train}.png").read_bytes())
     report = check(ward)
     (duplicate,) = report.duplicates
-    assert duplicate.ids == ("i00", "i07")
+    assert duplicate.ids == ("i000", "i007")
     assert duplicate.splits == ("test", "train")
     text = " ".join(report.cautions)
-    assert all(f"in several {what}, for instance i00 = i07" in text for what in ("splits", "clusters", "classes"))
+    assert all(f"in several {what}, for instance i000 = i007" in text for what in ("splits", "clusters", "classes"))
     ward.verify = "header"
     assert check(ward).duplicates is None
     assert "not looked for" in printed(check(ward))
@@ -247,7 +232,7 @@ def test_several_questions_about_one_image_are_no_copies_of_it(ward):
     ward.task = "generate"
     assert check(ward).duplicates == ()
     ward.task = "classify"
-    assert check(ward).duplicates[0].ids == ("i00", "i01")
+    assert check(ward).duplicates[0].ids == ("i000", "i001")
 
 
 def test_what_cannot_be_counted_is_raised(ward):

@@ -6,8 +6,8 @@ import sys
 from dataclasses import asdict, replace
 
 import numpy as np
-import pandas as pd
 import pytest
+from builders import patients
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Record, Stage
@@ -30,15 +30,6 @@ def accuracy_of(shares, groups=GROUPS, seed=0):
     return np.concatenate([rng.permutation(np.arange(n) < round(shares[g] * n)) for g, n in groups.items()])
 
 
-def people(groups=GROUPS):
-    n = sum(groups.values())
-    table = pd.DataFrame({"id": [f"p{i}" for i in range(n)], "split": "test"})
-    table["race"] = np.repeat([*groups], [*groups.values()])
-    table["gender"] = np.where(np.arange(n) % 3 == 0, "male", "female")
-    table["target"] = np.random.default_rng(7).integers(0, 2, n)
-    return table
-
-
 def add(store, name, correct, *, attributes=("race",), seed=0, table=None, error=None, **changes):
     """Leave a record, and predictions that are right where `correct` says so."""
     facts, started = changes.pop("facts", {}), changes.pop("started", "2026-11-21T10:00:00+00:00")
@@ -54,7 +45,7 @@ def add(store, name, correct, *, attributes=("race",), seed=0, table=None, error
     )
     store.prepare(job)
     if error is None:
-        table = (people() if table is None else table).copy()
+        table = (patients(GROUPS) if table is None else table).copy()
         table["answer"] = np.where(correct, table["target"], 1 - table["target"])
         table["p_1"] = np.where(table["answer"] == 1, 0.8, 0.2)
         table["p_0"] = 1 - table["p_1"]
@@ -83,7 +74,7 @@ OVERLAP = Metric(
 
 def wrote(store, name, words, *, facts=None, seed=0):
     """Leave a record and texts that hold `words[i]` of the four words of the reference."""
-    table = people().drop(columns="target")
+    table = patients(GROUPS).drop(columns="target")
     table["reference"] = "a b c d"
     table["text"] = [" ".join("abcd"[:n]) for n in words]
     attributes = () if facts else ("race",)
@@ -158,7 +149,7 @@ def codes(row):
 
 def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
     paper = json.loads((shared / "reference" / "glaucoma_tables_1_2.json").read_text())
-    table = people(paper["n"]).rename(columns={"race": "ethnicity"}).drop(columns="gender")
+    table = patients(paper["n"]).rename(columns={"race": "ethnicity"}).drop(columns="gender")
     for entry in paper["rows"]:
         name, _, strength = entry["method"].partition(" lambda=")
         correct = np.concatenate([np.arange(n) < entry["correct"][g] for g, n in paper["n"].items()])
@@ -208,7 +199,7 @@ def test_a_true_difference_of_25_points_is_found(store):
 
 
 def test_a_gap_beyond_chance_of_several_images_a_patient_is_said_of_clusters(store):
-    twice = people().assign(cluster=np.arange(1000) // 2)
+    twice = patients(GROUPS).assign(cluster=np.arange(1000) // 2)
     vanilla(store, black=0.9)
     add(store, "m", accuracy_of({"black": 0.4, "white": 0.9}))
     one = only(build(store, attributes=["race"]))[0].finding[0]
@@ -322,7 +313,7 @@ def test_eq_odds_of_several_seeds_matches_a_plain_computation(store):
         correct = accuracy_of({"black": 0.6, "white": 0.8}, seed=seed)
         vanilla(store, seed=seed)
         add(store, "m", correct, seed=seed)
-        rows = people().assign(right=correct)
+        rows = patients(GROUPS).assign(right=correct)
         rates = rows.groupby(["target", "race"])["right"].mean().unstack()  # TPR, and 1 - FPR
         gaps.append((rates.max(axis=1) - rates.min(axis=1)).max())
     odds = only(build(store))[1]["m"].eq_odds_max
@@ -394,7 +385,7 @@ def test_rows_of_other_recipes_or_versions_are_never_averaged(store):
 def test_other_patients_are_refused(store):
     vanilla(store, started="2026-12-01")
     fewer = {"black": 300, "white": 699}
-    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}, fewer), table=people(fewer))
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}, fewer), table=patients(fewer))
     table, _ = only(build(store))
     assert table.absent[0].status == "refused"
     assert "not about the same rows" in table.absent[0].reason
@@ -404,7 +395,7 @@ def test_rows_are_matched_by_id_whatever_their_order(store):
     vanilla(store, started="2026-12-01")
     right = accuracy_of({"black": 0.7, "white": 0.9})
     add(store, "m", right)
-    shuffled = people().sample(frac=1, random_state=0)
+    shuffled = patients(GROUPS).sample(frac=1, random_state=0)
     add(store, "shuffled", right[shuffled.index], table=shuffled)
     _, rows = only(build(store))
     assert rows["m"].changes["score"] == rows["shuffled"].changes["score"]
@@ -412,7 +403,7 @@ def test_rows_are_matched_by_id_whatever_their_order(store):
 
 def test_a_row_that_beats_no_control_has_not_learned(store):
     vanilla(store)
-    commonest = people()["target"].value_counts(normalize=True).max()
+    commonest = patients(GROUPS)["target"].value_counts(normalize=True).max()
     add(
         store, "blank", accuracy_of({"black": 0.7, "white": 0.7}), attributes=(), facts={"control": "image-ablated"}
     )
@@ -448,7 +439,7 @@ def test_attributes_get_their_own_tables_and_intersections(store):
     }
     (effect,) = tables["race"].side_effects
     assert (effect.label, effect.attribute) == ("m", "gender")
-    by_gender = people().assign(right=right).groupby("gender")["right"].mean()
+    by_gender = patients(GROUPS).assign(right=right).groupby("gender")["right"].mean()
     assert effect.gap == pytest.approx(by_gender.max() - by_gender.min())
     assert tables["race+gender"].side_effects == ()
 
@@ -493,7 +484,7 @@ def test_no_baseline_no_differences(store):
 
 
 def test_one_group_and_one_class_are_undefined_not_zero(store):
-    table = people({"black": 40, "white": 0})
+    table = patients({"black": 40, "white": 0})
     table["target"] = 1
     add(store, "m", np.arange(40) < 20, table=table)
     _, rows = only(build(store))
@@ -522,7 +513,7 @@ def test_a_folder_without_results_is_an_error(store):
 def test_small_cells_are_withheld_and_cannot_be_worked_out(store):
     groups = {"black": 8, "other": 60, "white": 700}
     right = accuracy_of({"black": 0.5, "other": 0.8, "white": 0.9}, groups)
-    add(store, "m", right, table=people(groups))
+    add(store, "m", right, table=patients(groups))
     table, rows = only(build(store, min_cell=11))
     counts = {group.name: group for group in table.groups}
     assert counts["black"].n is None

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from builders import opened
 from fairbench_plugins.datasets import mimic_cxr, padchest
 from fairbench_plugins.datasets.mimic_cxr import LABELS, MimicCXR, MimicCXRReport
 from fairbench_plugins.datasets.padchest import METADATA, PNG_END, PadChest
@@ -65,9 +66,7 @@ OF_PAD = pytest.mark.parametrize("own", ["padchest"], indirect=True)
 
 
 def at(root, kind=MimicCXR, **settings):
-    dataset = kind(**settings)
-    dataset.root = root
-    return dataset
+    return opened(root, kind, **settings)
 
 
 def frame(path):

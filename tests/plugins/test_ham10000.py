@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from builders import opened
 from fairbench_plugins.datasets.ham10000 import AGES, DIAGNOSES, HAM10000, HAM10000VQA, LABELS, QUESTIONS
 from PIL import Image
 
@@ -69,9 +70,7 @@ def folder(tmp_path):
 
 
 def at(root, kind=HAM10000, **settings):
-    dataset = kind(**settings)
-    dataset.root = root
-    return dataset
+    return opened(root, kind, **settings)
 
 
 def rewrite(root, change):

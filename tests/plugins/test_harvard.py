@@ -5,6 +5,7 @@ import io
 import shutil
 import zipfile
 
+import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,9 +44,7 @@ SUMMARIES = {
 
 
 def at(kind, root, **settings):
-    dataset = kind(**settings)
-    dataset.root = root
-    return dataset
+    return builders.opened(root, kind, **settings)
 
 
 @pytest.fixture(scope="module")

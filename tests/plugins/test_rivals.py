@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import scored
 from fairbench_plugins.methods.fairclip_sinkhorn import divergence
 from fairbench_plugins.methods.thresholds import Cuts
 from scipy.optimize import linprog
@@ -430,16 +431,10 @@ def ready(warnings=None, **settings):
     return method
 
 
-def people(sizes, seed, lean=0.3):
+def votes(sizes, seed):
     """Validation rows of groups with scores of differing quality, some of them equal."""
-    generator = np.random.default_rng(seed)
-    race = np.repeat(list(sizes), list(sizes.values()))
-    target = (generator.random(len(race)) < 0.5).astype(int)
-    target[[int(np.flatnonzero(race == name)[0]) for name in sizes]] = 1
-    offset = np.array([lean * i for i in range(len(sizes))])[np.searchsorted(list(sizes), race)]
-    p = np.round(np.clip(generator.normal(0.3 + 0.3 * target + offset, 0.2), 0, 1), 2)
-    frame = pd.DataFrame({"target": target, "answer": (p > 0.5).astype(int), "p_0": 1 - p, "p_1": p, "race": race})
-    return frame.assign(id=[str(i) for i in range(len(frame))])
+    frame = scored(sizes, seed, lean=0.3).rename(columns={"score": "p_1"})
+    return frame.assign(p_0=1 - frame["p_1"])
 
 
 def rates(frame, criterion):
@@ -467,7 +462,7 @@ def everything(frame):
 @pytest.mark.parametrize("criterion", ["sensitivity", "positive-rate", "accuracy"])
 @pytest.mark.parametrize(("seed", "cost"), [(0, 0.0), (1, 0.1), (2, 1.0)])
 def test_thresholds_are_the_best_of_all_thresholds(criterion, seed, cost):
-    frame = people({"a": 8, "b": 7, "c": 5}, seed)
+    frame = votes({"a": 8, "b": 7, "c": 5}, seed)
     method = ready(criterion=criterion, cost=cost, fewest=1)
     ours = method.adjust(frame, frame.drop(columns="target")).assign(target=frame["target"])
     assert ours["p_1"].equals(frame["p_1"])
@@ -491,7 +486,7 @@ def test_thresholds_fit_between_neighbouring_numbers():
 
 
 def test_thresholds_for_the_worst_group():
-    frame = people({"a": 8, "b": 7, "c": 5}, 3)
+    frame = votes({"a": 8, "b": 7, "c": 5}, 3)
     ours = ready(criterion="worst-group", fewest=1).adjust(frame, frame.drop(columns="target"))
     worst = rates(ours.assign(target=frame["target"]), "accuracy").min()
     assert worst == pytest.approx(max(rates(other, "accuracy").min() for other in everything(frame)))
@@ -499,7 +494,7 @@ def test_thresholds_for_the_worst_group():
 
 
 def test_thresholds_of_groups_that_are_alike_agree_and_stay_where_nothing_is_wrong():
-    one = people({"a": 30}, 0)
+    one = votes({"a": 30}, 0)
     frame = pd.concat([one, one.assign(race="b")], ignore_index=True)
     method = ready(cost=0.0, fewest=5)
     ours = method.adjust(frame, frame.drop(columns="target"))
@@ -512,8 +507,8 @@ def test_thresholds_of_groups_that_are_alike_agree_and_stay_where_nothing_is_wro
 
 
 def test_small_and_unknown_groups_keep_the_overall_threshold():
-    validation = people({"a": 60, "b": 60, "c": 6}, 5)
-    test = people({"a": 40, "b": 40, "c": 40, "d": 10}, 6).drop(columns="target")
+    validation = votes({"a": 60, "b": 60, "c": 6}, 5)
+    test = votes({"a": 40, "b": 40, "c": 40, "d": 10}, 6).drop(columns="target")
     warnings = []
     method = ready(warnings, fewest=20, cost=0.2)
     ours = method.adjust(validation, test)
@@ -526,7 +521,7 @@ def test_small_and_unknown_groups_keep_the_overall_threshold():
     for name, cut in method.run.facts["thresholds"].items():
         own = test["race"] == name
         assert (ours.loc[own, "answer"] == (test.loc[own, "p_1"] > cut)).all()
-    alone = people({"a": 60, "c": 3}, 5)
+    alone = votes({"a": 60, "c": 3}, 5)
     assert ready(warnings).adjust(alone, test)["answer"].equals(test["answer"])
     assert "fewer than two groups" in warnings[-1]
 

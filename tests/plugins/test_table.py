@@ -4,9 +4,11 @@ import csv
 import io
 import shutil
 
+import builders
 import numpy as np
 import pandas as pd
 import pytest
+from builders import opened, write_dataset
 from fairbench_plugins.datasets.table import Table, _text
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -22,37 +24,16 @@ PLAIN = {"attribute_columns": "sex,age", "bins": "age: 0-44, 45+", "prompt": "Is
 
 
 def people(count=40):
-    """Rows as a tidy person would write them."""
-    number = np.arange(count)
-    return pd.DataFrame(
-        {
-            "id": [f"i{n:03d}" for n in number],
-            "cluster": [f"c{n // 2:03d}" for n in number],
-            "split": np.array(["train", "train", "val", "test"])[number // 2 % 4],
-            "image": [f"{n}.png" for n in number],
-            "target": np.array(["well", "ill"])[number // 3 % 2],
-            "sex": np.array(["female", "male", None], dtype=object)[number % 3],
-            "age": [str(20 + n) for n in number],
-        }
-    )
+    return builders.people(count, classes=("well", "ill"))
 
 
 def write(folder, frame=None, name="people.csv", **options):
-    """Write a table and, where there are none yet, its images."""
     frame = people() if frame is None else frame
-    folder.mkdir(exist_ok=True, parents=True)
-    frame.to_csv(folder / name, index=False, **options)
-    for n in range(len(frame)):
-        if not (folder / f"{n}.png").exists():
-            noise = np.random.default_rng(n).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(folder / f"{n}.png")
-    return folder
+    return write_dataset(folder, frame, name, [f"{n}.png" for n in range(len(frame))], **options)
 
 
 def at(root, **settings):
-    dataset = Table(**{**PLAIN, **settings})
-    dataset.root = root
-    return dataset
+    return opened(root, Table, **{**PLAIN, **settings})
 
 
 @pytest.fixture

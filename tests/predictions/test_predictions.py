@@ -1,7 +1,6 @@
 """Predictions of any origin: read right, or refused with a reason."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,18 +23,8 @@ e,p4,1,-1,0.5,asian,f
 """
 
 
-@pytest.fixture
-def csv(tmp_path):
-    def write(text: str, name: str = "p.csv") -> Path:
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-
-    return write
-
-
-def test_a_csv_is_read_with_its_classes_scores_and_groups(csv):
-    predictions = read_predictions(csv(GOOD + ROWS), ["race", "gender"])
+def test_a_csv_is_read_with_its_classes_scores_and_groups(write):
+    predictions = read_predictions(write(GOOD + ROWS), ["race", "gender"])
     assert predictions.classes == ("0", "1")
     assert predictions.target.tolist() == [1, 0, 1, 0, 1]
     assert predictions.answer.tolist() == [1, 1, 0, 0, -1]
@@ -59,8 +48,8 @@ def test_a_csv_is_read_with_its_classes_scores_and_groups(csv):
         ("race+gender", "merge:black×f", ("asian×f", "black×f", "white×f"), [1, 1, 1, 2, 0]),
     ],
 )
-def test_unrecorded_values_follow_the_policy(csv, attribute, policy, names, codes):
-    found, found_names = read_predictions(csv(GOOD + ROWS), [attribute]).groups(attribute, policy)
+def test_unrecorded_values_follow_the_policy(write, attribute, policy, names, codes):
+    found, found_names = read_predictions(write(GOOD + ROWS), [attribute]).groups(attribute, policy)
     assert (found_names, found.tolist()) == (names, codes)
 
 
@@ -80,13 +69,13 @@ def test_unrecorded_values_follow_the_policy(csv, attribute, policy, names, code
         ("yes,yes;yes,yes", {}, ("no", "yes"), [1, 1]),
     ],
 )
-def test_labels_of_any_spelling_become_class_indices(csv, labels, options, classes, target):
-    predictions = read_predictions(csv("target,answer\n" + labels.replace(";", "\n")), **options)
+def test_labels_of_any_spelling_become_class_indices(write, labels, options, classes, target):
+    predictions = read_predictions(write("target,answer\n" + labels.replace(";", "\n")), **options)
     assert (predictions.classes, predictions.target.tolist()) == (classes, target)
 
 
-def test_naming_class_0_as_positive_turns_everything_around(csv):
-    predictions = read_predictions(csv("target,answer,score\n1,-1,0.9\n0,1,0.2\n"), positive="0")
+def test_naming_class_0_as_positive_turns_everything_around(write):
+    predictions = read_predictions(write("target,answer,score\n1,-1,0.9\n0,1,0.2\n"), positive="0")
     assert predictions.target.tolist() == [0, 1]
     assert predictions.answer.tolist() == [-1, 0]
     np.testing.assert_allclose(predictions.probability(1), [0.1, 0.8])
@@ -121,18 +110,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_a_bad_file_is_refused_with_the_column_and_a_way_out(csv, text):
+def test_a_bad_file_is_refused_with_the_column_and_a_way_out(write, text):
     message, hint = REFUSED[text]
     with pytest.raises(FairbenchError, match=message) as refusal:
-        read_predictions(csv(text), ["race"])
+        read_predictions(write(text), ["race"])
     assert hint in refusal.value.hint
 
 
-def test_a_missing_file_and_a_torn_parquet_are_refused(csv, tmp_path):
+def test_a_missing_file_and_a_torn_parquet_are_refused(write, tmp_path):
     with pytest.raises(FairbenchError, match="cannot be read"):
         read_predictions(tmp_path / "absent.parquet")
     with pytest.raises(FairbenchError, match="cannot be read"):
-        read_predictions(csv("PAR1 and then nonsense"))
+        read_predictions(write("PAR1 and then nonsense"))
 
 
 def test_parquet_with_lists_is_refused(tmp_path):
@@ -149,8 +138,8 @@ def test_parquet_with_strange_metadata_is_refused(tmp_path, about):
         read_predictions(tmp_path / "p.parquet")
 
 
-def test_unknown_attributes_policies_and_groups_name_the_nearest(csv):
-    predictions = read_predictions(csv(GOOD + ROWS), ["race"])
+def test_unknown_attributes_policies_and_groups_name_the_nearest(write):
+    predictions = read_predictions(write(GOOD + ROWS), ["race"])
     with pytest.raises(FairbenchError, match=r"attribute.*`rac`") as refusal:
         predictions.groups("rac")
     assert "`race`" in refusal.value.hint
@@ -163,10 +152,10 @@ def test_unknown_attributes_policies_and_groups_name_the_nearest(csv):
         predictions.groups("race+race")
 
 
-def test_a_continuous_attribute_is_refused_not_tabulated(csv):
+def test_a_continuous_attribute_is_refused_not_tabulated(write):
     rows = "\n".join(f"1,1,{age}.5" for age in range(1001))
     with pytest.raises(FairbenchError, match="1,001 groups") as refusal:
-        read_predictions(csv("target,answer,age\n" + rows), ["age"]).groups("age")
+        read_predictions(write("target,answer,age\n" + rows), ["age"]).groups("age")
     assert "bin" in refusal.value.hint
 
 

@@ -1,0 +1,99 @@
+"""What several tests build: tables of people with their images, answers about them, calls of the command line."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pandas as pd
+from click.testing import CliRunner
+from PIL import Image
+
+from fairbench.cli.main import main
+
+
+def people(count=40, folder="", classes=("no", "yes")):
+    """Make a dataset's table that keeps the contract: two rows a patient, three splits, some sex not recorded."""
+    number = np.arange(count)
+    return pd.DataFrame(
+        {
+            "id": [f"i{n:03d}" for n in number],
+            "cluster": [f"c{n // 2:03d}" for n in number],
+            "split": np.array(["train", "train", "val", "test"])[number // 2 % 4],
+            "image": [f"{folder}{n}.png" for n in number],
+            "target": np.array(classes)[number // 3 % 2],
+            "sex": np.array(["female", "male", None], dtype=object)[number % 3],
+            "age": [str(20 + n) for n in number],
+        }
+    )
+
+
+def noise(seed=0, size=(8, 6)):
+    """Draw an RGB image, (width, height), that looks like no other."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def write_dataset(folder, frame, name="people.csv", images=None, **options):
+    """Write a table and, where there are none yet, its images (or those named); return the folder."""
+    folder.mkdir(exist_ok=True, parents=True)
+    frame.to_csv(folder / name, index=False, **options)
+    for number, image in enumerate(frame["image"] if images is None else images):
+        path = folder / image
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True, parents=True)
+            noise(number).save(path)
+    return folder
+
+
+def opened(folder, kind, **settings):
+    """Make a dataset of a kind that reads a folder."""
+    dataset = kind(**settings)
+    dataset.root = folder
+    return dataset
+
+
+def encoded(image, kind, **options):
+    """Return an image's bytes in a file format."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_bomb(width, height):
+    """Make a PNG of a few bytes that claims to be huge."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 9)) + chunk(b"IEND", b"")
+
+
+def patients(groups):
+    """Make the rows of a test set without answers: a race with each group's size, gender, target."""
+    n = sum(groups.values())
+    table = pd.DataFrame({"id": [f"p{i}" for i in range(n)], "split": "test"})
+    table["race"] = np.repeat([*groups], [*groups.values()])
+    table["gender"] = np.where(np.arange(n) % 3 == 0, "male", "female")
+    table["target"] = np.random.default_rng(7).integers(0, 2, n)
+    return table
+
+
+def scored(groups, seed=0, lean=0.0):
+    """Make rows with scores, some equal, and the answers above one half; each next group scores `lean` higher."""
+    rng = np.random.default_rng(seed)
+    table = patients(groups).drop(columns="split")
+    table["target"] = rng.integers(0, 2, len(table))
+    offset = lean * np.repeat(np.arange(len(groups)), [*groups.values()])
+    score = 0.3 + 0.3 * table["target"] + offset + rng.normal(0, 0.2, len(table))
+    table["score"] = np.round(np.clip(score, 0, 1), 2)
+    table["answer"] = (table["score"] > 0.5).astype(int)
+    return table
+
+
+def call(*words, code=0):
+    """Run `fairbench WORDS` in this process; return its result once its status is as expected."""
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
