@@ -28,7 +28,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from fairbench import plugins, tiny_tokenizer
 from fairbench.jobs.job import Choice
-from fairbench.models.generation import write
+from fairbench.models.generation import generate
 
 Side = Literal["left", "right"]
 PLUGINS = plugins.load(("backbone",))
@@ -256,7 +256,7 @@ def build(case: Case, folder: Path, **settings: Any) -> Any:
     """Load a case's checkpoint as `fairbench run --backbones NAME:FOLDER` does."""
     name = f"{case.family}:{folder.name}"
     backbone = PLUGINS.make("backbone", Choice(name, {**dict(case.settings), **settings}), {name: folder})
-    return backbone.build(WORDS, WORDS, torch.float32, torch.device("cpu"), writes=True)
+    return backbone.build(WORDS, WORDS, torch.float32, torch.device("cpu"), generates=True)
 
 
 def examples(count: int, sizes: Sequence[tuple[int, int]]) -> list[tuple[Image.Image, str]]:
@@ -329,7 +329,7 @@ def compare(backbone: Any, official: Official, asked: Sequence[tuple[Image.Image
     logits = official.model(**theirs).logits[real]
     hidden = backbone.decode(ours, backbone.features(ours))[-1]
     difference = (backbone.vocabulary_scores(hidden[real]) - logits).abs().max()
-    texts = write(backbone, backbone.stack(prepared, asking=True), LENGTH)
+    texts = generate(backbone, backbone.stack(prepared, prompt_only=True), LENGTH)
     return Found(True, float(difference), float(logits.std()), texts == official.write(asked), tuple(texts))
 
 

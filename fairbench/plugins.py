@@ -96,7 +96,7 @@ class Plugins:
         """Look something up by name, of NAME:FOLDER by NAME; an unknown name is an error with the nearest one."""
         table = self.tables[kind]
         name, colon, folder = name.partition(":")
-        if colon and name in table and not getattr(table[name], "takes_folder", False):
+        if colon and name in table and (kind == "metric" or not table[name].takes_folder):
             raise FairbenchError(f"{kind} {name} takes no folder", f"write {name} instead of {name}:{folder}")
         if name not in table:
             error = suggest(kind, name, table)
@@ -110,7 +110,7 @@ class Plugins:
         """Make what a choice names, with its settings and, for what lies on this disk, its folder."""
         item = self.find(kind, choice.name)(**choice.settings)
         root = (roots or {}).get(choice.name)
-        if root is None and (getattr(item, "needs_root", False) or ":" in choice.name):
+        if root is None and (item.needs_root or ":" in choice.name):
             say = f"--data {choice.name}=FOLDER" if kind == "dataset" else f"--{kind}s {item.name}:FOLDER"
             raise FairbenchError(f"where is {choice.name}?", f"say {say}")
         if root is not None:

@@ -125,6 +125,9 @@ class Configurable(ABC):
     """
 
     name: ClassVar[str]
+    takes_folder: ClassVar[bool] = False  # whether NAME:FOLDER says where its weights lie
+    needs_root: ClassVar[bool] = False  # whether `root` must be given
+    unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no result and stand in no job's key
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()

@@ -56,8 +56,8 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
         kind = repr((job.backbone, job.stages, job.dataset.name))
         if kind not in sizes:
             data = planned.datasets[job.dataset.name]
-            writes = data.task == "generate"
-            sizes[kind] = _size(planned.backbones[job.backbone.name], job, data.classes, writes)
+            generates = data.task == "generate"
+            sizes[kind] = _size(planned.backbones[job.backbone.name], job, data.classes, generates)
         size = sizes[kind]
         count = counts[job.dataset.name]
         epochs = sum(stage.epochs for stage in planned.stages[job.key])
@@ -81,13 +81,13 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
     return costs
 
 
-def _size(backbone: Backbone, job: Job, classes: tuple[str, ...], writes: bool) -> Size:
+def _size(backbone: Backbone, job: Job, classes: tuple[str, ...], generates: bool) -> Size:
     readout = backbone.readout
     with torch.device("meta"):
         backbone.construct()
         total = sum(p.numel() for p in backbone.parameters())
         backbone.readout = "head"  # the readout `words` would need the tokenizer, and adds nothing
-        backbone.attach(classes, classes, writes)
+        backbone.attach(classes, classes, generates)
     backbone.readout = readout
     parts = {part for stage in job.stages for part in stage.train} - ({"head"} if readout == "words" else set())
     trained = sum(p.numel() for part in parts for p in backbone.part(part))

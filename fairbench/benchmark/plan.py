@@ -132,8 +132,7 @@ def _checked(kind: str, choice: Choice, plugins: Plugins, fingerprint: str = "")
     """Check a plugin's settings by making it, and keep those that differ from its defaults."""
     item = plugins.find(kind, choice.name)
     in_force = item(**choice.settings).settings()
-    fleeting = getattr(item, "fleeting", ())
-    kept = [key for key in choice.settings if key not in fleeting]
+    kept = [key for key in choice.settings if key not in item.unkeyed]
     changed = {key: in_force[key] for key in kept if in_force[key] != _default(item, key)}
     return Choice(choice.name, changed, plugins.version(kind, choice.name), fingerprint)
 

@@ -87,6 +87,7 @@ def _broken(plugins: plugin_loader.Plugins, out: Console) -> None:
 
 def doctor() -> None:
     """Print what a bug report needs."""
+    import psutil
     import torch
 
     out = console()
@@ -100,6 +101,8 @@ def doctor() -> None:
     if not torch.cuda.device_count():
         table.add_row("gpu", "none: jobs run on the CPU")
     table.add_row("cpu", f"{cores()} cores to use of {os.cpu_count()}")
+    memory = psutil.virtual_memory()
+    table.add_row("memory", f"{memory.available / 2**30:.0f} GiB free of {memory.total / 2**30:.0f}")
     for what, path in (("working folder", Path.cwd()), ("cache", cache_folder())):
         there = next(p for p in (path, *path.parents) if p.exists())
         table.add_row(what, f"{path}, {shutil.disk_usage(there).free / 2**30:.0f} GiB free")

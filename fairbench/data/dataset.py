@@ -50,7 +50,6 @@ class Dataset(Configurable):
     publishable: ClassVar[str] = "aggregate results only"
     task: ClassVar[Literal["classify", "generate"]] = "classify"
     measure: ClassVar[str] = "accuracy"  # the metric, scoring rows, that leaderboards judge by
-    needs_root: ClassVar[bool] = False
     folder: ClassVar[str] = ""  # whose folder it reads, where that is another dataset's
     published: ClassVar[Mapping[str, int]] = {}  # rows that the source states; keys as in docs/datasets.md
     example_settings: ClassVar[Mapping[str, str]] = {}  # those with which the folder of `example` is read

@@ -26,10 +26,9 @@ from fairbench.settings import Configurable, Count, Fraction, Positive
 class Backbone(Configurable, nn.Module):
     """A vision-language model whose weights stay frozen but for the parts that a stage trains."""
 
-    title: ClassVar[str]
     recipe: ClassVar[tuple[Stage, ...]]  # the stages that a benchmark uses unless it states its own
     batch_size: ClassVar[int] = 8
-    pixels: ClassVar[tuple[str, ...]] = ("pixel_values",)  # inputs that nothing but `see` needs
+    encoder_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)  # inputs that nothing but `encode` needs
 
     readout: Literal["head", "words"] = "head"
     rank: Count = 32
@@ -38,7 +37,7 @@ class Backbone(Configurable, nn.Module):
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     checkpointing: bool = False
 
-    # ── what a family writes ─────────────────────────────────────────────────────────────────────
+    # ── what a family says ──────────────────────────────────────────────────────────────────────
 
     @abstractmethod
     def construct(self) -> None:
@@ -73,7 +72,7 @@ class Backbone(Configurable, nn.Module):
         """Turn one example into tensors on a CPU worker: `input_ids` (T,) and image tensors to concatenate."""
 
     @abstractmethod
-    def see(self, inputs: Inputs) -> Tensor:
+    def encode(self, inputs: Inputs) -> Tensor:
         """Return frozen vision features, one row per image token of the batch; nothing in here is trained."""
 
     @abstractmethod
@@ -113,7 +112,7 @@ class Backbone(Configurable, nn.Module):
         self.image_token_id: int
         self.pad_token_id: int
         self.end_token_id: int  # ends an answer
-        self.writes = False  # whether answers are written as text
+        self.generates = False  # whether answers are written as text
         self.dtype = torch.float32
         self.padding_side: Literal["right", "left"] = "right"
         self.head: nn.Linear | None = None
@@ -136,19 +135,19 @@ class Backbone(Configurable, nn.Module):
         words: Sequence[str],
         dtype: torch.dtype,
         device: torch.device,
-        writes: bool = False,
+        generates: bool = False,
     ) -> Backbone:
         """Load the weights in `dtype`, add what is trained for these classes (in float32), and move to `device`.
 
-        A backbone that `writes` answers in words and has no readout of classes.
+        A backbone that `generates` answers in words and has no readout of classes.
         """
         self.dtype = dtype
         self.load(dtype)
-        self.attach(classes, words, writes)
+        self.attach(classes, words, generates)
         return self.to(device)
 
-    def attach(self, classes: Sequence[str], words: Sequence[str], writes: bool = False) -> None:
-        """Freeze everything, then add LoRA and the readout for these classes, or none where it `writes`."""
+    def attach(self, classes: Sequence[str], words: Sequence[str], generates: bool = False) -> None:
+        """Freeze everything, then add LoRA and the readout for these classes, or none where it `generates`."""
         from peft import LoraConfig, inject_adapter_in_model
 
         self.requires_grad_(False)
@@ -162,8 +161,8 @@ class Backbone(Configurable, nn.Module):
         if self.checkpointing:
             # Reentrant checkpointing gives no gradient and no error where only inputs are asked for.
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        self.writes = writes
-        if writes:
+        self.generates = generates
+        if generates:
             pass
         elif self.readout == "head":
             self.head = nn.Linear(self.width, len(classes))
@@ -225,19 +224,19 @@ class Backbone(Configurable, nn.Module):
             self.language_model.train(mode)
         return self
 
-    def stack(self, examples: Sequence[Mapping[str, Tensor]], asking: bool = False) -> Inputs:
+    def stack(self, examples: Sequence[Mapping[str, Tensor]], prompt_only: bool = False) -> Inputs:
         """Pad the examples' tokens to the longest on `padding_side` and concatenate everything else.
 
-        An answer to learn follows its prompt and is marked in `answer_mask`. `asking` leaves answers out and
+        An answer to learn follows its prompt and is marked in `answer_mask`. `prompt_only` leaves answers out and
         pads on the left, so that every example goes on at the same place.
         """
-        answers = [() if asking else example.get("answer_ids", ()) for example in examples]
+        answers = [() if prompt_only else example.get("answer_ids", ()) for example in examples]
         lengths = [len(e["input_ids"]) + len(answer) for e, answer in zip(examples, answers, strict=True)]
         shape = (len(examples), max(lengths))
         ids = torch.full(shape, self.pad_token_id)
         mask, answered = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
         for i, (example, answer, n) in enumerate(zip(examples, answers, lengths, strict=True)):
-            left = asking or self.padding_side == "left"
+            left = prompt_only or self.padding_side == "left"
             where = slice(shape[1] - n, None) if left else slice(0, n)
             ids[i, where] = torch.cat([example["input_ids"], torch.as_tensor(answer, dtype=torch.long)])
             mask[i, where] = 1
@@ -251,11 +250,11 @@ class Backbone(Configurable, nn.Module):
         }
 
     def forward(self, inputs: Inputs, target: Tensor, reads: States | None = None) -> Outputs:
-        """Score every example's classes, or its answer where it `writes`."""
+        """Score every example's classes, or its answer where it `generates`."""
         with self.precision(target.device):
             hidden = self.decode(inputs, self.features(inputs), every=reads is not None)
         states = None if reads is None else self.pooled(hidden, inputs, reads)
-        if self.writes:
+        if self.generates:
             return Outputs(*answered(hidden[-1], inputs, self.vocabulary_scores), states)
         last = last_token(hidden[-1], inputs["attention_mask"])
         if self.head is not None:
@@ -276,7 +275,7 @@ class Backbone(Configurable, nn.Module):
         if "features" in inputs:
             return inputs["features"]
         with torch.no_grad():
-            return self.see(inputs)
+            return self.encode(inputs)
 
     def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
         """Embed the tokens, (B, T, D), with the image's pseudo-words where its tokens stand."""

@@ -11,8 +11,8 @@ from fairbench.models.batch import Inputs
 
 
 @torch.no_grad()
-def write(backbone: Backbone, inputs: Inputs, limit: int) -> list[str]:
-    """Answer prompts that were stacked `asking`, token by token up to the end token or `limit` tokens.
+def generate(backbone: Backbone, inputs: Inputs, limit: int) -> list[str]:
+    """Answer prompts that were stacked `prompt_only`, token by token up to the end token or `limit` tokens.
 
     Prompts are padded on the left and positions count real tokens only, so neither the size of a batch
     nor its longest member changes anybody's text. Image tokens are never written.

@@ -91,21 +91,20 @@ class Pretrained(Family):
     checkpoint: ClassVar[str] = ""  # a name on the hub; empty: the folder must be given
     conversion: ClassVar[str] = ""  # how to get such a folder, where the official weights are in another format
     takes_folder: ClassVar[bool] = True
-    fleeting: ClassVar[tuple[str, ...]] = ("download",)
+    unkeyed: ClassVar[tuple[str, ...]] = ("download",)
 
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     quantise: Literal["none", "8bit", "4bit"] = "none"
     revision: str = ""
     download: bool = False
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.needs_root = not cls.checkpoint
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.root: Path | None = None  # where the folder that was given lies
-
-    @property
-    def needs_root(self) -> bool:
-        """Whether a folder must be given."""
-        return not self.checkpoint
 
     def folder(self) -> Path:
         """Return where the checkpoint lies on this machine; raises FairbenchError when it does not."""
@@ -139,12 +138,12 @@ class Pretrained(Family):
         """Return the bytes of a frozen weight; what stays unquantised is too little to matter in an estimate."""
         return BITS[self.quantise] / 8 if self.quantise in BITS else width
 
-    def foreign(self, config: Mapping[str, Any]) -> str | None:
+    def unsupported(self, config: Mapping[str, Any]) -> str | None:
         """Say what a checkpoint's config.json describes, where it has the right type and cannot be held."""
         return None
 
     def _configured(self, folder: Path) -> Any:
-        reason = self.foreign(configuration(folder, self.architecture))
+        reason = self.unsupported(configuration(folder, self.architecture))
         if reason:
             raise FairbenchError(f"checkpoint {folder} is {reason}", self.conversion)
         return self.architecture.config_class.from_pretrained(folder, local_files_only=True)
@@ -176,7 +175,7 @@ class Pretrained(Family):
                 f"{self.name}.quantise = {self.quantise} needs {' and '.join(absent)}, not found here",
                 "pip install 'fairbench[quantised]' on a machine with a GPU, or leave `quantise` at none",
             )
-        kept = self.beside_the_language_model()
+        kept = self.outside_the_language_model()
         if self.quantise == "8bit":
             return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
         # NF4 with double quantisation, as QLoRA (arXiv 2305.14314); this list skips modules at 4 bits as well.
@@ -188,7 +187,7 @@ class Pretrained(Family):
             llm_int8_skip_modules=kept,
         )
 
-    def beside_the_language_model(self) -> list[str]:
+    def outside_the_language_model(self) -> list[str]:
         """Name the modules that stay as they are: vision, so that features do, the projector and the head."""
         with torch.device("meta"):
             self.construct()
@@ -207,7 +206,7 @@ class Tiny(Family):
     chat: ClassVar[str]  # the chat's format, which with the shape decides what the model is
 
     @abstractmethod
-    def readers(self) -> tuple[Any, Any]:
+    def tokenizer_and_processor(self) -> tuple[Any, Any]:
         """Make a tokenizer and an image processor in code."""
 
     def load(self, dtype: torch.dtype) -> None:
@@ -216,15 +215,15 @@ class Tiny(Family):
             torch.manual_seed(0)
             self.construct()
         self.model.to(dtype)
-        self.ready(*self.readers())
+        self.ready(*self.tokenizer_and_processor())
 
-    def attach(self, classes: Sequence[str], words: Sequence[str], writes: bool = False) -> None:
-        """Add what is trained; where it `writes`, widen the language-model head tenfold.
+    def attach(self, classes: Sequence[str], words: Sequence[str], generates: bool = False) -> None:
+        """Add what is trained; where it `generates`, widen the language-model head tenfold.
 
         As drawn, a random head this narrow gives no token more than 5 %, whatever the hidden states say.
         """
-        super().attach(classes, words, writes)
-        if writes:
+        super().attach(classes, words, generates)
+        if generates:
             self.model.get_output_embeddings().weight.data.mul_(10.0)  # type: ignore[operator]
 
     def fingerprint(self) -> str:

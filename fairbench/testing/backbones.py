@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Inputs, States
-from fairbench.models.generation import write
+from fairbench.models.generation import generate
 
 PROMPTS = ("Is it?", "Is there any sign of disease in this image?", "Well?")
 SHAPES = ((64, 96), (96, 64), (50, 120))  # height, width
@@ -20,8 +20,8 @@ SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 LENGTH = 6  # tokens to write
 
 
-def _ready(backbone: type[Backbone], writes: bool = False, **settings: Any) -> tuple[Backbone, list[Inputs]]:
-    model = backbone(**settings).build(("no", "yes"), ("no", "yes"), torch.float32, torch.device("cpu"), writes)
+def _ready(backbone: type[Backbone], generates: bool = False, **settings: Any) -> tuple[Backbone, list[Inputs]]:
+    model = backbone(**settings).build(("no", "yes"), ("no", "yes"), torch.float32, torch.device("cpu"), generates)
     generator = np.random.default_rng(0)
     pictures = [Image.fromarray(generator.integers(0, 255, (*shape, 3), dtype=np.uint8)) for shape in SHAPES]
     return model, [model.prepare(p, q) for p, q in zip(pictures, PROMPTS, strict=True)]
@@ -51,9 +51,9 @@ def check_seeing_once_is_enough(backbone: type[Backbone]) -> None:
     model, examples = _ready(backbone)
     inputs = model.stack(examples)
     with torch.no_grad():
-        features = model.see(inputs)
+        features = model.encode(inputs)
         direct = model(inputs, _unknown(examples)).scores
-        for key in model.pixels:
+        for key in model.encoder_inputs:
             inputs.pop(key)
         cached = model({**inputs, "features": features}, _unknown(examples)).scores
     assert len(features) == int((inputs["input_ids"] == model.image_token_id).sum())
@@ -61,14 +61,14 @@ def check_seeing_once_is_enough(backbone: type[Backbone]) -> None:
 
 
 def check_features_are_each_images_own(backbone: type[Backbone]) -> None:
-    """`see` gives a batch's images in their order, whatever their sizes, and nothing trained has a part in it."""
+    """`encode` gives a batch's images in their order, whatever their sizes, and nothing trained takes part."""
     model, examples = _ready(backbone)
     with torch.no_grad():
-        alone = torch.cat([model.see(model.stack([example])) for example in examples])
-        together = model.see(model.stack(examples))
+        alone = torch.cat([model.encode(model.stack([example])) for example in examples])
+        together = model.encode(model.stack(examples))
         for parameter in model.trainable().values():
             parameter.add_(1.0)
-        after = model.see(model.stack(examples))
+        after = model.encode(model.stack(examples))
     assert torch.allclose(alone, together, atol=1e-4), "an image's features depend on the others in its batch"
     assert torch.equal(after, together), "features depend on what is trained, so they cannot be cached"
 
@@ -82,7 +82,7 @@ def check_image_tokens_carry_the_image(backbone: type[Backbone]) -> None:
         image = inputs["input_ids"] == model.image_token_id
         real = inputs["attention_mask"].bool()
         with torch.no_grad():
-            features = model.see(inputs)
+            features = model.encode(inputs)
             first, second = model.embed(inputs, features), model.embed(inputs, -features)
             words = model.language_model.get_input_embeddings()(inputs["input_ids"])  # type: ignore[operator]
         changed = (first != second).any(-1)
@@ -182,12 +182,14 @@ def check_words_read_the_vocabulary(backbone: type[Backbone]) -> None:
 
 def check_writing_depends_on_the_example_alone(backbone: type[Backbone]) -> None:
     """An answer is what one greedy token after another gives, at any batch size and with any neighbours."""
-    model, examples = _ready(backbone, writes=True)
-    alone = [write(model, model.stack([example], asking=True), LENGTH)[0] for example in examples]
+    model, examples = _ready(backbone, generates=True)
+    alone = [generate(model, model.stack([example], prompt_only=True), LENGTH)[0] for example in examples]
     for side in SIDES:
         model.padding_side = side
-        assert write(model, model.stack(examples, asking=True), LENGTH) == alone, "neighbours change an answer"
-        assert write(model, model.stack(examples[::-1], asking=True), LENGTH) == alone[::-1]
+        assert generate(model, model.stack(examples, prompt_only=True), LENGTH) == alone, (
+            "neighbours change an answer"
+        )
+        assert generate(model, model.stack(examples[::-1], prompt_only=True), LENGTH) == alone[::-1]
     for example, text in zip(examples, alone, strict=True):
         assert _step_by_step(model, example) == text, "remembering earlier tokens changes an answer"
 

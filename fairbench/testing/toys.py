@@ -75,7 +75,6 @@ class ToyBackbone(Backbone):
     """A two-layer Llama of width 16 behind a linear eye: every contract of a backbone, in milliseconds."""
 
     name = "toy-backbone"
-    title = "Toy"
     rank = 4
     dropout = 0.0
     recipe: ClassVar[tuple[Stage, ...]] = STAGES
@@ -133,7 +132,7 @@ class ToyBackbone(Backbone):
         pixels = torch.from_numpy(np.asarray(image.resize((8, 8)), dtype=np.float32)).flatten()[None] / 255
         return {"input_ids": torch.tensor([257, 257, *self.tokenise(prompt)]), "pixel_values": pixels}
 
-    def see(self, inputs: Inputs) -> Tensor:
+    def encode(self, inputs: Inputs) -> Tensor:
         """Two features of the grey level."""
         return self.model["eye"](inputs["pixel_values"] - 0.5).reshape(-1, 16)  # type: ignore[index, no-any-return]
 
@@ -237,7 +236,7 @@ def train(
         if (store.folder(job) / ADAPTER).exists():
             fresh: Backbone = loaded.make("backbone", job.backbone)
             fresh.build(
-                data.classes, data.words, torch.float32, torch.device("cpu"), writes=data.task == "generate"
+                data.classes, data.words, torch.float32, torch.device("cpu"), generates=data.task == "generate"
             )
             load_adapter(fresh, store.folder(job) / ADAPTER)
             for name, parameter in fresh.trainable().items():

@@ -72,7 +72,7 @@ class Seen(torch.utils.data.Dataset[Example]):
 def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype) -> str:
     """Hash what decides the features: weights, processor, images, prompt, number format, the plugins' versions.
 
-    Settings that every backbone has are about what is trained, which `see` never looks at.
+    Settings that every backbone has are about what is trained, which `encode` never looks at.
     """
     own = {key: value for key, value in backbone.settings().items() if key not in Backbone.fields()}
     settings = json.dumps(own, sort_keys=True)
@@ -136,11 +136,11 @@ def _see(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tens
     device = next(backbone.parameters()).device
     inputs = {key: value.to(device) for key, value in backbone.stack(examples).items()}
     with torch.no_grad():
-        features = backbone.see(inputs).cpu()
+        features = backbone.encode(inputs).cpu()
     counts = [int((example["input_ids"] == backbone.image_token_id).sum()) for example in examples]
     seen = []
     for example, part in zip(examples, torch.split(features, counts), strict=True):
-        kept = {key: value for key, value in example.items() if key not in backbone.pixels}
+        kept = {key: value for key, value in example.items() if key not in backbone.encoder_inputs}
         seen.append({**kept, "features": part.clone()})
     return seen
 

@@ -155,8 +155,8 @@ class Attempt:
 
     def _load(self, precision: torch.dtype) -> Backbone:
         backbone: Backbone = self.resources.plugins.make("backbone", self.job.backbone, self.resources.roots)
-        writes = self.dataset.task == "generate"
-        return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, writes)
+        generates = self.dataset.task == "generate"
+        return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, generates)
 
     def _source(self, precision: torch.dtype, blank: bool) -> Seen | Prepared:
         name = cache_key(self.job, self.backbone, precision)
@@ -188,8 +188,8 @@ class Attempt:
                 attributes={a: torch.tensor(code).long() for a, (code, _) in codes.items()},
                 values={a: values for a, (_, values) in codes.items()},
                 classes=classes,
-                prompts=tuple(train["prompt"]) if self.backbone.writes else (),
-                references=tuple(train["reference"]) if self.backbone.writes else (),
+                prompts=tuple(train["prompt"]) if self.backbone.generates else (),
+                references=tuple(train["reference"]) if self.backbone.generates else (),
             ),
             accelerator=self.resources.accelerator,
             micro_batch=self.micro_batch,

@@ -16,7 +16,7 @@ from torch import Tensor
 from fairbench.data.dataset import Dataset
 from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
-from fairbench.models.generation import write
+from fairbench.models.generation import generate
 from fairbench.training.method import Method
 
 BATCH = 32
@@ -38,7 +38,7 @@ def predict(
     """
     mine = np.array_split(np.arange(len(table)), accelerator.num_processes)[accelerator.process_index]
     pieces = [mine[i : i + BATCH] for i in range(0, len(mine), BATCH)]
-    answer = _written(backbone, dataset.max_new_tokens) if backbone.writes else _scored(backbone)
+    answer = _written(backbone, dataset.max_new_tokens) if backbone.generates else _scored(backbone)
     found: list[Any] = []
     with torch.no_grad():
         for number, (piece, examples) in enumerate(zip(pieces, load(pieces), strict=True)):
@@ -71,13 +71,15 @@ def _written(backbone: Backbone, limit: int) -> Callable[[Examples], list[Answer
     def answer(examples: Examples) -> list[Answer]:
         device = next(backbone.parameters()).device
         learnt, asked = (
-            {key: value.to(device) for key, value in backbone.stack(examples, asking).items()}
-            for asking in (False, True)
+            {key: value.to(device) for key, value in backbone.stack(examples, prompt_only).items()}
+            for prompt_only in (False, True)
         )
         with backbone.precision(device):
             learnt["features"] = asked["features"] = backbone.features(learnt)  # the vision tower looks once
         loss = backbone(learnt, torch.full((len(examples),), -1, device=device)).loss.double()
-        return [([one], text) for one, text in zip(loss.cpu().tolist(), write(backbone, asked, limit), strict=True)]
+        return [
+            ([one], text) for one, text in zip(loss.cpu().tolist(), generate(backbone, asked, limit), strict=True)
+        ]
 
     return answer
 

@@ -47,7 +47,7 @@ def pooled(
     whole = torch.zeros(count, backbone.width, device=device)
     with torch.no_grad(), backbone.precision(device):
         for number, (piece, examples) in enumerate(zip(pieces, load(pieces), strict=True)):
-            stacked = backbone.stack(examples, asking=backbone.writes)
+            stacked = backbone.stack(examples, prompt_only=backbone.generates)
             inputs = {key: value.to(device) for key, value in stacked.items()}
             hidden = backbone.decode(inputs, backbone.features(inputs), every=True)
             whole[torch.as_tensor(piece)] = backbone.pooled(hidden, inputs, reads)[:, 0].float()

@@ -175,7 +175,7 @@ class Run:
         states = None
         if entry.reads is not None:
             states = empty.reshape(0, len(entry.reads.depths), self.backbone.width)
-        classes = 0 if self.backbone.writes else len(self.train.classes)
+        classes = 0 if self.backbone.generates else len(self.train.classes)
         return Outputs(empty, empty, empty.reshape(0, classes), states)
 
     def _gather(self, local: Tensor, batch: Batch) -> Tensor:

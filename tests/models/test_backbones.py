@@ -197,7 +197,7 @@ def test_a_folder_that_names_nothing_is_refused(backbones, words):
 def test_settings_go_by_the_name_with_the_folder(saved):
     settings = {"qwen2.5-vl:model-0": {"rank": 4, "attention": "eager", "download": True}}
     (job,) = planned([f"qwen2.5-vl:{saved(QWEN)}"], settings, planning=False).jobs
-    assert job.backbone.settings == {"rank": 4, "attention": "eager"}, "what is fleeting is in no job's key"
+    assert job.backbone.settings == {"rank": 4, "attention": "eager"}, "what changes no result is in no job's key"
     with pytest.raises(FairbenchError, match="not part of this run"):
         planned([f"qwen2.5-vl:{saved(QWEN)}"], {"qwen2.5-vl": {"rank": 4}})
 
@@ -253,7 +253,7 @@ def preset(**settings):
 def test_a_cached_checkpoint_records_its_commit_and_how_it_attends(cache, saved):
     backbone = preset(attention="eager", min_pixels=112 * 112, max_pixels=140 * 140)
     assert backbone.fingerprint() == checkpoint.checkpoint_fingerprint(saved(QWEN))
-    backbone.build(WORDS, WORDS, torch.float32, CPU, writes=True)
+    backbone.build(WORDS, WORDS, torch.float32, CPU, generates=True)
     assert backbone.facts == {"attention": "eager", "revision": cache}
     other = equality.build(QWEN, saved(QWEN))
     assert other.facts == {"attention": "sdpa"}
@@ -431,8 +431,8 @@ def test_a_quantised_model_sees_the_same_and_learns(saved, kind, monkeypatch):
     layers = {type(m).__name__ for name, m in packed.language_model.named_modules() if name.endswith("base_layer")}
     assert layers == {{"8bit": "Linear8bitLt", "4bit": "Linear4bit"}[kind]}
     with torch.no_grad():
-        features = whole.see(inputs)
-        assert torch.equal(packed.see(inputs), features)
+        features = whole.encode(inputs)
+        assert torch.equal(packed.encode(inputs), features)
         near = [one.decode(inputs, features)[-1].flatten() for one in (whole, packed)]
     assert torch.nn.functional.cosine_similarity(*near, dim=0) > 0.8
     packed.train(True)
@@ -444,7 +444,7 @@ def test_a_quantised_model_sees_the_same_and_learns(saved, kind, monkeypatch):
 def test_only_the_language_model_is_quantised(saved, case):
     """Vision stays as it is, so cached features do; so do the projector, which is trained, and the head."""
     backbone = make(case.family, saved(case))
-    kept = backbone.beside_the_language_model()
+    kept = backbone.outside_the_language_model()
     inside = {id(module) for module in backbone.language_model.modules()}
     for name, module in backbone.model.named_modules():
         if isinstance(module, torch.nn.Linear):

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from fairbench import Method, Stage, plugins
-from fairbench.models.generation import write
+from fairbench.models.generation import generate
 from fairbench.predictions.predictions import UNPARSED
 from fairbench.testing.toys import TOLERANCE, ToyBackbone, ToyDataset, difference, train
 from fairbench.training import predict as predicting
@@ -79,7 +79,9 @@ def learned():
 @pytest.fixture(scope="module")
 def model(learned):
     """The trained toy, made anew."""
-    backbone = Writer().build(Interview.classes, Interview.classes, torch.float32, torch.device("cpu"), writes=True)
+    backbone = Writer().build(
+        Interview.classes, Interview.classes, torch.float32, torch.device("cpu"), generates=True
+    )
     for name, parameter in backbone.trainable().items():
         parameter.data.copy_(learned.weights[name])
     return backbone
@@ -165,7 +167,7 @@ def test_answers_are_written_by_halves_when_memory_runs_out(learned):
 @pytest.mark.parametrize("name", ["tiny-qwen2.5-vl", "tiny-llava"])
 def test_the_families_write_and_score_as_transformers_does(name):
     """What transformers' own `generate` and its loss over labels, do to one unpadded example at a time."""
-    backbone = BACKBONES[name]().build((), (), torch.float32, torch.device("cpu"), writes=True)
+    backbone = BACKBONES[name]().build((), (), torch.float32, torch.device("cpu"), generates=True)
     torch.manual_seed(0)
     for parameter in backbone.part("lora"):  # as if trained: untrained LoRA changes nothing
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -201,7 +203,7 @@ def test_the_families_write_and_score_as_transformers_does(name):
         texts.append(backbone.detokenise(ids[0, len(example["input_ids"]) :].tolist()).strip())
     with torch.no_grad():
         out = backbone(backbone.stack(examples), torch.full((3,), -1))
-        assert write(backbone, backbone.stack(examples, asking=True), 8) == texts
+        assert generate(backbone, backbone.stack(examples, prompt_only=True), 8) == texts
     torch.testing.assert_close(out.loss, torch.tensor(losses), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(out.p_true, torch.tensor(likely), rtol=1e-4, atol=1e-6)
 

@@ -67,7 +67,7 @@ def test_conformance(check: Any, backbone: Any) -> None:
 def test_image_tokens_carry_the_projected_features(backbone: Any, examples: list[Any]) -> None:
     inputs = backbone.stack(examples)
     with torch.no_grad():
-        features = backbone.see(inputs)
+        features = backbone.encode(inputs)
         states = backbone(inputs, torch.tensor([0, 1, 1]), States(depths=(0.0,))).states
         projected = backbone.projector()(features)
     assert features.shape == (3 * 16, 1280)
@@ -155,7 +155,7 @@ def test_words_are_read_from_the_tied_embeddings(examples: list[Any]) -> None:
     inputs = backbone.stack(examples[:1])
     with torch.no_grad():
         scores = backbone(inputs, torch.tensor([-1])).scores
-        last = backbone.decode(inputs, backbone.see(inputs), every=False)[-1][:, -1]
+        last = backbone.decode(inputs, backbone.encode(inputs), every=False)[-1][:, -1]
     words = backbone.language_model.embed_tokens.weight[backbone.word_ids]
     torch.testing.assert_close(scores, last @ words.T, rtol=1e-4, atol=1e-4)
 

@@ -118,7 +118,6 @@ class LiteLlava(Backbone):
     """
 
     name = "lite-llava"
-    title = "LLaVA of EfficientNet-Lite0 and SmolLM2-135M"
     batch_size = 16
     recipe = (
         Stage(
@@ -218,7 +217,7 @@ class LiteLlava(Backbone):
         ids = [START, *user, END, *self.tokenise("\n"), START, *self.tokenise("assistant\n")]
         return {"input_ids": torch.tensor(ids), "pixel_values": pixels}
 
-    def see(self, inputs: Inputs) -> Tensor:
+    def encode(self, inputs: Inputs) -> Tensor:
         """Return the pooled feature grid, row by row: (B · image_tokens, 1280), in float32 on any device."""
         pixels = inputs["pixel_values"]
         with torch.autocast(pixels.device.type, enabled=False):

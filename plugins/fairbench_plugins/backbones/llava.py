@@ -88,7 +88,7 @@ class Llava(Family):
         hidden = tower(pixels.to(tower.dtype), output_hidden_states=True).hidden_states
         return torch.cat([hidden[layer][:, 1:] for layer in ([layers] if isinstance(layers, int) else layers)], -1)
 
-    def see(self, inputs: Inputs) -> Tensor:
+    def encode(self, inputs: Inputs) -> Tensor:
         """Return the features of every patch."""
         return self.tiles(inputs["pixel_values"]).flatten(0, 1)
 
@@ -140,7 +140,7 @@ class LlavaNext(Llava):
         patches = torch.ones(count, self.side**2, 1, device=sizes.device)
         return self.packed(patches, sizes, patches.new_zeros(1))[:, 0] == 0
 
-    def see(self, inputs: Inputs) -> Tensor:
+    def encode(self, inputs: Inputs) -> Tensor:
         """Return the tower's features in the prompt's order, zeros at the ends of rows."""
         tiles = self.tiles(inputs["pixel_values"])
         return self.packed(tiles, inputs["image_sizes"], tiles.new_zeros(tiles.shape[-1]))
@@ -159,7 +159,6 @@ class LlavaFolder(Pretrained, Llava):
     """
 
     name = "llava"
-    title = "LLaVA-1.5"
     conversion = CONVERT
 
     chat: str = ""
@@ -176,7 +175,7 @@ class LlavaFolder(Pretrained, Llava):
         """Return the chat's format."""
         return self.chat or super().template()
 
-    def foreign(self, config: Mapping[str, Any]) -> str | None:
+    def unsupported(self, config: Mapping[str, Any]) -> str | None:
         """Tell LLaVA's own format, which bears the same name, from transformers'; name what cannot be held."""
         if "mm_vision_tower" in config:
             return f"in the original LLaVA format (vision tower {config['mm_vision_tower']})"
@@ -194,7 +193,6 @@ class LlavaNextFolder(LlavaNext, LlavaFolder):
     """Any LLaVA-NeXT (1.6) on disk: `llava-next:FOLDER`. `chat` is its prompt's format, as of `llava`."""
 
     name = "llava-next"
-    title = "LLaVA-NeXT"
 
 
 _VISION = {
@@ -229,7 +227,6 @@ class Llava7B(LlavaFolder):
     """FairLLaVA's family."""
 
     name = "llava-1.5-7b"
-    title = "LLaVA-1.5-7B"
     checkpoint = "llava-hf/llava-1.5-7b-hf"
     shape = _VICUNA_7B
 
@@ -238,7 +235,6 @@ class Llava13B(LlavaFolder):
     """The larger size."""
 
     name = "llava-1.5-13b"
-    title = "LLaVA-1.5-13B"
     checkpoint = "llava-hf/llava-1.5-13b-hf"
     shape = {
         "text": {
@@ -257,7 +253,6 @@ class LlavaMed7B(LlavaFolder):
     """LLaVA-Med v1.5 on Mistral-7B, converted to transformers' format: `llava-med-7b:FOLDER`."""
 
     name = "llava-med-7b"
-    title = "LLaVA-Med-v1.5-Mistral-7B"
     shape = _MISTRAL_7B
 
 
@@ -265,7 +260,6 @@ class LlavaNext7B(LlavaNextFolder):
     """LLaVA-NeXT on Vicuna-7B."""
 
     name = "llava-next-7b"
-    title = "LLaVA-v1.6-Vicuna-7B"
     checkpoint = "llava-hf/llava-v1.6-vicuna-7b-hf"
     shape = _VICUNA_7B
 
@@ -274,7 +268,6 @@ class LlavaNextMistral7B(LlavaNextFolder):
     """LLaVA-NeXT on Mistral-7B."""
 
     name = "llava-next-mistral-7b"
-    title = "LLaVA-v1.6-Mistral-7B"
     checkpoint = "llava-hf/llava-v1.6-mistral-7b-hf"
     shape = _MISTRAL_7B
 
@@ -286,7 +279,6 @@ class TinyLlava(Tiny, Llava):
     """The real architecture with a million random weights, frozen but for LoRA, projector and head: no download."""
 
     name = "tiny-llava"
-    title = "LLaVA-1.5, tiny and random"
     chat = BRIEF
     batch_size = 16
     recipe = (Stage(name="lora", train=("lora", "projector", "head"), epochs=4, lr=1e-3, warmup=20),)
@@ -300,7 +292,7 @@ class TinyLlava(Tiny, Llava):
         """Return the chat's format, short because bytes are tokens."""
         return self.chat
 
-    def readers(self) -> tuple[Any, Any]:
+    def tokenizer_and_processor(self) -> tuple[Any, Any]:
         """Make a tokenizer of bytes and the image processor."""
         size = self.shape["vision"]["image_size"]
         own = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
@@ -313,7 +305,6 @@ class TinyLlavaNext(LlavaNext, TinyLlava):
     """The same for LLaVA-NeXT, with up to four tiles of 56 pixels: no download."""
 
     name = "tiny-llava-next"
-    title = "LLaVA-NeXT, tiny and random"
     shape = {
         "text": {**_TINY, "vocab_size": 260},
         "vision": {**_TINY, "image_size": 56, "patch_size": 14, "projection_dim": 64},

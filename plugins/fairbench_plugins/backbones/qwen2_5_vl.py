@@ -91,7 +91,7 @@ class Qwen25VL(Family):
             "image_grid_thw": pixels["image_grid_thw"],
         }
 
-    def see(self, inputs: Inputs) -> Tensor:
+    def encode(self, inputs: Inputs) -> Tensor:
         """Return merged visual tokens."""
         seen = self.model.model.get_image_features(
             inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
@@ -117,14 +117,12 @@ class Qwen25VLFolder(Pretrained, Qwen25VL):
     """Any Qwen2.5-VL on disk: `qwen2.5-vl:FOLDER`."""
 
     name = "qwen2.5-vl"
-    title = "Qwen2.5-VL"
 
 
 class Qwen25VL7B(Qwen25VLFolder):
     """The glaucoma paper's backbone."""
 
     name = "qwen2.5-vl-7b"
-    title = "Qwen2.5-VL-7B-Instruct"
     checkpoint = "Qwen/Qwen2.5-VL-7B-Instruct"
     shape = {
         "text": {
@@ -144,7 +142,6 @@ class Qwen25VL3B(Qwen25VLFolder):
     """The smallest official size."""
 
     name = "qwen2.5-vl-3b"
-    title = "Qwen2.5-VL-3B-Instruct"
     checkpoint = "Qwen/Qwen2.5-VL-3B-Instruct"
     shape = {
         "text": {
@@ -165,7 +162,6 @@ class TinyQwen25VL(Tiny, Qwen25VL):
     """The real architecture with 1.6 million random weights, frozen but for LoRA and head: no download."""
 
     name = "tiny-qwen2.5-vl"
-    title = "Qwen2.5-VL, tiny and random"
     chat = TEMPLATE
     min_pixels: Count = 112 * 112
     max_pixels: Count = 112 * 112
@@ -198,7 +194,7 @@ class TinyQwen25VL(Tiny, Qwen25VL):
         },
     }
 
-    def readers(self) -> tuple[Any, Any]:
+    def tokenizer_and_processor(self) -> tuple[Any, Any]:
         """Make a tokenizer of bytes and the image processor."""
         return tiny_tokenizer(SPECIAL, TEMPLATE, end="<|im_end|>"), Qwen2VLImageProcessorPil()
 
