@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from fairbench import Store, plugins
 from fairbench.data.dataset import rows
 from fairbench.data.locations import shared_roots
-from fairbench.training.features import Prepared, cache_key, see_all
+from fairbench.training.features import Prepared, cache_key, encode
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 DRAWS = 2_000
@@ -34,7 +34,7 @@ def features(job, loaded, roots, store):
     backbone = loaded.make("backbone", job.backbone, roots)
     backbone.build(dataset.classes, dataset.words, torch.float32, torch.device("cpu"))
     folder = store.root / ".features" / cache_key(job, backbone, torch.float32)
-    seen = see_all(backbone, Prepared(dataset, table, backbone), folder, 8 << 30, lambda *_: None)
+    seen = encode(backbone, Prepared(dataset, table, backbone), folder, 8 << 30, lambda *_: None)
     return dataset, table, np.stack([seen[i]["features"].mean(0).numpy() for i in range(len(table))])
 
 

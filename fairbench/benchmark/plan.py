@@ -18,7 +18,6 @@ from fairbench.training.selection import needs_groups
 if TYPE_CHECKING:
     from fairbench.data.dataset import Dataset
     from fairbench.models.backbone import Backbone
-    from fairbench.training.method import Method
 from fairbench.benchmark.benchmark import Benchmark
 
 PARTS = ("lora", "head", "projector")
@@ -163,11 +162,8 @@ def _methods(benchmark: Benchmark, plugins: Plugins) -> list[Choice]:
 
 
 def _joining(benchmark: Benchmark, plugins: Plugins) -> list[str]:
-    def joins(method: type[Method]) -> bool:
-        control = bool(method.control) and not method.optional
-        return (method.baseline and benchmark.baseline) or (control and benchmark.controls)
-
-    return [name for name, method in plugins.tables["method"].items() if joins(method)]
+    joins = {"baseline": benchmark.baseline, "control": benchmark.controls}
+    return [name for name, method in plugins.tables["method"].items() if joins.get(method.role, False)]
 
 
 def _attributes(benchmark: Benchmark, dataset: Dataset) -> Sequence[tuple[str, ...]]:

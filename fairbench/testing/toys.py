@@ -211,37 +211,43 @@ def train(
     Several processes that torchrun started share one `out`.
     """
     loaded = toy_plugins(*{method, backbone, dataset} - {ToyBackbone, ToyDataset})
+    job = Job(
+        dataset=Choice(
+            dataset.name, dataset_settings or {}, fingerprint=dataset(**(dataset_settings or {})).fingerprint()
+        ),
+        backbone=Choice(backbone.name, backbone_settings or {}),
+        method=Choice(method.name, settings or {}),
+        stages=stages,
+        attributes=attributes if method.uses_attributes else (),
+        seed=seed,
+        batch_size=batch_size,
+        unrecorded=unrecorded,
+        select=select,
+    )
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
-        store = Store(folder)
-        worker = Worker(store, loaded, {}, lambda *_: None, micro_batch, feature_bytes=(8 << 30) if features else 0)
-        data = dataset(**(dataset_settings or {}))
-        job = Job(
-            dataset=Choice(dataset.name, dataset_settings or {}, fingerprint=data.fingerprint()),
-            backbone=Choice(backbone.name, backbone_settings or {}),
-            method=Choice(method.name, settings or {}),
-            stages=stages,
-            attributes=attributes if method.uses_attributes else (),
-            seed=seed,
-            batch_size=batch_size,
-            unrecorded=unrecorded,
-            select=select,
+        worker = Worker(
+            Store(folder), loaded, {}, lambda *_: None, micro_batch, feature_bytes=(8 << 30) if features else 0
         )
         record = worker.run(job)
-        if record.error:
-            trace = store.folder(job) / "traceback.txt"
-            raise AssertionError(trace.read_text() if trace.exists() else record.error)
-        model: Backbone = worker.kept("backbone")
-        weights = {name: p.detach().clone() for name, p in model.trainable().items()}
-        frame = pd.read_parquet(store.folder(job) / PREDICTIONS)
-        if (store.folder(job) / ADAPTER).exists():
-            fresh: Backbone = loaded.make("backbone", job.backbone)
-            fresh.build(
-                data.classes, data.words, torch.float32, torch.device("cpu"), generates=data.task == "generate"
-            )
-            load_adapter(fresh, store.folder(job) / ADAPTER)
-            for name, parameter in fresh.trainable().items():
-                assert torch.equal(parameter, weights[name]), f"{name} does not survive saving and loading"
-        return Outcome(record, weights, frame)
+        return _outcome(worker, loaded, record)
+
+
+def _outcome(worker: Worker, loaded: plugin_loader.Plugins, record: Record) -> Outcome:
+    """Read what a training left, and see that its adapter loads into a fresh backbone."""
+    job, folder = record.job, worker.store.folder(record.job)
+    if record.error:
+        trace = folder / "traceback.txt"
+        raise AssertionError(trace.read_text() if trace.exists() else record.error)
+    model: Backbone = worker.kept("backbone")
+    weights = {name: p.detach().clone() for name, p in model.trainable().items()}
+    if (folder / ADAPTER).exists():
+        data: Dataset = loaded.make("dataset", job.dataset)
+        fresh: Backbone = loaded.make("backbone", job.backbone)
+        fresh.build(data.classes, data.words, torch.float32, torch.device("cpu"), generates=data.task == "generate")
+        load_adapter(fresh, folder / ADAPTER)
+        for name, parameter in fresh.trainable().items():
+            assert torch.equal(parameter, weights[name]), f"{name} does not survive saving and loading"
+    return Outcome(record, weights, pd.read_parquet(folder / PREDICTIONS))
 
 
 def difference(left: Outcome, right: Outcome) -> float:

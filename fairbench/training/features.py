@@ -1,4 +1,4 @@
-"""A cache of what the frozen vision tower sees: each image is looked at once for all methods and seeds.
+"""A cache of what the frozen vision tower makes of each image: it is encoded once for all methods and seeds.
 
 Rows are computed in chunks of fixed membership, one file and one lease per chunk, so several
 processes share the work, a killed one loses a chunk, and the numbers do not depend on who computed.
@@ -27,16 +27,17 @@ from fairbench.models.backbone import Backbone
 
 CHUNK = 128
 Example = Mapping[str, Tensor]
+View = Callable[[Image.Image], Image.Image]
 
 
 class Prepared(torch.utils.data.Dataset[Example]):
     """A dataset's rows as tensors, prepared from the image each time they are asked for.
 
-    `blank` shows a grey picture of the same size instead: a control that cannot have seen the patient.
+    `view` is what a method shows the model in place of each image, None for the image itself.
     """
 
-    def __init__(self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone, blank: bool = False) -> None:
-        self.blank = blank
+    def __init__(self, dataset: Dataset, table: pd.DataFrame, backbone: Backbone, view: View | None = None) -> None:
+        self.view = view
         self.dataset = dataset
         self.rows: list[dict[str, object]] = table.to_dict("records")  # type: ignore[assignment]
         self.backbone = backbone
@@ -45,10 +46,16 @@ class Prepared(torch.utils.data.Dataset[Example]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Example:
+        return self.prepare(index, self.image(index))
+
+    def image(self, index: int) -> Image.Image:
+        """Open one row's image, as the method shows it."""
+        image = self.dataset.image(self.rows[index])
+        return image if self.view is None else self.view(image)
+
+    def prepare(self, index: int, image: Image.Image) -> Example:
+        """Turn one row and its image into tensors."""
         row = self.rows[index]
-        image = self.dataset.image(row)
-        if self.blank:
-            image = Image.new("RGB", image.size, (128, 128, 128))
         example = self.backbone.prepare(image, str(row.get("prompt", self.dataset.prompt)))
         if self.dataset.task == "generate":
             answer = [*self.backbone.tokenise(str(row["reference"])), self.backbone.end_token_id]
@@ -56,7 +63,7 @@ class Prepared(torch.utils.data.Dataset[Example]):
         return example
 
 
-class Seen(torch.utils.data.Dataset[Example]):
+class Encoded(torch.utils.data.Dataset[Example]):
     """The same rows with `features` in place of pixels, all in memory."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
@@ -81,25 +88,25 @@ def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def see_all(
+def encode(
     backbone: Backbone,
     prepared: Prepared,
     folder: Path,
     limit: int,
     report: Callable[[int, int], None],
     batch: int = 16,
-) -> Seen | Prepared:
+) -> Encoded | Prepared:
     """Return every row with its features, computing what the folder lacks.
 
     When the features would take more than `limit` bytes of memory, the rows are returned as they
-    were and the vision tower sees each image every time. `report(done, total)` counts rows.
+    were and the vision tower encodes each image every time. `report(done, total)` counts rows.
     """
-    sample = _see(backbone, [prepared[0]])[0]
+    sample = _encode(backbone, [prepared[0]])[0]
     size = sum(t.numel() * t.element_size() for t in sample.values()) * len(prepared)
     if size > limit:
         return prepared
-    if prepared.blank:
-        return Seen(_blank(backbone, prepared))
+    if prepared.view is not None:
+        return Encoded(_encode_alike(backbone, prepared))
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(prepared), CHUNK)
     missing = [start for start in starts if not _file(folder, start).exists()]
@@ -116,40 +123,42 @@ def see_all(
                 continue
             missing.remove(start)
         wait = True  # what is left is being computed by others
-    return Seen([example for start in starts for example in _load(_file(folder, start))])
+    return Encoded([example for start in starts for example in _load(_file(folder, start))])
 
 
-def _blank(backbone: Backbone, prepared: Prepared) -> list[Example]:
-    """Look at one grey picture of each size; rows of one size that ask the same share it."""
-    seen: dict[object, Example] = {}
+def _encode_alike(backbone: Backbone, prepared: Prepared) -> list[Example]:
+    """Encode what a method shows, in memory; rows that are shown the same picture and ask the same share it."""
+    encoded: dict[object, Example] = {}
     examples = []
     for index, row in enumerate(prepared.rows):
-        alike = (prepared.dataset.image(row).size, row.get("prompt"), row.get("reference"))
-        if alike not in seen:
-            seen[alike] = _see(backbone, [prepared[index]])[0]
-        examples.append(seen[alike])
+        image = prepared.image(index)
+        picture = hashlib.sha256(image.tobytes()).digest()
+        alike = (image.size, picture, row.get("prompt"), row.get("reference"))
+        if alike not in encoded:
+            encoded[alike] = _encode(backbone, [prepared.prepare(index, image)])[0]
+        examples.append(encoded[alike])
     return examples
 
 
-def _see(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+def _encode(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
     """Replace pixels by features; the vision tower never sees padding, so its rows are the images'."""
     device = next(backbone.parameters()).device
     inputs = {key: value.to(device) for key, value in backbone.stack(examples).items()}
     with torch.no_grad():
         features = backbone.encode(inputs).cpu()
     counts = [int((example["input_ids"] == backbone.image_token_id).sum()) for example in examples]
-    seen = []
+    encoded = []
     for example, part in zip(examples, torch.split(features, counts), strict=True):
         kept = {key: value for key, value in example.items() if key not in backbone.encoder_inputs}
-        seen.append({**kept, "features": part.clone()})
-    return seen
+        encoded.append({**kept, "features": part.clone()})
+    return encoded
 
 
 def _compute(backbone: Backbone, prepared: Prepared, folder: Path, start: int, batch: int) -> None:
     stop = min(start + CHUNK, len(prepared))
     examples: list[dict[str, Tensor]] = []
     for first in range(start, stop, batch):
-        examples += _see(backbone, [prepared[i] for i in range(first, min(first + batch, stop))])
+        examples += _encode(backbone, [prepared[i] for i in range(first, min(first + batch, stop))])
     tensors = {
         f"{i:03d}.{key}": value.contiguous() for i, example in enumerate(examples) for key, value in example.items()
     }

@@ -31,12 +31,12 @@ from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.probe import Floats
 from fairbench.training import device as memory
 from fairbench.training import selection
-from fairbench.training.features import Prepared, Seen, cache_key, see_all
+from fairbench.training.features import Encoded, Prepared, View, cache_key, encode
 from fairbench.training.method import Method
 from fairbench.training.predict import adjusted, indices, predict
-from fairbench.training.probe import pooled, probed, states
+from fairbench.training.probe import asked, pooled, probed
 from fairbench.training.resources import Resources
-from fairbench.training.run import Run
+from fairbench.training.run import Run, Split
 from fairbench.training.sampling import batches_of, epoch_ends
 
 PACKAGES = ("fairbench", "torch", "transformers", "peft", "accelerate", "numpy", "pandas", "pillow")
@@ -83,8 +83,9 @@ class Attempt:
             self.backbone.reset(job.seed)
             self.facts |= self.backbone.facts
         with self.phase("features"):
-            blank = not method.sees_images
-            self.source = resources.keep("source", f"{key} {blank}", lambda: self._source(precision, blank))
+            view = None if type(method).view is Method.view else method.view
+            shown = repr(job.method) if view else ""
+            self.source = resources.keep("source", f"{key} {shown}", lambda: self._source(precision, view))
         self.where = {split: np.flatnonzero(self.table["split"] == split) for split in ("train", "val", "test")}
         return method
 
@@ -93,9 +94,9 @@ class Attempt:
         job, resources, method = self.job, self.resources, self.ready()
         stages = method.plan(job.stages)
         self.facts |= {
-            "features": "cached" if isinstance(self.source, Seen) else "computed each time",
-            "baseline": method.baseline,
-            "control": method.control,
+            "features": "cached" if isinstance(self.source, Encoded) else "computed each time",
+            "baseline": method.role == "baseline",
+            "control": method.stands_for,
             "measure": self.dataset.measure,
             "adjusts with group": method.group_at_test,
             "stages": [asdict(stage) for stage in stages],
@@ -111,7 +112,7 @@ class Attempt:
         with self.phase("predict"):
             names = tuple(self.dataset.attributes)
             validation, test = self._predict("val"), self._predict("test")
-            test = adjusted(method, validation, test, self.dataset)
+            test = adjusted(method, run, validation, test, self.dataset)
         if resources.leads:
             both = pd.concat([validation, test], ignore_index=True)
             Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.folder / PREDICTIONS)
@@ -129,11 +130,11 @@ class Attempt:
 
     def read(self, probe: Probe) -> dict[str, Any]:
         """Say how well each attribute can be read from the hidden states."""
-        reads = states(probe, self.backbone.depth)
+        reads = asked(probe, self.backbone.depth)
         with self.phase("probe"):
-            found = {split: self._pooled(split, reads) for split in self.where}
+            hidden = {split: self._pooled(split, reads) for split in self.where}
             tables = {split: self.table.iloc[where] for split, where in self.where.items()}
-            return probed(probe, found, tables, tuple(self.dataset.attributes))
+            return probed(probe, hidden, tables, tuple(self.dataset.attributes))
 
     def _pooled(self, split: str, reads: States) -> Floats:
         where, report = self.where[split], self.resources.report
@@ -158,11 +159,11 @@ class Attempt:
         generates = self.dataset.task == "generate"
         return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, generates)
 
-    def _source(self, precision: torch.dtype, blank: bool) -> Seen | Prepared:
+    def _source(self, precision: torch.dtype, view: View | None) -> Encoded | Prepared:
         name = cache_key(self.job, self.backbone, precision)
-        prepared = Prepared(self.dataset, self.table, self.backbone, blank)
+        prepared = Prepared(self.dataset, self.table, self.backbone, view)
         report = self.resources.report
-        return see_all(
+        return encode(
             self.backbone,
             prepared,
             self.resources.store.root / ".features" / name,
@@ -195,7 +196,7 @@ class Attempt:
             micro_batch=self.micro_batch,
             generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
             warn=self.warnings.append,
-            validate=self._validate,
+            answers=self._answers,
             facts=self.facts,
         )
         if name:
@@ -210,7 +211,7 @@ class Attempt:
         """Train one stage; of its epochs, keep the one that the job's rule chooses."""
         train = self.where["train"]
         run.begin(stage)
-        batches = batches_of(len(train), stage.epochs, self.job, number, method.draw(run))
+        batches = batches_of(len(train), stage.epochs, self.job, number, method.start_stage(run))
         run.steps = len(batches)
         ends = epoch_ends(len(train), self.job, len(batches)) if last and self.job.select != selection.LAST else ()
         processes, rank = self.resources.accelerator.num_processes, self.resources.accelerator.process_index
@@ -231,7 +232,7 @@ class Attempt:
                     line = {"stage": stage.name, "step": step, "loss": run.last_loss, **batch.notes}
                     log.write(json.dumps(line) + "\n")
                 if step + 1 in ends:
-                    kept.append((self._validate(), self._weights()))
+                    kept.append((self._answers("val"), self._weights()))
         self.backbone.train(False)
         if kept:
             attribute = "+".join(self.job.attributes)
@@ -243,15 +244,15 @@ class Attempt:
                 for name, parameter in self.backbone.trainable().items():
                     parameter.copy_(kept[best][1][name])
 
-    def _validate(self) -> Predictions:
+    def _answers(self, split: Split) -> Predictions:
         names = tuple(self.dataset.attributes)
-        return Predictions(self._predict("val"), self.dataset.classes, names, self.dataset.task)
+        return Predictions(self._predict(split), self.dataset.classes, names, self.dataset.task)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: p.detach().cpu().clone() for name, p in self.backbone.trainable().items()}
 
     def _loader(self, batches: list[list[int]]) -> Any:
-        workers = 0 if isinstance(self.source, Seen) else self.resources.loaders
+        workers = 0 if isinstance(self.source, Encoded) else self.resources.loaders
         return DataLoader(self.source, batch_sampler=batches, collate_fn=list, num_workers=workers)
 
     def _predict(self, split: str) -> pd.DataFrame:

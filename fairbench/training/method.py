@@ -1,18 +1,23 @@
-"""The Method contract: six verbs, each with a default that makes plain fine-tuning."""
+"""The Method contract: verbs with defaults that make plain fine-tuning."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pandas as pd
+from PIL import Image
 from torch import Tensor, nn
 
 from fairbench.jobs.job import Stage
 from fairbench.settings import Configurable
 
 if TYPE_CHECKING:
-    from fairbench.models.batch import Batch, Outputs, States
+    from fairbench.models.batch import Batch, Outputs
     from fairbench.training.run import Run
+
+# What a row is on a leaderboard: ranked; what the others are compared with, which joins every run; or a control,
+# which stands under the table, and joins every run or only one that asks for it.
+Role = Literal["contender", "baseline", "control", "control on request"]
 
 
 class Method(Configurable, nn.Module):
@@ -25,21 +30,22 @@ class Method(Configurable, nn.Module):
 
     uses_attributes: ClassVar[bool] = True  # False: one training serves every attribute
     group_at_test: ClassVar[bool] = False  # may `adjust` know which group a test patient is in?
-    baseline: ClassVar[bool] = False  # joins every run, to be compared with
-    control: ClassVar[str] = ""  # for a row that is no contender: what it stands for (majority answer, …)
-    optional: ClassVar[bool] = False  # a control that joins a run only when asked for
-    sees_images: ClassVar[bool] = True  # False: every image is replaced by a grey one
-    reads: ClassVar[States | None] = None  # hidden states `loss` or `step` wants to see, pooled
+    role: ClassVar[Role] = "contender"
+    stands_for: ClassVar[str] = ""  # a control's, printed beside it: what a contender must beat
 
     def plan(self, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         """Before: the stages to train, given everybody's. An edit is shown on the leaderboard."""
         return stages
 
+    def view(self, image: Image.Image) -> Image.Image:
+        """Before: the image that the model is shown, in training and at test, given the patient's."""
+        return image
+
     def setup(self, run: Run) -> None:
         """Before: make buffers and submodules, once. Runs under its own random numbers."""
 
-    def draw(self, run: Run) -> Tensor | None:
-        """At the start of each stage: the odds of drawing each row, or None for each row once an epoch."""
+    def start_stage(self, run: Run) -> Tensor | None:
+        """At the start of each stage; may return the odds (N,) of drawing each row, else each once an epoch."""
         return None
 
     def loss(self, out: Outputs, batch: Batch) -> Tensor:
@@ -48,9 +54,9 @@ class Method(Configurable, nn.Module):
 
     def step(self, run: Run, batch: Batch) -> None:
         """During: one training step; alternating schemes are several `descend` lines."""
-        run.descend(self.loss(run.forward(batch, self.reads), batch))
+        run.descend(self.loss(run.forward(batch), batch))
 
-    def adjust(self, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    def adjust(self, run: Run, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         """After: the test predictions, revised in the light of validation.
 
         `test` has no targets, and no attributes unless `group_at_test`.

@@ -18,6 +18,7 @@ from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
 from fairbench.models.generation import generate
 from fairbench.training.method import Method
+from fairbench.training.run import Run
 
 BATCH = 32
 Places = npt.NDArray[np.integer[Any]]
@@ -39,14 +40,14 @@ def predict(
     mine = np.array_split(np.arange(len(table)), accelerator.num_processes)[accelerator.process_index]
     pieces = [mine[i : i + BATCH] for i in range(0, len(mine), BATCH)]
     answer = _written(backbone, dataset.max_new_tokens) if backbone.generates else _scored(backbone)
-    found: list[Any] = []
+    pairs: list[Any] = []
     with torch.no_grad():
         for number, (piece, examples) in enumerate(zip(pieces, load(pieces), strict=True)):
-            found += zip(piece.tolist(), _by_halves(answer, examples), strict=True)
+            pairs += zip(piece.tolist(), _by_halves(answer, examples), strict=True)
             report(number + 1, len(pieces))
     if accelerator.num_processes > 1:
-        found = gather_object(found)
-    answers = [one for _, one in sorted(found, key=lambda pair: pair[0])]
+        pairs = gather_object(pairs)
+    answers = [one for _, one in sorted(pairs, key=lambda pair: pair[0])]
     if not np.isfinite([number for numbers, _ in answers for number in numbers]).all():
         raise FairbenchError(f"the trained model's scores on the {table['split'].iloc[0]} split are not finite")
     return frame(dataset, table, [numbers for numbers, _ in answers], [text for _, text in answers])
@@ -130,13 +131,15 @@ def _read(written: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     return written
 
 
-def adjusted(method: Method, validation: pd.DataFrame, test: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+def adjusted(
+    method: Method, run: Run, validation: pd.DataFrame, test: pd.DataFrame, dataset: Dataset
+) -> pd.DataFrame:
     """Let a method revise the test predictions without seeing the targets (nor, mostly, the groups)."""
     hidden = [
         *({"target", "reference", "loss"} & set(test.columns)),
         *(() if method.group_at_test else dataset.attributes),
     ]
-    revised = method.adjust(validation.copy(), test.drop(columns=hidden))
+    revised = method.adjust(run, validation.copy(), test.drop(columns=hidden))
     scores = [column for column in map(str, test.columns) if column.startswith("p_")]
     needed = ["text"] if dataset.task == "generate" else ["answer", *scores]
     lost = {"id", *needed} - set(map(str, revised.columns))

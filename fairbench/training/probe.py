@@ -22,7 +22,7 @@ BATCH = 32
 Examples = Sequence[Mapping[str, Tensor]]
 
 
-def states(probe: Probe, depth: int) -> States:
+def asked(probe: Probe, depth: int) -> States:
     """Return the pooled states that a probe reads, of a decoder with `depth` layers."""
     share = {"first": 1.5 / (depth + 1), "middle": 0.5, "last": 1.0}[probe.layer]
     return States((share,), probe.tokens)
@@ -58,16 +58,16 @@ def pooled(
 
 
 def probed(
-    probe: Probe, found: Mapping[str, Floats], tables: Mapping[str, pd.DataFrame], attributes: Sequence[str]
+    probe: Probe, states: Mapping[str, Floats], tables: Mapping[str, pd.DataFrame], attributes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Read every attribute from the states of train, val and test; JSON-ready, see statistics.probe."""
-    everyone = Predictions(pd.concat([tables[split] for split in found]), (), tuple(attributes))
-    ends = np.cumsum([len(tables[split]) for split in found])[:-1]
+    everyone = Predictions(pd.concat([tables[split] for split in states]), (), tuple(attributes))
+    ends = np.cumsum([len(tables[split]) for split in states])[:-1]
     cluster = np.split(everyone.clusters(), ends)
     result = {}
     for attribute in attributes:
         codes, values = everyone.groups(attribute, "drop")
-        parts = zip(found.values(), np.split(codes, ends), cluster, strict=True)
+        parts = zip(states.values(), np.split(codes, ends), cluster, strict=True)
         train, val, test = (Split(*part) for part in parts)
         result[attribute] = {**asdict(probe), **read(train, val, test, values)}
     return result

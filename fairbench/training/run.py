@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from fairbench.jobs.job import Job, Stage
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Batch, Outputs, Rows, States
 from fairbench.predictions.predictions import Predictions
+
+Split = Literal["train", "val"]  # what a method may ask answers of
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Run:
 
     `train` are the training rows (never the test split), `device` where tensors live, `progress` the
     share of this stage's steps already taken, `generator` random numbers that are the same on every
-    process. `validate` answers the validation split with the weights as they are. `facts` ends up in
+    process. `answers` are the model's to a split, with the weights as they are. `facts` ends up in
     the record; under `tried` it says how many settings a method tried before it chose one.
     """
 
@@ -54,7 +56,7 @@ class Run:
     micro_batch: int
     generator: torch.Generator
     warn: Callable[[str], None]
-    validate: Callable[[], Predictions]
+    answers: Callable[[Split], Predictions]
     facts: dict[str, Any] = field(default_factory=dict)
     stage: Stage | None = None
     stage_number: int = -1
@@ -108,7 +110,7 @@ class Run:
         self.backbone.reset(self.job.seed)
 
     def only(self, chosen: Callable[[str], bool]) -> None:
-        """Of what this stage trains, let only the parameters of these names learn; to be called from `draw`."""
+        """Of what this stage trains, let only the parameters of these names learn (in `start_stage`)."""
         names = {id(parameter): name for name, parameter in self.backbone.trainable().items()}
         for group in self._players[id(self.backbone)].param_groups:
             for parameter in group["params"]:
@@ -254,7 +256,7 @@ class Run:
         if not torch.isfinite(norm):
             raise FairbenchError(f"the gradient is not finite at step {self.step} of stage {self.stage.name}")
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * warmed(self.stage, self.step, self.steps)
+            group["lr"] = group["peak"] * rate_factor(self.stage, self.step, self.steps)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -299,8 +301,12 @@ class Run:
         return {name: total / count for name, (total, count) in self._noted.items()}
 
 
-def warmed(stage: Stage, step: int, steps: int) -> float:
-    """Return the factor on the learning rate at a step: linear warm-up, then the stage's decay."""
+def rate_factor(stage: Stage, step: int, steps: int) -> float:
+    """Return the factor on the learning rate at a step: linear warm-up, then the stage's decay.
+
+    The decays are those of transformers' schedules. Its warm-up opens with a step at a rate of 0, which learns
+    nothing; this one ends one step earlier, so that every step learns.
+    """
     warmup = min(stage.warmup, steps // 2)
     if step < warmup:
         return (step + 1) / warmup

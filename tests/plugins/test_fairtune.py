@@ -64,8 +64,8 @@ def test_every_trial_starts_from_the_start():
     class Watched(FAIRTUNE):
         name = "watched"
 
-        def draw(self, run):
-            super().draw(run)
+        def start_stage(self, run):
+            super().start_stage(run)
             starts.append({name: p.detach().clone() for name, p in run.backbone.trainable().items()})
 
     train(Watched, {"trials": 2})

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -213,8 +214,8 @@ def test_group_dro_weighs_as_a_literal_loop_over_its_losses_does(settings, unrec
 
 def test_group_dro_draws_evenly_only_when_asked_and_knows_its_cells():
     rows = SimpleNamespace(train=SimpleNamespace(balance=lambda by: by))
-    assert METHODS["group-dro"](by="group-class").draw(rows) == "group-class"
-    assert METHODS["group-dro"](balanced=False).draw(rows) is None
+    assert METHODS["group-dro"](by="group-class").start_stage(rows) == "group-class"
+    assert METHODS["group-dro"](balanced=False).start_stage(rows) is None
     batch, _ = some([0, 1])
     method = METHODS["group-dro"](by="group-class")
     method.classes = 2
@@ -346,8 +347,8 @@ class Spy(METHODS["jtt"]):
 
     odds = []
 
-    def draw(self, run):
-        self.odds.append(super().draw(run))
+    def start_stage(self, run):
+        self.odds.append(super().start_stage(run))
         return self.odds[-1]
 
 
@@ -379,7 +380,7 @@ def test_jtt_weighs_losses_by_row():
     method.wrong[:] = torch.tensor([True, False, False, True])
     kept = []
     run = SimpleNamespace(stage_number=2, note=kept.append, restart=lambda: kept.append("restarted"))
-    assert method.draw(run) is None
+    assert method.start_stage(run) is None
     assert kept == [{"wrong": 0.5}, "restarted"]
     wanted = np.mean(np.array([3, 1, 1, 3]) / 2 * out.loss.detach().numpy())
     assert method.loss(out, batch).item() == pytest.approx(wanted)
@@ -389,9 +390,9 @@ def test_jtt_starts_again_from_scratch():
     class Forgives(METHODS["jtt"]):
         """Find nothing wrong, so that the second training is plain."""
 
-        def draw(self, run):
+        def start_stage(self, run):
             self.wrong.zero_()
-            return super().draw(run)
+            return super().start_stage(run)
 
     class Waits(Method):
         """Let two stages go by, then train plainly: the same order of rows, the same dropout."""
@@ -427,8 +428,9 @@ def ready(warnings=None, **settings):
     job = SimpleNamespace(attributes=("race",), unrecorded="keep", dataset=SimpleNamespace(name="toy"))
     train_rows = SimpleNamespace(classes=("no", "yes"), references=())
     warn = ([] if warnings is None else warnings).append
-    method.setup(SimpleNamespace(job=job, train=train_rows, warn=warn, facts={}))
-    return method
+    run = SimpleNamespace(job=job, train=train_rows, warn=warn, facts={})
+    method.setup(run)
+    return SimpleNamespace(run=run, adjust=partial(method.adjust, run))
 
 
 def votes(sizes, seed):

@@ -18,7 +18,7 @@ from fairbench.jobs.job import Choice, Job
 from fairbench.models.batch import Rows
 from fairbench.testing.toys import STAGES, TOLERANCE, ToyBackbone, ToyDataset, difference, toy_plugins, train
 from fairbench.training.features import cache_key
-from fairbench.training.run import warmed
+from fairbench.training.run import rate_factor
 from fairbench.training.sampling import batches_of, epoch_ends
 
 METHODS = plugins.load(("method",)).tables["method"]
@@ -284,8 +284,8 @@ def test_orders_are_complete_and_repeatable():
 
 def test_warm_up_and_decay():
     stage = Stage(warmup=4, decay="linear")
-    assert [warmed(stage, step, 12) for step in (0, 3, 4, 8)] == pytest.approx([0.25, 1.0, 1.0, 0.5])
-    assert warmed(Stage(warmup=0, decay="cosine"), 6, 12) == pytest.approx(0.5)
+    assert [rate_factor(stage, step, 12) for step in (0, 3, 4, 8)] == pytest.approx([0.25, 1.0, 1.0, 0.5])
+    assert rate_factor(Stage(warmup=0, decay="cosine"), 6, 12) == pytest.approx(0.5)
 
 
 def test_adjust_sees_neither_targets_nor_groups():
@@ -296,7 +296,7 @@ def test_adjust_sees_neither_targets_nor_groups():
 
         name = "peeks"
 
-        def adjust(self, validation, test):
+        def adjust(self, run, validation, test):
             seen.append((set(validation), set(test)))
             return test
 
@@ -305,7 +305,7 @@ def test_adjust_sees_neither_targets_nor_groups():
 
         name = "loses"
 
-        def adjust(self, validation, test):
+        def adjust(self, run, validation, test):
             return test.iloc[1:]
 
     class Invents(Peeks):
@@ -313,7 +313,7 @@ def test_adjust_sees_neither_targets_nor_groups():
 
         name = "invents"
 
-        def adjust(self, validation, test):
+        def adjust(self, run, validation, test):
             return test.assign(answer=7)
 
     class Overshoots(Peeks):
@@ -321,7 +321,7 @@ def test_adjust_sees_neither_targets_nor_groups():
 
         name = "overshoots"
 
-        def adjust(self, validation, test):
+        def adjust(self, run, validation, test):
             return test.assign(p_1=1.5)
 
     for method, fault in ((Invents, "no class"), (Overshoots, "outside 0 to 1")):

@@ -57,12 +57,12 @@ class FairTune(Method):
         found = re.search(r"\.layers\.(\d+)\..*?(\w+)\.lora_", f".{name}")
         return None if found is None else found[1] if self.units == "layer" else f"{found[1]} {found[2]}"
 
-    def draw(self, run: Run) -> Tensor | None:
+    def start_stage(self, run: Run) -> Tensor | None:
         """At the start of a trial, judge the last, forget it, and choose the next mask; at the end, the best."""
         number, place = divmod(run.stage_number, self.length)
         if place == 0:
             if number:
-                self.study.tell(self.trial, self.worth(run.validate(), run))
+                self.study.tell(self.trial, self.worth(run.answers("val"), run))
                 run.restart()
             if number < self.trials:
                 self.mask = self._ask()

@@ -38,7 +38,7 @@ class GroupDRO(Method):
         """Number the groups, or the combinations of group and class; below 0 where not recorded."""
         return group if self.by == "group" else (group * self.classes + target).where(target >= 0, -1)
 
-    def draw(self, run: Run) -> Tensor | None:
+    def start_stage(self, run: Run) -> Tensor | None:
         """Draw all cells equally often, as algorithm 1 does, or each row once an epoch."""
         return run.train.balance(self.by) if self.balanced else None
 

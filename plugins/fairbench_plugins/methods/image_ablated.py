@@ -1,5 +1,7 @@
 """Plain fine-tuning on blank images."""
 
+from PIL import Image
+
 from fairbench import Method, hookimpl
 
 
@@ -8,8 +10,12 @@ class ImageAblated(Method):
 
     name = "image-ablated"
     uses_attributes = False
-    sees_images = False
-    control = "trained and tested on blank images"
+    role = "control"
+    stands_for = "trained and tested on blank images"
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """A grey picture of the same size."""
+        return Image.new("RGB", image.size, (128, 128, 128))
 
 
 @hookimpl

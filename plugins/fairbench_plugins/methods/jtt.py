@@ -35,7 +35,7 @@ class JTT(Method):
         self.register_buffer("wrong", torch.zeros(len(run.train.target), dtype=torch.bool))
         self.register_buffer("weights", torch.ones(len(run.train.target)))
 
-    def draw(self, run: Run) -> Tensor | None:
+    def start_stage(self, run: Run) -> Tensor | None:
         """Between the two trainings, forget the first and weigh the rows; the weights' mean is 1."""
         if run.stage_number == self.look + 1:
             run.note({"wrong": float(self.wrong.float().mean())})

@@ -12,8 +12,8 @@ class LabelShuffled(Method):
 
     name = "label-shuffled"
     uses_attributes = False
-    control = "trained on shuffled answers"
-    optional = True
+    role = "control on request"
+    stands_for = "trained on shuffled answers"
 
     def setup(self, run: Run) -> None:
         """Shuffle the targets, once. Raises FairbenchError where answers are texts, which stand in the examples."""

@@ -12,7 +12,8 @@ class Majority(Method):
 
     name = "majority"
     uses_attributes = False
-    control = "the commonest answer, always"
+    role = "control"
+    stands_for = "the commonest answer, always"
 
     def plan(self, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         """Train nothing."""
@@ -28,7 +29,7 @@ class Majority(Method):
         counts = train.target.bincount(minlength=len(train.classes))
         self.share = (counts / counts.sum()).tolist()
 
-    def adjust(self, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    def adjust(self, run: Run, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         """Answer all alike: the commonest class, with the training split's shares as probabilities.
 
         In words it is the commonest answer to the same question, or of all where a question is new.

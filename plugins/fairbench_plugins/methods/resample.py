@@ -15,7 +15,7 @@ class Resample(Method):
     name = "resample"
     by: Literal["group", "class", "group-class"] = "group"
 
-    def draw(self, run: Run) -> Tensor:
+    def start_stage(self, run: Run) -> Tensor:
         """Odds inversely proportional to the size of the row's cell."""
         return run.train.balance(self.by)
 

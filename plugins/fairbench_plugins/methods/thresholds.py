@@ -79,11 +79,10 @@ class Thresholds(Method):
                 f"thresholds needs the probabilities of two classes, and {run.job.dataset.name} has {has}",
                 "leave the method out, or choose among two classes",
             )
-        self.run = run
 
-    def adjust(self, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    def adjust(self, run: Run, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         """Give the test rows of every group that is large enough the answers of its own threshold."""
-        members, positive = self._groups(validation), validation["target"].to_numpy() == 1
+        members, positive = self._groups(run, validation), validation["target"].to_numpy() == 1
         cuts: dict[str, Cuts] = {}
         for name in sorted(set(members) - {""}):
             p = validation["p_1"].to_numpy()[members == name]
@@ -92,26 +91,25 @@ class Thresholds(Method):
                 cuts[name] = group
             else:
                 what = "positive validation rows" if self.criterion == "sensitivity" else "validation rows"
-                self.run.warn(f"thresholds: {name} has {group.of} {what}, too few: it keeps {OVERALL}")
+                run.warn(f"thresholds: {name} has {group.of} {what}, too few: it keeps {OVERALL}")
         if self.criterion == "worst-group":
             low, high = 0.0, 1.0
         elif len(cuts) > 1:
             low, high = closest(list(cuts.values()), self.cost * len(validation))
         else:
-            self.run.warn("thresholds: fewer than two groups are large enough, so nothing changes")
+            run.warn("thresholds: fewer than two groups are large enough, so nothing changes")
             return test
         chosen = {name: group.best(low, high) for name, group in cuts.items()}
-        self.run.facts["thresholds"] = chosen
-        answer, members = test["answer"].to_numpy().copy(), self._groups(test)
+        run.facts["thresholds"] = chosen
+        answer, members = test["answer"].to_numpy().copy(), self._groups(run, test)
         for name, cut in chosen.items():
             answer[members == name] = test["p_1"].to_numpy()[members == name] > cut
         return test.assign(answer=answer)
 
-    def _groups(self, table: pd.DataFrame) -> Any:
+    def _groups(self, run: Run, table: pd.DataFrame) -> Any:
         """Name each row's group, (n,); empty for rows that are in none."""
-        job = self.run.job
-        people = Predictions(table, self.run.train.classes, job.attributes)
-        codes, names = people.groups("+".join(job.attributes), job.unrecorded)
+        people = Predictions(table, run.train.classes, run.job.attributes)
+        codes, names = people.groups("+".join(run.job.attributes), run.job.unrecorded)
         return np.array([*names, ""], dtype=object)[codes]
 
 

@@ -8,7 +8,7 @@ class Vanilla(Method):
 
     name = "vanilla"
     uses_attributes = False
-    baseline = True
+    role = "baseline"
 
 
 @hookimpl
