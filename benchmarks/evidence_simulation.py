@@ -99,11 +99,11 @@ def one_method(world: World) -> Callable[[Draw, int], list[float]]:
         gap = judge(*args, repeats=REPEATS, seed=index)
         low = judge(*args, reduce="worst", repeats=REPEATS, seed=index)
         each = group_rates(drawn.a[0], drawn.group, drawn.cluster)
-        covered = [g.interval.low <= rate <= g.interval.high for g, rate in zip(each, world.a, strict=True)]
+        covered = [g.low <= rate <= g.high for g, rate in zip(each, world.a, strict=True)]
         variance = between_group_variance(*args)
-        return [gap.p <= 0.05, low.p <= 0.05, gap.ci.low <= world.gap <= gap.ci.high,
-                low.ci.low <= min(world.a) <= low.ci.high, float(np.mean(covered)), gap.floor_mean,
-                gap.value, variance.variance, variance.naive]  # fmt: skip
+        return [gap.p <= 0.05, low.p <= 0.05, gap.low <= world.gap <= gap.high,
+                low.low <= min(world.a) <= low.high, float(np.mean(covered)), gap.floor_mean,
+                gap.value, variance.value, float(np.var([g.value for g in each], ddof=1))]  # fmt: skip
 
     return measure
 
@@ -164,7 +164,7 @@ def auroc_row(sizes: tuple[int, ...], worlds: int, spread: float = 1.0, seed: in
         scale = np.where(group == 1, spread, 1.0)
         score = scale * (rng.normal(size=group.size) + target)
         result = judge_auroc(target, score, group, repeats=REPEATS, seed=index)
-        hits.append([result.p <= 0.05, result.ci.low <= 0 <= result.ci.high])
+        hits.append([result.p <= 0.05, result.low <= 0 <= result.high])
     return list(np.mean(hits, axis=0))
 
 

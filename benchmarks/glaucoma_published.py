@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 
 from fairbench.leaderboard.sentences import finding, ties
 from fairbench.statistics.paired import Comparison, compare
-from fairbench.statistics.permutation import Evidence, group_rates, judge
+from fairbench.statistics.permutation import group_rates, judge
 from fairbench.statistics.power import detectable_improvement
 from fairbench.statistics.ranking import rank
+from fairbench.statistics.results import Gap
 from fairbench.statistics.variance import between_group_variance
 
 HERE = Path(__file__).parent
@@ -49,13 +51,13 @@ def points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def gap_table(evidence: dict[str, Evidence], accuracy: dict[str, float], places: dict[str, str]) -> list[str]:
+def gap_table(evidence: dict[str, Gap], accuracy: dict[str, float], places: dict[str, str]) -> list[str]:
     lines = ["| method | accuracy % | gap, points | 95 % interval | floor mean | floor 95 % | excess | p | rank |",
              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, e in evidence.items():
         lines.append(
             f"| {name} | {100 * accuracy[name]:.2f} | {100 * e.value:.2f}"
-            f" | {points(e.ci.low)} to {points(e.ci.high)}"
+            f" | {points(e.low)} to {points(e.high)}"
             f" | {points(e.floor_mean)} | {points(e.floor_95)} | {points(e.excess)} | {e.p:.2f} | {places[name]} |"
         )
     return lines
@@ -82,18 +84,19 @@ def report() -> str:
     out += ["| against vanilla | gap difference, points | p, greatest agreement | p, least agreement |",
             "|---|---|---|---|"]  # fmt: skip
     for m, (kind, unkind) in against.items():
-        out.append(f"| {m} | {100 * kind.gap.difference:+.2f} | {kind.gap.p:.2f} | {unkind.gap.p:.2f} |")
+        out.append(f"| {m} | {100 * kind.gap.value:+.2f} | {kind.gap.p:.2f} | {unkind.gap.p:.2f} |")
     out += ["", "| vanilla, group | rows | accuracy % | 95 % interval |", "|---|---|---|---|"]
-    for g in group_rates(rows(methods["vanilla"], sizes), group, names=list(sizes)):
-        low, high = points(g.interval.low), points(g.interval.high)
-        out.append(f"| {g.group} | {g.rows} | {points(g.value)} | {low} to {high} |")
+    for name, g in zip(sizes, group_rates(rows(methods["vanilla"], sizes), group), strict=True):
+        low, high = points(g.low), points(g.high)
+        out.append(f"| {name} | {g.rows} | {points(g.value)} | {low} to {high} |")
     spread = between_group_variance([rows(methods["vanilla"], sizes)], group)
+    deviation = math.copysign(math.sqrt(abs(spread.value)), spread.value)
     gap = evidence["vanilla"].value
     gain = detectable_improvement(list(sizes.values()), accuracy["vanilla"], 0.85, gap)
     said = f"{points(gain.value)} points" if gain.value is not None else f"none ({gain.reason})"
     out += [
         "",
-        f"Corrected between-group deviation of vanilla: {100 * spread.deviation:.1f} points (negative: the groups",
+        f"Corrected between-group deviation of vanilla: {points(deviation)} points (negative: the groups",
         "differ less than sampling alone would make them). Smallest cut of its gap that this test set would notice",
         f"with 80 % power, if the two methods agree on 85 % of patients: {said}.",
     ]

@@ -10,51 +10,12 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fairbench.errors import FairbenchError
-from fairbench.statistics.variance import Dispersion, VarianceParts
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value and its 95 % interval; None is undefined, and `reason` says why.
-
-    With several seeds the value is their mean.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Gap(Estimate):
-    """A disparity between groups, beside what chance gives on the same patients (see statistics.permutation).
-
-    `coverage` is (groups that entered, groups present).
-    """
-
-    coverage: tuple[int, int] = (0, 0)
-    floor_mean: float | None = None
-    floor_95: float | None = None
-    p: float | None = None
-    excess: float | None = None
-    detectable: float | None = None
-
-
-@dataclass(frozen=True)
-class Change:
-    """One row minus the baseline, paired patient by patient; `adjusted` is Holm's p over the table."""
-
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    adjusted: float | None = None
-    reason: str | None = None
+from fairbench.statistics.results import Difference, Estimate, Gap
+from fairbench.statistics.variance import VarianceParts
 
 
 @dataclass(frozen=True)
@@ -69,21 +30,20 @@ class Measure:
 
 @dataclass(frozen=True)
 class Improvement:
-    """The smallest cut of the baseline's gap that is found with 80 % power, and what it follows from.
+    """The smallest `cut` of the baseline's gap that is found with 80 % power, and what it follows from.
 
-    `value` None says that there is none, and `reason` why. `agreement` is the share of rows on which a method
-    and the baseline score alike (are both right or both wrong), median of the methods.
+    `score` and `gap` are the baseline's; `agreement` is the share of rows on which a method and the baseline
+    score alike (are both right or both wrong), median of the methods.
     """
 
-    value: float | None
+    cut: Estimate
     score: float | None
-    agreement: float
     gap: float | None
-    reason: str | None = None
+    agreement: float
 
 
 @dataclass(frozen=True)
-class Reading:
+class ProbeResult:
     """How well an attribute can be read from a row's hidden states, mean of its seeds; None with a reason.
 
     `balanced_accuracy` with its 95 % interval, `auroc`, what guessing gives (`chance`), and p; `where` says
@@ -139,22 +99,21 @@ class Row:
     gap: Gap
     eq_odds_max: Gap
     equity_scaled: Estimate
-    worst_group: Estimate
-    worst_name: str
+    worst_group: Gap
     groups: tuple[Estimate, ...]
-    between_groups: Dispersion
+    between_groups: Estimate
     rank: str = ""
-    changes: Mapping[str, Change] = field(default_factory=dict)
+    changes: Mapping[str, Difference] = field(default_factory=dict)
     trainable: float | None = None
     train_seconds: float | None = None
     peak_memory: int | None = None
     flags: tuple[Flag, ...] = ()
     gap_variance: VarianceParts | None = None
-    readable: tuple[Reading, ...] = ()
+    probes: tuple[ProbeResult, ...] = ()
 
 
 @dataclass(frozen=True)
-class Absent:
+class Excluded:
     """A job that is not in the table, and why: `failed`, `unfinished`, `unreadable` or `refused`."""
 
     label: str
@@ -171,11 +130,11 @@ class SideEffect:
     label: str
     attribute: str
     gap: float | None
-    change: Change
+    change: Difference
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trials:
     """How much was tried, so that a reader can discount the best of many."""
 
     methods: int
@@ -194,27 +153,27 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Beside:
+class MeasuredRow:
     """One row by a measure that the table is not judged by; `change` is its gap minus the baseline's."""
 
     label: str
     score: Estimate
     gap: Gap
     equity_scaled: Estimate
-    change: Change = Change()
+    change: Difference = field(default_factory=Difference)
 
 
 @dataclass(frozen=True)
-class Also:
+class FurtherMeasure:
     """All rows of a table by another measure."""
 
     measure: Measure
-    rows: tuple[Beside, ...]
+    rows: tuple[MeasuredRow, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One dataset × backbone × evaluated attribute, judged by one measure; `also` holds what others say."""
+    """One dataset × backbone × evaluated attribute, judged by one measure; `further` holds what others say."""
 
     dataset: str
     backbone: str
@@ -231,13 +190,13 @@ class Table:
     notes: tuple[str, ...]
     rows: tuple[Row, ...]
     controls: tuple[Row, ...]
-    absent: tuple[Absent, ...]
+    excluded: tuple[Excluded, ...]
     side_effects: tuple[SideEffect, ...]
-    tried: Tried
+    trials: Trials
     improvement: Improvement | None = None
     min_cell: int = 0
     measure: Measure = Measure()
-    also: tuple[Also, ...] = ()
+    further: tuple[FurtherMeasure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,7 +209,7 @@ class Board:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same board."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(_plain(self), allow_nan=False))
         return plain
 
     @classmethod
@@ -264,6 +223,18 @@ class Board:
             ) from error
         assert isinstance(board, cls)
         return board
+
+
+def _plain(value: Any) -> Any:
+    """Turn dataclasses into objects that leave out what equals its default."""
+    if dataclasses.is_dataclass(value):
+        defaults = {
+            f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(value)
+        }
+        return {name: _plain(own) for name, own in vars(value).items() if own != defaults[name]}
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
 def _rebuild(kind: Any, data: Any) -> Any:

@@ -12,9 +12,9 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job
 from fairbench.jobs.status import unfinished
 from fairbench.jobs.store import Store
-from fairbench.leaderboard.board import Absent, Also, Board, Constant, Flag, Group, Row, Table, Tried
-from fairbench.leaderboard.collect import Entry, absent_job, contenders, load, same_patients, stale_rows
-from fairbench.leaderboard.compare import also, side_effects, stand
+from fairbench.leaderboard.board import Board, Constant, Excluded, Flag, FurtherMeasure, Group, Row, Table, Trials
+from fairbench.leaderboard.collect import Entry, contenders, excluded_job, load, same_patients, stale_rows
+from fairbench.leaderboard.compare import further, side_effects, stand
 from fairbench.leaderboard.flags import missing
 from fairbench.leaderboard.row import called, improvement, judge, measured, others
 from fairbench.leaderboard.seeds import constant
@@ -86,13 +86,13 @@ def _table(
     # Where nobody was trained for it, everybody shows what became of it.
     mine = [e for e in entries if belongs(e.record.job)] or list(entries)
     usable, refused = same_patients([e for e in mine if e.predictions is not None])
-    found, twins = contenders(usable, attribute)
-    absent = [absent_job(e.record.job, *e.absent) for e in mine if e.absent]
-    absent += [absent_job(job, "unfinished", "begun and not ended") for job in waiting if belongs(job)]
-    absent += [*refused, *twins]
+    found, duplicates = contenders(usable, attribute)
+    excluded = [excluded_job(e.record.job, *e.excluded) for e in mine if e.excluded]
+    excluded += [excluded_job(job, "unfinished", "begun and not ended") for job in waiting if belongs(job)]
+    excluded += [*refused, *duplicates]
     job = mine[0].record.job
     if not attribute or not found:
-        return _empty(attribute, job, usable, absent, mine)
+        return _empty(attribute, job, usable, excluded, mine)
     predictions = usable[0].predictions
     assert predictions is not None
     chosen = judge(measure or str(usable[0].record.facts.get("measure", ACCURACY.name)), metrics, predictions)
@@ -105,10 +105,10 @@ def _table(
     flagged = {row.label: row for row in stand(methods, controls, groups, seeds)}
     rows = tuple(_marked(row, stale) for row in flagged.values())
     ordered = sorted(methods, key=lambda c: [*flagged].index(c.label))
-    guards = [measured(c, groups) for c in controls]
-    guards = [replace(row, flags=(*missing(row, seeds), *row.flags)) for row in guards]
+    control_rows = [measured(c, groups) for c in controls]
+    control_rows = [replace(row, flags=(*missing(row, seeds), *row.flags)) for row in control_rows]
     baseline = next((c for c in methods if c.baseline), None)
-    rivals = [c.answers for c in methods if c is not baseline]
+    others_answers = [c.answers for c in methods if c is not baseline]
     clusters = predictions.clusters()
     table = Table(
         dataset=job.dataset.label,
@@ -125,19 +125,19 @@ def _table(
         finding=(),
         notes=(),
         rows=rows,
-        controls=tuple(_marked(row, stale) for row in guards),
-        absent=tuple(sorted(absent, key=lambda a: (a.label, a.seed, a.key))),
+        controls=tuple(_marked(row, stale) for row in control_rows),
+        excluded=tuple(sorted(excluded, key=lambda a: (a.label, a.seed, a.key))),
         side_effects=side_effects(ordered, job.unrecorded),
-        tried=_tried(mine),
-        improvement=improvement(baseline.answers, rivals, groups) if baseline else None,
+        trials=_trials(mine),
+        improvement=improvement(baseline.answers, others_answers, groups) if baseline else None,
         measure=called(chosen),
-        also=tuple(Also(called(metric), also(ordered, groups, metric)) for metric in able),
+        further=tuple(FurtherMeasure(called(metric), further(ordered, groups, metric)) for metric in able),
     )
     return replace(table, finding=tuple(_finding(table)), notes=(*_notes(table), *unmeasured))
 
 
 def _empty(
-    attribute: str, job: Job, usable: Sequence[Entry], absent: Sequence[Absent], mine: Sequence[Entry]
+    attribute: str, job: Job, usable: Sequence[Entry], excluded: Sequence[Excluded], mine: Sequence[Entry]
 ) -> Table:
     """Make a table without rows: every job failed, or the dataset records no attribute."""
     reason = "No job of this table finished." if not usable else "This dataset records no attribute."
@@ -157,9 +157,9 @@ def _empty(
         notes=(),
         rows=(),
         controls=(),
-        absent=tuple(absent),
+        excluded=tuple(excluded),
         side_effects=(),
-        tried=_tried(mine),
+        trials=_trials(mine),
     )
 
 
@@ -188,7 +188,7 @@ def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Consta
     return Constant(answer, float(best.scores.mean()), gap)
 
 
-def _tried(entries: Sequence[Entry]) -> Tried:
+def _trials(entries: Sequence[Entry]) -> Trials:
     """Count what was tried, also inside a method that searches (its fact `tried`) before its last training."""
     tried = [
         (e.record.job, int(e.record.facts.get("tried", 0))) for e in entries if not e.record.facts.get("control")
@@ -196,7 +196,7 @@ def _tried(entries: Sequence[Entry]) -> Tried:
     settings: dict[str, int] = {}
     for job, inside in tried:
         settings[job.method.label] = max(settings.get(job.method.label, 0), inside, 1)
-    return Tried(
+    return Trials(
         methods=len({job.method.name for job, _ in tried}),
         settings=sum(settings.values()),
         seeds=tuple(sorted({job.seed for job, _ in tried})),

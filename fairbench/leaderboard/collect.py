@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import Store
-from fairbench.leaderboard.board import Absent, Flag
+from fairbench.leaderboard.board import Excluded, Flag
 from fairbench.leaderboard.row import Contender, provenance, recipe
 from fairbench.leaderboard.seeds import Answers
 from fairbench.predictions.align import align
@@ -18,36 +18,36 @@ from fairbench.predictions.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One record with its predictions; without them, `absent` says why."""
+    """One record with its predictions; without them, `excluded` says why."""
 
     record: Record
     predictions: Predictions | None = None
-    absent: tuple[str, str] | None = None  # status, reason
+    excluded: tuple[str, str] | None = None  # status, reason
 
 
 def load(store: Store, record: Record) -> Entry:
     """Read the predictions of a record, or say why there are none."""
     if record.error is not None:
-        return Entry(record, absent=("failed", record.error))
+        return Entry(record, excluded=("failed", record.error))
     try:
         predictions = store.predictions(record)
     except FairbenchError as error:
-        return Entry(record, absent=("unreadable", error.message))
+        return Entry(record, excluded=("unreadable", error.message))
     if not {"target", "text"} & set(predictions.table):
-        return Entry(record, absent=("unreadable", "its predictions have neither target classes nor text"))
+        return Entry(record, excluded=("unreadable", "its predictions have neither target classes nor text"))
     return Entry(record, predictions)
 
 
-def absent_job(job: Job, status: str, reason: str) -> Absent:
+def excluded_job(job: Job, status: str, reason: str) -> Excluded:
     """Describe a job that is not in the table."""
-    return Absent(job.method.label, job.seed, job.key, status, reason)
+    return Excluded(job.method.label, job.seed, job.key, status, reason)
 
 
 def _newest(entries: Iterable[Entry]) -> Entry:
     return max(entries, key=lambda entry: entry.record.started)
 
 
-def same_patients(entries: Sequence[Entry]) -> tuple[list[Entry], list[Absent]]:
+def same_patients(entries: Sequence[Entry]) -> tuple[list[Entry], list[Excluded]]:
     """Keep the records of the newest data, their rows in one order; refuse the others."""
     if not entries:
         return [], []
@@ -64,23 +64,23 @@ def same_patients(entries: Sequence[Entry]) -> tuple[list[Entry], list[Absent]]:
             ordered = align(reference.predictions, entry.predictions, ("the newest row", "this one"))
             kept.append(replace(entry, predictions=ordered))
         except FairbenchError as error:
-            refused.append(absent_job(job, "refused", f"stale: {error.message}"))
+            refused.append(excluded_job(job, "refused", f"stale: {error.message}"))
     return kept, refused
 
 
-def contenders(entries: Sequence[Entry], attribute: str) -> tuple[list[Contender], list[Absent]]:
-    """Join the seeds of one method, settings, recipe and versions to a row; of twins keep the newest.
+def contenders(entries: Sequence[Entry], attribute: str) -> tuple[list[Contender], list[Excluded]]:
+    """Join the seeds of one method, settings, recipe and versions to a row; of duplicates keep the newest.
 
     A row of a method that was trained for other attributes beside this one says so.
     """
     together: dict[str, dict[int, Entry]] = {}
-    twins = []
+    duplicates = []
     for entry in sorted(entries, key=lambda e: e.record.started):
         record = entry.record
         identity = json.dumps([record.job.method.label, record.job.attributes, recipe(record), provenance(record)])
         older = together.setdefault(identity, {}).get(record.job.seed)
         if older:
-            twins.append(absent_job(older.record.job, "refused", "a newer job did the same"))
+            duplicates.append(excluded_job(older.record.job, "refused", "a newer job did the same"))
         together[identity][record.job.seed] = entry
     found = []
     for seeds in together.values():
@@ -92,7 +92,7 @@ def contenders(entries: Sequence[Entry], attribute: str) -> tuple[list[Contender
         label = job.method.label if trained in ("", attribute) else f"{job.method.label} for {trained}"
         found.append(Contender(label, records, answers))
     found.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
-    return _named(found), twins
+    return _named(found), duplicates
 
 
 def _named(contenders: Sequence[Contender]) -> list[Contender]:
@@ -100,10 +100,10 @@ def _named(contenders: Sequence[Contender]) -> list[Contender]:
     named: dict[str, Contender] = {}
     plain: dict[str, Contender] = {}
     for contender in contenders:
-        rival = plain.setdefault(contender.label, contender)
+        newest = plain.setdefault(contender.label, contender)
         label = contender.label
-        if rival is not contender:
-            mine, theirs = ({**recipe(c.first), **provenance(c.first)} for c in (contender, rival))
+        if newest is not contender:
+            mine, theirs = ({**recipe(c.first), **provenance(c.first)} for c in (contender, newest))
             unlike = [key for key in mine if mine[key] != theirs[key]]
             shown = [f"{key} {mine[key]}" if isinstance(mine[key], str | int) else f"other {key}" for key in unlike]
             label = f"{label} [{', '.join(shown)}]".replace("_", " ")

@@ -8,14 +8,15 @@ from itertools import combinations
 
 import numpy as np
 
-from fairbench.leaderboard.board import Beside, Change, Row, SideEffect
-from fairbench.leaderboard.flags import ALPHA, against_baseline, missing, not_learned
+from fairbench.leaderboard.board import MeasuredRow, Row, SideEffect
+from fairbench.leaderboard.flags import against_baseline, missing, not_learned
 from fairbench.leaderboard.row import Contender, measured
 from fairbench.leaderboard.seeds import Answers, contrast
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
-from fairbench.statistics.paired import Comparison, Difference
+from fairbench.statistics.paired import Comparison
 from fairbench.statistics.ranking import Rank, holm, opposite, rank
+from fairbench.statistics.results import ALPHA, Difference
 
 SCREEN = 300  # draws that tell whether a comparison deserves more
 PAIRED = ("gap", "score", "worst_group", "eq_odds_max")
@@ -38,7 +39,7 @@ class Standings:
             self._made[key] = contrast(a, b, self.groups, odds, repeats)
         return self._made[key]
 
-    def changes(self) -> dict[str, dict[str, Change]]:
+    def changes(self) -> dict[str, dict[str, Difference]]:
         """Every contender minus the baseline, with Holm's p over the contenders, per measure."""
         if self.baseline is None:
             return {}
@@ -55,11 +56,11 @@ class Standings:
             if base.answers.odds:
                 table[label]["eq_odds_max"] = self.against(label, base.label, odds=True).gap
         measures = [measure for measure in PAIRED if any(measure in row for row in table.values())]
-        found: dict[str, dict[str, Change]] = {label: {} for label in others}
+        found: dict[str, dict[str, Difference]] = {label: {} for label in others}
         for measure in measures:
             adjusted = holm([table[label][measure].p for label in others])
             for label, p in zip(others, adjusted, strict=True):
-                found[label][measure] = change(table[label][measure], p)
+                found[label][measure] = replace(table[label][measure], adjusted=p)
         return found
 
     def ranks(self) -> dict[str, Rank]:
@@ -82,11 +83,6 @@ class Standings:
         if quick.p is None or quick.p > 4 * ALPHA:
             return quick
         return contrast(left, right, self.groups, repeats=repeats).gap
-
-
-def change(found: Difference, adjusted: float | None) -> Change:
-    """Write one difference as the table holds it."""
-    return Change(found.difference, found.low, found.high, found.p, adjusted, found.reason)
 
 
 def stand(
@@ -129,13 +125,13 @@ def side_effects(contenders: Sequence[Contender], policy: str) -> tuple[SideEffe
             continue
         groups = Groups.of(touched[0].answers.predictions[0], attribute, policy)
         gaps = [_mean_gap(c.answers, groups) for c in touched]
-        nothing = Difference(None, None, None, None, reason="no baseline in this table")
+        nothing = Difference(reason="no baseline in this table")
         changes = [
             contrast(c.answers, base.answers, groups, repeats=2_000).gap if base else nothing for c in touched
         ]
         adjusted = holm([entry.p for entry in changes])
         found += [
-            SideEffect(c.label, attribute, gap, change(entry, p))
+            SideEffect(c.label, attribute, gap, replace(entry, adjusted=p))
             for c, gap, entry, p in zip(touched, gaps, changes, adjusted, strict=True)
         ]
     return tuple(sorted(found, key=lambda entry: [c.label for c in trained].index(entry.label)))
@@ -148,7 +144,7 @@ def _mean_gap(answers: Answers, groups: Groups) -> float | None:
     return float((np.nanmax(values, axis=1) - np.nanmin(values, axis=1)).mean())
 
 
-def also(contenders: Sequence[Contender], groups: Groups, metric: Metric) -> tuple[Beside, ...]:
+def further(contenders: Sequence[Contender], groups: Groups, metric: Metric) -> tuple[MeasuredRow, ...]:
     """Measure all rows by another metric that scores rows; Holm's p is over them."""
     judged = [(c.label, c.baseline, c.answers.by(metric)) for c in contenders]
     base = next((answers for _, baseline, answers in judged if baseline), None)
@@ -158,12 +154,12 @@ def also(contenders: Sequence[Contender], groups: Groups, metric: Metric) -> tup
     ]
     adjusted = iter(holm([entry.p for entry in changes if entry]))
     return tuple(
-        Beside(
+        MeasuredRow(
             label,
             answers.score(groups),
             answers.gap(groups),
             answers.equity_scaled(groups),
-            change(entry, next(adjusted)) if entry else Change(),
+            replace(entry, adjusted=next(adjusted)) if entry else Difference(),
         )
         for (label, _, answers), entry in zip(judged, changes, strict=True)
     )

@@ -17,8 +17,8 @@ from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.auroc import judge_auroc
 from fairbench.statistics.intervals import auroc_limits, delong
-from fairbench.statistics.paired import Difference
 from fairbench.statistics.permutation import group_rates, judge
+from fairbench.statistics.results import ALPHA, Difference
 
 AUROC_GAP = "auroc_gap"  # the one disparity of no row means that has a test of its own
 NO_EVIDENCE = {
@@ -40,7 +40,7 @@ def judged(
 ) -> Json:
     """Score predictions as `fairbench.metrics.score.score` does, and say what each disparity is worth.
 
-    Adds `ci`, `floor_mean`, `floor_95`, `p`, `excess`, `detectable` (fractions, see `Evidence`) and `flags`
+    Adds `ci`, `floor_mean`, `floor_95`, `p`, `excess`, `detectable` (fractions, see `Gap`) and `flags`
     to every disparity, null where they cannot be computed, and `ci` with an interval per metric that scores
     rows, and of AUROC, to `overall` and to every group. A disparity of no mean over rows (of F1, say) has no
     exact test: `no_evidence` says so.
@@ -73,15 +73,16 @@ def _intervals(predictions: Predictions, groups: Groups, scored: Iterable[Metric
             scores = metric.scores(predictions)
         except Undefined:
             continue
-        for rate in group_rates(scores, groups.codes, groups.cluster, groups.names):
+        rates = group_rates(scores, groups.codes, groups.cluster, groups.names)
+        for name, rate in zip(groups.names, rates, strict=True):
             if rate.interval:
-                found[rate.group][metric.name] = [rate.interval.low, rate.interval.high]
+                found[name][metric.name] = [*rate.interval]
     if predictions.has_probabilities and len(predictions.classes) == 2:
         for place, name in enumerate(groups.names):
             inside = groups.codes == place
             cluster = None if groups.cluster is None else groups.cluster[inside]
             one = delong(predictions.target[inside] == 1, predictions.probability(1)[inside], cluster)
-            ends = auroc_limits(one, 0.05) if one else (np.nan, np.nan)
+            ends = auroc_limits(one, ALPHA) if one else (np.nan, np.nan)
             if np.isfinite(ends).all():
                 found[name]["auroc"] = list(ends)
     return found
@@ -108,9 +109,9 @@ def _evidence(rule: Disparity, predictions: Predictions, groups: Groups, value: 
     if not all(number is None or math.isfinite(number) for number in numbers.values()):
         return {**NO_EVIDENCE, "no_evidence": "too few clusters in a group to say what chance gives"}
     return {
-        "ci": [found.ci.low, found.ci.high] if found.ci else None,
+        "ci": [*found.interval] if found.interval else None,
         **numbers,
-        **({"flags": list(found.flags)} if found.flags else {}),
+        **({"flags": list(found.notes)} if found.notes else {}),
     }
 
 
@@ -142,7 +143,7 @@ def compared(
         odds = (
             _difference(contrast(first, second, groups, odds=True).gap)
             if first.odds
-            else _difference(Difference(None, None, None, None, reason="defined for two classes only"))
+            else _difference(Difference(reason="defined for two classes only"))
         )
         found["attributes"][attribute] = {
             "max_acc_gap": _difference(result.gap),
@@ -153,10 +154,9 @@ def compared(
 
 
 def _difference(found: Difference) -> Json:
-    known = found.low is not None and found.high is not None
     return {
-        "difference": found.difference,
-        "ci": [found.low, found.high] if known else None,
+        "difference": found.value,
+        "ci": [*found.interval] if found.interval else None,
         "p": found.p,
         **({"reason": found.reason} if found.reason else {}),
     }

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fairbench.leaderboard.board import Change, Estimate, Flag, Row
+from fairbench.leaderboard.board import Flag, Row
 from fairbench.leaderboard.row import Contender
 from fairbench.leaderboard.seeds import constant, contrast
 from fairbench.predictions.groups import Groups
 from fairbench.statistics.intervals import Floats
+from fairbench.statistics.results import ALPHA, Difference, Estimate
 
-ALPHA = 0.05
 NOT_LEARNED = "has not learned"
 
 # What a flag means, in one sentence. The keys are printed in the table, the sentences under it.
@@ -46,14 +46,14 @@ def not_learned(contender: Contender, controls: Sequence[Contender], groups: Gro
     A control that shares no seed with the row cannot be compared; `missing seeds` says so.
     """
     best = constant(contender.answers.predictions[0], contender.answers.measure)
-    rivals = {"always giving the commonest answer": best}
-    rivals |= {f"the control {c.label}": c.answers for c in controls if not c.answers.constant}
+    references = {"always giving the commonest answer": best}
+    references |= {f"the control {c.label}": c.answers for c in controls if not c.answers.constant}
     unbeaten = []
-    for name, rival in rivals.items():
-        found = contrast(contender.answers, rival, groups, repeats=2_000).accuracy
-        if found.difference is None or found.p is None:
+    for name, reference in references.items():
+        found = contrast(contender.answers, reference, groups, repeats=2_000).accuracy
+        if found.value is None or found.p is None:
             continue
-        if found.difference <= 0 or found.p > ALPHA:
+        if found.value <= 0 or found.p > ALPHA:
             unbeaten.append(name)
     if unbeaten:
         auroc = contender.answers.auroc(groups)
@@ -62,18 +62,18 @@ def not_learned(contender: Contender, controls: Sequence[Contender], groups: Gro
         yield Flag(NOT_LEARNED, f"no better than {' and '.join(unbeaten)}{note}")
 
 
-def against_baseline(row: Row, base: Row | None, moved: Mapping[str, Change]) -> Iterable[Flag]:
+def against_baseline(row: Row, base: Row | None, moved: Mapping[str, Difference]) -> Iterable[Flag]:
     """Flag a gap that shrank by levelling down, a worse worst group, and another recipe than the baseline's."""
     if base is None or row.label == base.label:
         return
     gap, worst = moved["gap"], moved["worst_group"]
-    if gap.difference is not None and gap.difference < 0:
+    if gap.value is not None and gap.value < 0:
         mine, theirs = _known(row.groups), _known(base.groups)
         best_lost, worst_gained = theirs.max() - mine.max(), mine.min() - theirs.min()
         if best_lost > max(0.0, worst_gained):
-            sure = gap.adjusted is not None and gap.adjusted <= ALPHA
+            sure = gap.significant
             yield Flag("levelling down", "" if sure else "the change is within noise")
-    if worst.adjusted is not None and worst.adjusted <= ALPHA and (worst.difference or 0) < 0:
+    if worst.significant and (worst.value or 0) < 0:
         yield Flag("worst group worse")
     if row.recipe != base.recipe:
         unlike = [key for key in row.recipe if row.recipe[key] != base.recipe.get(key)]

@@ -11,8 +11,8 @@ import numpy as np
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Record, Stage
 from fairbench.jobs.probe import READABLE
-from fairbench.leaderboard.board import Estimate, Flag, Improvement, Measure, Reading, Row
-from fairbench.leaderboard.seeds import Answers, estimate
+from fairbench.leaderboard.board import Flag, Improvement, Measure, ProbeResult, Row
+from fairbench.leaderboard.seeds import Answers
 from fairbench.metrics.metric import ACCURACY, Metric, Undefined
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
@@ -20,7 +20,8 @@ from fairbench.settings import suggest
 from fairbench.statistics.permutation import design, group_moments
 from fairbench.statistics.power import detectable_improvement
 from fairbench.statistics.resampling import tabulate
-from fairbench.statistics.variance import Dispersion, VarianceParts, between_group_variance, variance_parts
+from fairbench.statistics.results import Estimate
+from fairbench.statistics.variance import VarianceParts, between_group_variance, variance_parts
 
 NUMBERS = ("value", "low", "high", "auroc", "chance", "p")
 
@@ -75,7 +76,6 @@ def provenance(record: Record) -> dict[str, str]:
 def measured(contender: Contender, groups: Groups) -> Row:
     """Measure one contender on its own: everything but rank, changes and the flags that need neighbours."""
     answers, first = contender.answers, contender.first
-    worst, worst_name = answers.worst_group(groups)
     gap, odds = answers.gap(groups), answers.eq_odds_max(groups)
     return Row(
         label=contender.label,
@@ -93,18 +93,17 @@ def measured(contender: Contender, groups: Groups) -> Row:
         gap=gap,
         eq_odds_max=odds,
         equity_scaled=answers.equity_scaled(groups),
-        worst_group=worst,
-        worst_name=worst_name,
-        groups=tuple(estimate(rate) for rate in answers.group_scores(groups)),
-        between_groups=dispersion(answers, groups),
-        flags=tuple(own_flags(contender, (gap.coverage, odds.coverage))),
+        worst_group=answers.worst_group(groups),
+        groups=answers.group_scores(groups),
+        between_groups=between_groups(answers, groups),
+        flags=tuple(own_flags(contender, (gap.coverage or (0, 0), odds.coverage or (0, 0)))),
         gap_variance=parts(answers, groups),
-        readable=tuple(_readable(contender.records)),
+        probes=tuple(_probes(contender.records)),
         **_cost(contender.records),
     )
 
 
-def _readable(records: Sequence[Record]) -> Iterable[Reading]:
+def _probes(records: Sequence[Record]) -> Iterable[ProbeResult]:
     """Average what the probes of all seeds found; where a seed has none, or of another layer, there is nothing."""
     found: list[Mapping[str, Any]] = [record.facts.get(READABLE, {}) for record in records]
     for attribute in found[0]:
@@ -114,11 +113,11 @@ def _readable(records: Sequence[Record]) -> Iterable[Reading]:
             continue
         reasons = [entry["reason"] for entry in entries if "reason" in entry]
         if reasons:
-            yield Reading(attribute, where.pop(), Estimate(reason=reasons[0]))
+            yield ProbeResult(attribute, where.pop(), Estimate(reason=reasons[0]))
             continue
         mean = {key: float(np.mean([entry[key] for entry in entries])) for key in NUMBERS}
         value = Estimate(mean["value"], mean["low"], mean["high"])
-        yield Reading(attribute, where.pop(), value, mean["auroc"], mean["chance"], mean["p"])
+        yield ProbeResult(attribute, where.pop(), value, mean["auroc"], mean["chance"], mean["p"])
 
 
 def _cost(records: Sequence[Record]) -> dict[str, Any]:
@@ -195,10 +194,7 @@ def called(metric: Metric) -> Measure:
     return Measure(metric.name, metric.title, f"{metric.title} gap", f"{metric.formula} ({metric.source})")
 
 
-UNNOTICED = "even removing the whole gap would go unnoticed"
-
-
-def dispersion(answers: Answers, groups: Groups) -> Dispersion:
+def between_groups(answers: Answers, groups: Groups) -> Estimate:
     """Bias-corrected variance of the measure between groups, in squared fractions, mean of the seeds."""
     return between_group_variance([*answers.scores], groups.codes, groups.cluster)
 
@@ -222,10 +218,9 @@ def improvement(base: Answers, others: Sequence[Answers], groups: Groups) -> Imp
     table = tabulate([base.scores[0]], groups.codes, groups.cluster, len(groups.names))
     score = float(base.scores[:, groups.codes >= 0].mean()) if (groups.codes >= 0).any() else None
     if gap.value is None or score is None:
-        return Improvement(None, score, shared, None, gap.reason)
-    found = detectable_improvement(design(group_moments(table))[0], score, shared, gap.value)
-    reason = UNNOTICED if found.value is None and found.by_group else found.reason
-    return Improvement(found.value, score, shared, gap.value, reason)
+        return Improvement(Estimate(reason=gap.reason), score, None, shared)
+    cut = detectable_improvement(design(group_moments(table))[0], score, shared, gap.value)
+    return Improvement(cut, score, gap.value, shared)
 
 
 def agreement(a: Answers, b: Answers) -> float | None:

@@ -10,16 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairbench.leaderboard.board import Estimate, Gap
 from fairbench.metrics.disparity import EQUITY
 from fairbench.metrics.metric import ACCURACY, FPR, TPR, Metric
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
-from fairbench.statistics.intervals import Floats, GroupRate, Interval, Ints, auroc_limits, delong
-from fairbench.statistics.paired import Comparison, Difference, compare
+from fairbench.statistics.intervals import Floats, Ints, auroc_limits, delong
+from fairbench.statistics.paired import Comparison, compare
 from fairbench.statistics.permutation import (
     MINIMUM,
-    Evidence,
     design,
     gap_bounds,
     group_moments,
@@ -28,6 +26,7 @@ from fairbench.statistics.permutation import (
 )
 from fairbench.statistics.power import detectable_gap
 from fairbench.statistics.resampling import tabulate
+from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
 
 Flags = NDArray[np.bool_]
 
@@ -69,24 +68,23 @@ class Answers:
         """Judge the same answers by another measure."""
         return replace(self, measure=measure)
 
-    def group_scores(self, groups: Groups) -> tuple[GroupRate, ...]:
+    def group_scores(self, groups: Groups) -> tuple[Estimate, ...]:
         """The measure in every group, mean of the seeds, with an interval that treats a patient as one unit."""
         return self._rates(groups.codes, groups.cluster, groups.names)
 
     def score(self, groups: Groups) -> Estimate:
         """The measure on all rows, whether or not their group is recorded."""
-        (rate,) = self._rates(np.zeros_like(groups.codes), groups.cluster, ("all",))
-        return estimate(rate)
+        return self._rates(np.zeros_like(groups.codes), groups.cluster, ("all",))[0]
 
-    def _rates(self, codes: Ints, cluster: Ints | None, names: Sequence[str]) -> tuple[GroupRate, ...]:
+    def _rates(self, codes: Ints, cluster: Ints | None, names: Sequence[str]) -> tuple[Estimate, ...]:
         seeds = len(self.seeds)
         if seeds == 1:
             return group_rates(self.scores[0], codes, cluster, names)
         unit = np.arange(codes.size) if cluster is None else cluster
         stacked = group_rates(self.scores.ravel(), np.tile(codes, seeds), np.tile(unit, seeds), names)
-        once = group_rates(self.scores[0], codes, cluster, names)  # rows and flags count patients, not seeds
+        once = group_rates(self.scores[0], codes, cluster, names)  # rows and notes count patients, not seeds
         return tuple(
-            replace(all_seeds, rows=one.rows, flag=one.flag) for all_seeds, one in zip(stacked, once, strict=True)
+            replace(all_seeds, rows=one.rows, notes=one.notes) for all_seeds, one in zip(stacked, once, strict=True)
         )
 
     def auroc(self, groups: Groups) -> Estimate:
@@ -101,13 +99,13 @@ class Answers:
                 one = delong(p.target == index, p.probability(index), groups.cluster)
                 if one is None:
                     return Estimate(reason=f"no {first.classes[index]}, or nothing else, among {len(p):,} rows")
-                found.append((one.value, *auroc_limits(one, 0.05)))
+                found.append((one.value, *auroc_limits(one, ALPHA)))
         value, low, high = np.mean(found, axis=0)
         return Estimate(float(value), _number(low), _number(high))
 
     def gap(self, groups: Groups) -> Gap:
         """Largest minus smallest group's value (MaxAccGap), mean of the seeds' gaps, with its evidence."""
-        return self._gap([self.scores], groups)
+        return judge_seeds([self.scores], groups)
 
     def eq_odds_max(self, groups: Groups) -> Gap:
         """EqOdds(max), mean of the seeds' values, with its evidence."""
@@ -116,35 +114,18 @@ class Answers:
         for rate, lacking in zip(self.odds, (TPR.undefined, FPR.undefined), strict=True):
             if np.isnan(rate).all():
                 return Gap(reason=f"{lacking} among {rate.shape[1]:,} rows")
-        return self._gap(self.odds, groups)
+        return judge_seeds(self.odds, groups)
 
-    def _gap(self, rates: Sequence[Floats], groups: Groups) -> Gap:
-        covered = np.all([_present(rate[0], groups) for rate in rates], axis=0)
-        found = judge_seeds(rates, groups)
-        return Gap(
-            value=found.value,
-            low=found.ci.low if found.ci else None,
-            high=found.ci.high if found.ci else None,
-            reason=found.reason,
-            coverage=(int(covered.sum()), len(groups.names)),
-            floor_mean=found.floor_mean,
-            floor_95=found.floor_95,
-            p=found.p,
-            excess=found.excess,
-            detectable=found.detectable,
-        )
-
-    def worst_group(self, groups: Groups) -> tuple[Estimate, str]:
-        """The measure in each seed's worst group, averaged; and its name, the commonest if seeds disagree."""
+    def worst_group(self, groups: Groups) -> Gap:
+        """The measure in each seed's worst group, averaged; `group` is the commonest if seeds disagree."""
         values = self.by_group(groups)
         if np.isfinite(values[0]).sum() < 2:
-            return Estimate(reason="fewer than two groups have rows"), ""
+            return Gap(reason="fewer than two groups have rows")
         names = [groups.names[int(place)] for place in np.nanargmin(values, axis=1)]
         commonest = max(names, key=lambda name: (names.count(name), name))
-        agree = names.count(commonest)
-        of = "" if agree == len(names) else f" ({agree} of {len(names)} seeds)"
         low, high = _bounds([self.scores], groups, "worst")
-        return Estimate(float(np.nanmin(values, axis=1).mean()), low, high), commonest + of
+        value = float(np.nanmin(values, axis=1).mean())
+        return Gap(value, low, high, group=commonest, agreeing=names.count(commonest))
 
     def equity_scaled(self, groups: Groups, preset: str = "fairllava") -> Estimate:
         """The equity-scaled measure, mean of the seeds' values."""
@@ -162,11 +143,11 @@ class Answers:
             return np.stack(right) / n
 
 
-def judge_seeds(rates: Sequence[Floats], groups: Groups) -> Evidence:
+def judge_seeds(rates: Sequence[Floats], groups: Groups) -> Gap:
     """Judge a max - min gap, or the largest of several, averaged over seeds; rates: arrays (seeds, n).
 
     Groups are permuted for all seeds at once, so the floor keeps what the seeds have in common. The interval
-    is the mean of the seeds' own, each at 1 - 0.05/seeds, so that all hold together. A gap that no seed
+    is the mean of the seeds' own, each at 1 - ALPHA/seeds, so that all hold together. A gap that no seed
     defines is undefined.
     """
     seeds, kinds = len(rates[0]), len(rates)
@@ -187,8 +168,7 @@ def judge_seeds(rates: Sequence[Floats], groups: Groups) -> Evidence:
     low, high = _bounds(rates, groups, "max")
     table = tabulate([rate[0] for rate in rates], groups.codes, groups.cluster, len(groups.names))
     power = detectable_gap(*design(group_moments(table)))
-    ci = None if low is None or high is None else Interval(low, high)
-    return replace(found, ci=ci, detectable=power.value)
+    return replace(found, low=low, high=high, detectable=power.value)
 
 
 def _bounds(rates: Sequence[Floats], groups: Groups, reduce: str) -> tuple[float | None, float | None]:
@@ -196,10 +176,10 @@ def _bounds(rates: Sequence[Floats], groups: Groups, reduce: str) -> tuple[float
     found = []
     for seed in range(len(rates[0])):
         table = tabulate([rate[seed] for rate in rates], groups.codes, groups.cluster, len(groups.names))
-        ends = gap_bounds(group_moments(table), reduce, 1 - 0.05 / len(rates[0]))
-        if ends is None:
+        low, high = gap_bounds(group_moments(table), reduce, ALPHA / len(rates[0]))
+        if low is None or high is None:
             return None, None
-        found.append((ends.low, ends.high))
+        found.append((low, high))
     low, high = np.mean(found, axis=0)
     return float(low), float(high)
 
@@ -213,7 +193,7 @@ def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats
     if common:
         a, b = a.only(common), b.only(common)
     elif min(len(a.seeds), len(b.seeds)) > 1:
-        nothing = Difference(None, None, None, None, reason="no seed in common")
+        nothing = Difference(reason="no seed in common")
         return Comparison(nothing, nothing, nothing, 0)
     correct = (a.scores, b.scores) if odds else None
     left, right = (a.odds, b.odds) if odds else ([a.scores], [b.scores])
@@ -233,20 +213,6 @@ def constant(predictions: Predictions, measure: Metric = ACCURACY) -> Answers:
             table = table.assign(**{answer: table.groupby(asked)[truth].transform(lambda given: given.mode()[0])})
     kept = [column for column in table if not str(column).startswith("p_")]
     return Answers((0,), (replace(predictions, table=table[kept]),), measure)
-
-
-def estimate(rate: GroupRate) -> Estimate:
-    """Turn a group's rate into a table's estimate."""
-    if rate.value is None:
-        return Estimate(reason=rate.flag or "undefined")
-    low, high = (rate.interval.low, rate.interval.high) if rate.interval else (None, None)
-    return Estimate(rate.value, low, high, rate.flag)
-
-
-def _present(rate: Floats, groups: Groups) -> Flags:
-    """Say of every group whether some row of it enters a rate, (groups,)."""
-    entered = groups.codes[~np.isnan(rate) & (groups.codes >= 0)]
-    return np.bincount(entered, minlength=len(groups.names)) > 0
 
 
 def _number(value: float) -> float | None:

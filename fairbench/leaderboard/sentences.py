@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from fairbench.leaderboard.board import Table
-from fairbench.leaderboard.flags import ALPHA, NOT_LEARNED
-from fairbench.statistics.paired import Difference
-from fairbench.statistics.permutation import MINIMUM, Evidence
+from fairbench.leaderboard.flags import NOT_LEARNED
+from fairbench.statistics.permutation import MINIMUM
 from fairbench.statistics.ranking import holm
+from fairbench.statistics.results import ALPHA, Difference, Gap
 
 
-def ties(baseline: str, comparisons: Mapping[tuple[str, str], Difference], what: str, alpha: float = 0.05) -> str:
+def ties(baseline: str, comparisons: Mapping[tuple[str, str], Difference], what: str, alpha: float = ALPHA) -> str:
     """One sentence: which methods are indistinguishable from the baseline, and which are not.
 
     comparisons: (method, baseline) -> method minus baseline; Holm-adjusted here. what: "ethnicity gap".
@@ -28,22 +28,22 @@ def ties(baseline: str, comparisons: Mapping[tuple[str, str], Difference], what:
         verb = "is" if len(tied) == 1 else "are"
         parts.append(f"{listed(tied)} {verb} indistinguishable from {baseline} in {what}")
     for method in apart:
-        difference = comparisons[method, baseline].difference or 0.0
+        difference = comparisons[method, baseline].value or 0.0
         more = "smaller" if difference < 0 else "larger"
         parts.append(f"{method} has a {more} {what} than {baseline} by {points(abs(difference))}")
     return "; ".join(parts) + "." if parts else f"Nothing was compared with {baseline}."
 
 
 def finding(
-    evidence: Mapping[str, Evidence],
+    evidence: Mapping[str, Gap],
     attribute: str,
     rows: int,
     clusters: int | None = None,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> str:
     """One plain sentence for above a table: whose gap exceeds chance, and what size could have been seen.
 
-    evidence: method -> Evidence of the same disparity on the same rows; p-values are Holm-adjusted over
+    evidence: method -> the Gap of the same disparity on the same rows; p-values are Holm-adjusted over
     methods. Rows are called patients unless `clusters`, if given, are fewer.
     """
     adjusted = holm([entry.p for entry in evidence.values()])
@@ -81,23 +81,16 @@ MANY = 6  # names that a sentence can hold
 
 def _finding(table: Table) -> Iterable[str]:
     """Say in words whose gap is more than chance, and who differs from the baseline."""
-    judged = {
-        row.label: Evidence(g.value, None, g.floor_mean, g.floor_95, g.p, g.excess, g.detectable, g.reason)
-        for row in table.rows
-        if (g := row.gap)
-    }
-    if judged:
-        yield finding(judged, table.attribute, table.rows_tested, table.clusters)
+    gaps = {row.label: row.gap for row in table.rows}
+    if gaps:
+        yield finding(gaps, table.attribute, table.rows_tested, table.clusters)
     if table.baseline is None:
         yield "There is no baseline in this table, so nothing says what the methods changed."
         return
     changes = {row.label: row.changes["gap"] for row in table.rows if row.changes}
     if changes:
-        pairs = {
-            (label, table.baseline): Difference(c.difference, c.low, c.high, c.p, reason=c.reason)
-            for label, c in changes.items()
-        }
-        tied = all(c.adjusted is None or c.adjusted > ALPHA for c in changes.values())
+        pairs = {(label, table.baseline): change for label, change in changes.items()}
+        tied = not any(change.significant for change in changes.values())
         if tied and len(changes) > MANY:
             yield (
                 f"None of the other {len(changes)} rows is distinguishable from {table.baseline}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fairbench.leaderboard.board import Estimate, Group, Row, Table
-from fairbench.statistics.variance import Dispersion
+from fairbench.leaderboard.board import Group, Row, Table
+from fairbench.statistics.results import Estimate, Gap
 
 
 def withhold(table: Table, minimum: int) -> Table:
@@ -26,9 +26,9 @@ def withhold(table: Table, minimum: int) -> Table:
         shown = tuple(
             hidden if group.name in small else value for group, value in zip(table.groups, row.groups, strict=True)
         )
-        if row.worst_name.split(" (")[0] not in small and row.worst_name not in small:
+        if row.worst_group.group not in small:
             return replace(row, groups=shown)
-        return replace(row, groups=shown, worst_group=hidden, worst_name="withheld")
+        return replace(row, groups=shown, worst_group=Gap(reason=hidden.reason))
 
     return replace(
         table,
@@ -63,7 +63,7 @@ def _published(table: Table, min_cell: int) -> Table:
     shown = withhold(table, min_cell)
     if all(group.n is not None for group in shown.groups):
         return shown
-    hidden = Dispersion(None, None, None, f"withheld: a group has fewer than {min_cell} rows")
+    hidden = Estimate(reason=f"withheld: a group has fewer than {min_cell} rows")
     rows, controls = (
         tuple(replace(row, between_groups=hidden) for row in part) for part in (shown.rows, shown.controls)
     )

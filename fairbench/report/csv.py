@@ -7,7 +7,7 @@ import io
 from dataclasses import asdict
 from typing import Any
 
-from fairbench.leaderboard.board import Absent, Board, Row, Table
+from fairbench.leaderboard.board import Board, Excluded, Row, Table
 from fairbench.report.format import plain
 
 ESTIMATES = ("score", "auroc", "gap", "eq_odds_max", "equity_scaled", "worst_group")
@@ -35,7 +35,7 @@ def escape(text: str) -> str:
 def _lines(table: Table) -> list[dict[str, Any]]:
     place = {"dataset": table.dataset, "backbone": table.backbone, "attribute": table.attribute}
     rows = [place | _row(row, table) for row in (*table.rows, *table.controls)]
-    return rows + [place | _missing(entry) for entry in table.absent]
+    return rows + [place | _missing(entry) for entry in table.excluded]
 
 
 def _row(row: Row, table: Table) -> dict[str, Any]:
@@ -47,17 +47,17 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     }
     for name in ESTIMATES:
         found = asdict(getattr(row, name))
-        found["coverage"] = " of ".join(map(str, found["coverage"])) if "coverage" in found else None
-        line |= {f"{name}.{key}": value for key, value in found.items() if key != "coverage" or value}
-    line["worst_group.name"] = row.worst_name
+        found["coverage"] = " of ".join(map(str, found.get("coverage") or ()))
+        found["notes"] = "; ".join(found["notes"])
+        line |= {f"{name}.{key}": value for key, value in found.items() if value not in (None, "")}
     for measure, change in row.changes.items():
         line |= {f"vs_baseline.{measure}.{key}": value for key, value in asdict(change).items()}
     for group, value in zip(table.groups, row.groups, strict=True):
         line |= {f"group:{group.name}.n": group.n, f"group:{group.name}.accuracy": value.value}
     line |= {f"between_groups.{key}": value for key, value in asdict(row.between_groups).items()}
-    for one in row.readable:
+    for one in row.probes:
         entry = asdict(one.balanced_accuracy) | {"auroc": one.auroc, "chance": one.chance, "p": one.p}
-        line |= {f"readable:{one.attribute}.{key}": value for key, value in entry.items()}
+        line |= {f"probe:{one.attribute}.{key}": value for key, value in entry.items()}
     if row.gap_variance:
         line |= {f"gap_variance.{key}": value for key, value in asdict(row.gap_variance).items()}
     return line | {
@@ -69,7 +69,7 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     }
 
 
-def _missing(entry: Absent) -> dict[str, Any]:
+def _missing(entry: Excluded) -> dict[str, Any]:
     return {
         "method": entry.label,
         "status": entry.status,

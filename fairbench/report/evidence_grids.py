@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fairbench.leaderboard.board import Change, Table
+from fairbench.leaderboard.board import Table
 from fairbench.report.blocks import Grid, Paragraph, grid
 from fairbench.report.format import fraction, p_value, percent, plain, root, signed, with_interval
+from fairbench.statistics.results import Difference
 
 
 def odds(table: Table) -> bool:
@@ -26,7 +27,7 @@ def chance(table: Table) -> Grid:
         cells = [row.label]
         for gap in (row.gap, row.eq_odds_max)[: len(names)]:
             cells += [with_interval(gap), percent(gap.floor_mean), percent(gap.floor_95), p_value(gap.p)]
-        rows.append([*cells, percent(row.between_groups.deviation)])
+        rows.append([*cells, percent(root(row.between_groups.value))])
     return grid("Is the gap more than chance gives?", columns, rows)
 
 
@@ -41,7 +42,7 @@ def against(table: Table) -> Grid:
     for row in table.rows:
         if row.label == table.baseline:
             continue
-        found = [row.changes.get(measure, Change()) for measure, _ in measures]
+        found = [row.changes.get(measure, Difference()) for measure, _ in measures]
         cells = [cell for change in found for cell in (signed(change), p_value(change.adjusted))]
         rows.append([row.label, *cells])
     return grid(f"Difference to {table.baseline}, on the same test rows", columns, rows)
@@ -52,14 +53,15 @@ def improvement(table: Table) -> Iterable[Paragraph]:
     found = table.improvement
     if found is None:
         return
+    cut = found.cut
     what = f"The smallest improvement over {table.baseline} that this test set detects with 80 % power"
     if found.gap is None:
-        yield Paragraph(plain(f"{what} is undefined: {found.reason}."))
+        yield Paragraph(plain(f"{what} is undefined: {cut.reason}."))
         return
     accuracy = table.measure.name == "accuracy"
     score = "accuracy" if accuracy else table.measure.title
     alike = "which method and baseline are both right or both wrong" if accuracy else "which both score alike"
-    size = f"a cut of its gap by {percent(found.value)} points" if found.value is not None else found.reason
+    size = f"a cut of its gap by {percent(cut.value)} points" if cut.value is not None else cut.reason
     yield Paragraph(
         plain(
             f"{what}, whichever group holds the gap: {size}. For one trained model of each, taking as true what"
@@ -100,9 +102,9 @@ def sources(table: Table) -> Grid | Paragraph:
     )
 
 
-def also(table: Table) -> Iterable[Grid]:
+def further(table: Table) -> Iterable[Grid]:
     """Set each further measure beside chance and beside the baseline."""
-    for entry in table.also:
+    for entry in table.further:
         title = entry.measure.title
         columns = ["Method", f"{title} (%)>", "Gap (points)>", "By chance: mean>", "95th>", "p>"]
         columns += [f"ES-{title} fairllava (%)>", "Gap's difference (points)>", "p (Holm)>"]
@@ -123,11 +125,11 @@ def also(table: Table) -> Iterable[Grid]:
         yield grid(f"By {title}", columns, rows)
 
 
-def readable(table: Table) -> Iterable[Grid]:
+def probes(table: Table) -> Iterable[Grid]:
     """Say of each attribute how well a fresh reader tells it from the hidden states."""
-    attributes = dict.fromkeys(r.attribute for row in (*table.rows, *table.controls) for r in row.readable)
+    attributes = dict.fromkeys(r.attribute for row in (*table.rows, *table.controls) for r in row.probes)
     for attribute in attributes:
-        found = [(row.label, r) for row in (*table.rows, *table.controls) for r in row.readable]
+        found = [(row.label, r) for row in (*table.rows, *table.controls) for r in row.probes]
         rows = [
             (label, with_interval(r.balanced_accuracy), percent(r.chance), fraction(r.auroc), p_value(r.p), r.where)
             for label, r in found

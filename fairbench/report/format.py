@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from fairbench.leaderboard.board import Change, Estimate, Gap
+from fairbench.statistics.results import Difference, Estimate
 
 NOTHING = "–"
-ALPHA = 0.05
 
 
 def percent(value: float | None) -> str:
@@ -19,8 +18,8 @@ def percent(value: float | None) -> str:
 
 
 def root(variance: float | None) -> float | None:
-    """Turn a variance into a standard deviation."""
-    return None if variance is None else math.sqrt(variance)
+    """Turn a variance into a standard deviation; an estimate below 0 keeps its sign."""
+    return None if variance is None else math.copysign(math.sqrt(abs(variance)), variance)
 
 
 def share(value: float | None) -> str:
@@ -60,18 +59,18 @@ def gibibytes(value: int | None) -> str:
     return NOTHING if value is None else f"{value / 2**30:.2f}"
 
 
-def with_interval(found: Estimate | Gap) -> str:
+def with_interval(found: Estimate) -> str:
     """Print a value and its interval in percent or points: `53.5 [51.3, 55.7]`."""
     if found.value is None or found.low is None or found.high is None:
         return percent(found.value)
     return f"{percent(found.value)} [{percent(found.low)}, {percent(found.high)}]"
 
 
-def signed(found: Change) -> str:
+def signed(found: Difference) -> str:
     """Print a difference with its sign and interval in points: `−2.6 [−5.1, +0.2]`."""
-    if found.difference is None:
+    if found.value is None:
         return NOTHING
-    value = _sign(found.difference)
+    value = _sign(found.value)
     if found.low is None or found.high is None:
         return value
     return f"{value} [{_sign(found.low)}, {_sign(found.high)}]"

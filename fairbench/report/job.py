@@ -10,7 +10,6 @@ from rich.padding import Padding
 from rich.text import Text
 
 from fairbench.jobs.job import Record
-from fairbench.leaderboard.board import Gap
 from fairbench.leaderboard.row import called
 from fairbench.leaderboard.seeds import Answers
 from fairbench.metrics.metric import Metric
@@ -19,6 +18,7 @@ from fairbench.predictions.predictions import Predictions
 from fairbench.report.blocks import Grid
 from fairbench.report.format import gibibytes, p_value, percent, plain, seconds, whole
 from fairbench.report.terminal import grid
+from fairbench.statistics.results import Gap
 
 BAR = 50  # columns that 0 to 100 % take
 
@@ -61,18 +61,18 @@ def _head(record: Record, console: Console) -> None:
 def _bars(answers: Answers, groups: Groups, console: Console) -> None:
     """Draw every group's score on a line from 0 to 100 %, its interval beside it."""
     rates = answers.group_scores(groups)
-    width = max(len(plain(rate.group)) for rate in rates)
+    width = max(len(plain(name)) for name in groups.names)
     overall = answers.score(groups).value or 0.0
-    for rate in rates:
-        text = Text(f"  {plain(rate.group):<{width}}  ")
+    for name, rate in zip(groups.names, rates, strict=True):
+        text = Text(f"  {plain(name):<{width}}  ")
         if rate.value is None or rate.interval is None:
-            text.append(plain(rate.flag or "undefined"), style="dim")
+            text.append(plain(rate.reason or "; ".join(rate.notes)), style="dim")
         else:
-            text.append(_line(rate.value, rate.interval.low, rate.interval.high, overall))
-            ends = f"[{percent(rate.interval.low)}, {percent(rate.interval.high)}]"
+            text.append(_line(rate.value, *rate.interval, overall))
+            ends = f"[{percent(rate.low)}, {percent(rate.high)}]"
             text.append(f"  {percent(rate.value):>5} {ends:<14}")
             text.append(f" n = {rate.rows:,}", style="dim")
-            text.append(f"  {plain(rate.flag)}" if rate.flag else "", style="dim")
+            text.append("".join(f"  {plain(note)}" for note in rate.notes), style="dim")
         console.print(text)
     axis = f"0{f'{answers.measure.title} (%), ●, 95 % interval ─, all rows │':^{BAR - 3}}100"
     console.print(Text(f"  {'':<{width}}  {axis}", style="dim"))

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from fairbench.leaderboard.board import Board, Row, Table
 from fairbench.leaderboard.flags import LEGEND
 from fairbench.report.blocks import Block, Grid, Heading, Paragraph, Terms, grid
-from fairbench.report.evidence_grids import against, also, chance, improvement, odds, readable, sources
+from fairbench.report.evidence_grids import against, chance, further, improvement, odds, probes, sources
 from fairbench.report.format import (
+    NOTHING,
     fraction,
     gibibytes,
     p_value,
@@ -31,9 +32,9 @@ def lay_out(board: Board) -> list[Block]:
         blocks += _table(table)
     used = {flag.code for table in board.tables for row in (*table.rows, *table.controls) for flag in row.flags}
     blocks.append(Heading("How to read this", 2))
-    judges = [measure for t in board.tables for measure in (t.measure, *(entry.measure for entry in t.also))]
+    judges = [measure for t in board.tables for measure in (t.measure, *(entry.measure for entry in t.further))]
     measures = {measure.title: measure.about for measure in judges if measure.about}
-    read = any(row.readable for table in board.tables for row in (*table.rows, *table.controls))
+    read = any(row.probes for table in board.tables for row in (*table.rows, *table.controls))
     absent: set[str] = set() if read else {"Readable"}
     if board.tables and all(table.measure.about for table in board.tables):
         absent |= {"MaxAccGap", "ES-Acc"}  # nothing here is judged by accuracy
@@ -95,8 +96,8 @@ def _table(table: Table) -> Iterable[Block]:
             yield against(table)
             yield from improvement(table)
         yield sources(table)
-        yield from also(table)
-        yield from readable(table)
+        yield from further(table)
+        yield from probes(table)
         yield from _by_group(table)
         yield _counts(table)
         yield _cost(table)
@@ -105,14 +106,20 @@ def _table(table: Table) -> Iterable[Block]:
         yield _controls(table)
     if table.side_effects:
         yield _side_effects(table)
-    if table.absent:
-        yield _absent(table)
-    for note in (*table.notes, *_undefined(table), _tried(table), _data(table)):
+    if table.excluded:
+        yield _excluded(table)
+    for note in (*table.notes, *_undefined(table), _trials(table), _data(table)):
         yield Paragraph(plain(note))
 
 
 def _name(row: Row) -> str:
     return f"{row.label} (baseline)" if row.baseline else row.label
+
+
+def _worst(row: Row) -> str:
+    worst, seeds = row.worst_group, len(row.seeds)
+    name = worst.group or NOTHING
+    return name if worst.agreeing in (None, seeds) else f"{name} ({worst.agreeing} of {seeds} seeds)"
 
 
 def _marks(row: Row) -> str:
@@ -136,7 +143,7 @@ def _results(table: Table) -> Grid:
     read = {
         row.label: found.balanced_accuracy.value
         for row in table.rows
-        for found in row.readable
+        for found in row.probes
         if found.attribute == table.attribute
     }
     columns: list[tuple[str, Callable[[Row], str]]] = [
@@ -145,7 +152,7 @@ def _results(table: Table) -> Grid:
         ("Seeds>", lambda row: str(len(row.seeds))),
         *_measured(table),
         (f"ES-{title} fairllava (%)>", lambda row: percent(row.equity_scaled.value)),
-        ("Worst group", lambda row: row.worst_name),
+        ("Worst group", _worst),
         (f"Its {title} (%)>", lambda row: percent(row.worst_group.value)),
     ]
     if read:
@@ -248,8 +255,8 @@ def _side_effects(table: Table) -> Grid:
     return grid("Side effects: what it did to the gaps of other attributes", columns, rows)
 
 
-def _absent(table: Table) -> Grid:
-    rows = ((a.label, str(a.seed), a.status, a.reason) for a in table.absent)
+def _excluded(table: Table) -> Grid:
+    rows = ((a.label, str(a.seed), a.status, a.reason) for a in table.excluded)
     return grid("Not in this table", ("Method", "Seed>", "Status", "Reason"), rows)
 
 
@@ -268,7 +275,7 @@ def _undefined(table: Table) -> Iterable[str]:
             for group, value in zip(table.groups, row.groups, strict=True)
             if value.value is None
         }
-        cells |= {f"difference in {k}": c.reason for k, c in row.changes.items() if c.difference is None}
+        cells |= {f"difference in {k}": c.reason for k, c in row.changes.items() if c.value is None}
         for name, reason in cells.items():
             if reason:
                 reasons.setdefault(reason, set()).add(name)
@@ -276,14 +283,14 @@ def _undefined(table: Table) -> Iterable[str]:
         yield f"Undefined ({', '.join(sorted(names))}): {reason}."
 
 
-def _tried(table: Table) -> str:
-    tried = table.tried
-    beyond = tried.settings - tried.methods
+def _trials(table: Table) -> str:
+    trials = table.trials
+    beyond = trials.settings - trials.methods
     more = f", {beyond} of them beyond the first of their method" if beyond else ""
     return (
-        f"Tried here: {_number(tried.methods, 'method')} in {_number(tried.settings, 'setting')}{more};"
-        f" {_number(len(tried.seeds), 'seed')} ({', '.join(map(str, tried.seeds))});"
-        f" {_number(tried.trainings, 'training')} in all. The best of many tries looks better than it is."
+        f"Tried here: {_number(trials.methods, 'method')} in {_number(trials.settings, 'setting')}{more};"
+        f" {_number(len(trials.seeds), 'seed')} ({', '.join(map(str, trials.seeds))});"
+        f" {_number(trials.trainings, 'training')} in all. The best of many tries looks better than it is."
     )
 
 

@@ -18,15 +18,16 @@ from fairbench.statistics.intervals import (
     Ints,
     auroc_limits,
     delong,
+    ends,
     gap_interval,
-    interval,
     labelled,
     pairwise_alpha,
     warning,
 )
-from fairbench.statistics.permutation import MINIMUM, Evidence
+from fairbench.statistics.permutation import MINIMUM
 from fairbench.statistics.power import detectable_gap
 from fairbench.statistics.resampling import checked, chunks, codes
+from fairbench.statistics.results import ALPHA, Gap
 
 Flags = NDArray[np.bool_]
 
@@ -41,7 +42,7 @@ def judge_auroc(
     repeats: int = 2_000,
     seed: int = 0,
     names: Sequence[str] | None = None,
-) -> Evidence:
+) -> Gap:
     """Value, interval, floor and p-value of max - min AUROC over groups that have both classes.
 
     target: (n,) 0/1; score: (n,) finite, higher means class 1; group, cluster as in `judge`. The p-value
@@ -58,11 +59,11 @@ def judge_auroc(
     positive: Flags = classes[keep].astype(bool)
     clusters = None if clusters is None else clusters[keep]
     parts = [group_auroc(positive, scores, groups == k, clusters) for k in range(len(labels))]
-    flags = flagged(positive, groups, labels)
+    notes = cautions(positive, groups, labels)
     known = [k for k, part in enumerate(parts) if part is not None]
     if len(known) < 2:
         reason = "fewer than two groups have both classes"
-        return Evidence(None, None, None, None, None, None, None, reason, flags)
+        return Gap(reason=reason, notes=notes, coverage=(len(known), len(labels)))
     defined = [part for part in parts if part is not None]
     inside = np.isin(groups, known)
     groups = np.searchsorted(known, groups[inside])
@@ -73,7 +74,7 @@ def judge_auroc(
     if positive.size > ROWS:
         values, variances = normal_floor(defined, repeats, rng)
         drawn = values
-        flags = (*flags, "floor from DeLong's normal limit: too many rows to permute")
+        notes = (*notes, "floor from DeLong's normal limit: too many rows to permute")
         observed = np.array([[d.value for d in defined]]), spread[None]
     else:
         values, variances = permuted_aurocs(positive, scores, groups, clusters, repeats, rng)
@@ -87,16 +88,19 @@ def judge_auroc(
     tests, threshold = studentised(drawn, variances), studentised(*observed)[0]
     p = (1 + np.count_nonzero(tests >= threshold - 1e-12)) / (repeats + 1)
     value = max(d.value for d in defined) - min(d.value for d in defined)
-    ends = auroc_bounds(defined)
-    return Evidence(
+    both = auroc_bounds(defined)
+    low, high = ends(*both) if both else (None, None)
+    return Gap(
         value=value,
-        ci=interval(*ends, 0.95) if ends else None,
+        low=low,
+        high=high,
+        notes=notes,
+        coverage=(len(known), len(labels)),
         floor_mean=float(floor.mean()),
         floor_95=float(np.quantile(floor, 0.95)),
         p=float(p),
         excess=value - float(floor.mean()),
         detectable=detectable_gap(1 / spread, 1.0, binary=False).value if (spread > 0).all() else None,
-        flags=flags,
     )
 
 
@@ -105,12 +109,12 @@ def group_auroc(positive: Flags, score: Floats, rows: Flags, cluster: Ints | Non
     return delong(positive[rows], score[rows], None if cluster is None else cluster[rows])
 
 
-def auroc_bounds(groups: Sequence[Auroc], confidence: float = 0.95) -> tuple[float, float] | None:
+def auroc_bounds(groups: Sequence[Auroc], error: float = ALPHA) -> tuple[float, float] | None:
     """Bounds on the gap from all pairwise differences of DeLong limits together."""
-    alpha = pairwise_alpha(len(groups), 1, 1 - confidence)
-    ends = np.array([auroc_limits(part, alpha) for part in groups]).T
+    alpha = pairwise_alpha(len(groups), 1, error)
+    limits = np.array([auroc_limits(part, alpha) for part in groups]).T
     values = np.array([part.value for part in groups])
-    return gap_interval(values[None], ends[:1], ends[1:])
+    return gap_interval(values[None], limits[:1], limits[1:])
 
 
 def prepared(positive: Flags, score: Floats) -> tuple[Flags, Ints, Ints]:
@@ -198,13 +202,13 @@ def studentised(values: Floats, variances: Floats) -> Floats:
     return largest
 
 
-def flagged(positive: Flags, group: Ints, labels: Sequence[str]) -> tuple[str, ...]:
+def cautions(positive: Flags, group: Ints, labels: Sequence[str]) -> tuple[str, ...]:
     """Name the groups with too few rows of a class."""
-    flags = []
+    notes = []
     for k, label in enumerate(labels):
         cases, controls = int(positive[group == k].sum()), int((~positive[group == k]).sum())
         for count, kind in ((cases, "positives"), (controls, "negatives")):
             note = warning(count, MINIMUM)
             if note:
-                flags.append(f"{label}, {kind}: {note}")
-    return tuple(flags)
+                notes.append(f"{label}, {kind}: {note}")
+    return tuple(notes)

@@ -21,28 +21,6 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A lower and an upper bound in the units of the rows, and the confidence they were made for."""
-
-    low: float
-    high: float
-    confidence: float = 0.95
-
-
-@dataclass(frozen=True)
-class GroupRate:
-    """One group's value; `value` and `interval` are None where undefined, and `flag` says why or warns."""
-
-    group: str
-    rows: int
-    clusters: int
-    effective: float | None
-    value: float | None
-    interval: Interval | None
-    flag: str | None
-
-
-@dataclass(frozen=True)
 class Moments:
     """Per group (any leading shape): mean of rows, variance of that mean, rows, units; 0/1 rows or not."""
 
@@ -217,6 +195,6 @@ def warning(rows: float, minimum: int) -> str | None:
     return f"only {int(rows)} rows (fewer than {minimum})" if rows < minimum else None
 
 
-def interval(low: Any, high: Any, confidence: float) -> Interval | None:
-    """Make an Interval, or None if an end is undefined."""
-    return None if np.isnan(low) or np.isnan(high) else Interval(float(low), float(high), confidence)
+def ends(low: Any, high: Any) -> tuple[float, float] | tuple[None, None]:
+    """Both ends as numbers; None twice if one is undefined."""
+    return (None, None) if np.isnan(low) or np.isnan(high) else (float(low), float(high))

@@ -17,25 +17,10 @@ from fairbench.errors import FairbenchError
 from fairbench.statistics.intervals import Floats, Ints, labelled
 from fairbench.statistics.max_difference import Part, bounds, defined, placed_noise
 from fairbench.statistics.resampling import Table, bootstrapped, checked, swapped, tabulate
+from fairbench.statistics.results import Difference
 
 DRAWS = 2_000  # bootstrap draws behind intervals
 ONE_SEED = "one seed: this compares two trained models, not two methods"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A minus B in the rows' units, its 95 % interval and p-values; None is undefined, `reason` says why.
-
-    `p` is of "the two are equal", wherever each method's worst groups are; `exchange_p` of the stronger "the
-    two methods' answers are exchangeable", which it never undercuts: use `p` to rank.
-    """
-
-    difference: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    exchange_p: float | None = None
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +174,7 @@ def judged(
 ) -> Difference:
     """One difference with its interval and p-values; observed: (seeds,), world: (draws, seeds)."""
     if np.isnan(observed).any():
-        return Difference(None, None, None, None, None, reason)
+        return Difference(reason=reason)
     known = [defined(part) for part in parts]
     low, high = bounds(known)
     if index == 2:  # the worst group is minus a maximum
@@ -198,7 +183,7 @@ def judged(
     exchange = two_sided(observed, world, rng)
     placed = exchange if index == 1 else two_sided(observed, placed_noise(known), rng)
     return Difference(
-        difference=mean,
+        value=mean,
         low=mean - float(np.hypot(mean - low, reach)),
         high=mean + float(np.hypot(high - mean, reach)),
         p=max(exchange, placed),

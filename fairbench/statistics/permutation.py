@@ -8,20 +8,17 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from fairbench.errors import FairbenchError
 from fairbench.statistics.intervals import (
     Floats,
-    GroupRate,
-    Interval,
     Ints,
     Moments,
     effective_rows,
+    ends,
     gap_interval,
-    interval,
     labelled,
     limits,
     moments,
@@ -31,32 +28,12 @@ from fairbench.statistics.intervals import (
 )
 from fairbench.statistics.power import detectable_gap
 from fairbench.statistics.resampling import Table, checked, countable, permuted, rounded, tabulate
+from fairbench.statistics.results import ALPHA, Estimate, Gap
 
 BUDGET = 2_000_000_000  # units moved at most; beyond it fewer permutations are drawn, and the result says so
 MINIMUM = 20  # rows of one class below which a group is flagged
 
 Statistic = Callable[[Floats, Floats], Floats]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a disparity is worth, in the units of the rows (fractions for 0/1 rows).
-
-    `floor_mean` and `floor_95` (95th percentile; the 5th where low is bad) describe the value if all groups
-    were treated alike; `p` is the share of such worlds at least as bad, never 0; `excess` = value -
-    floor_mean; `detectable` is the smallest gap found with 80 % power. None is undefined, and `reason` says
-    why.
-    """
-
-    value: float | None
-    ci: Interval | None
-    floor_mean: float | None
-    floor_95: float | None
-    p: float | None
-    excess: float | None
-    detectable: float | None
-    reason: str | None = None
-    flags: tuple[str, ...] = ()
 
 
 def gap_max(values: Floats, sizes: Floats) -> Floats:
@@ -89,7 +66,7 @@ def judge(
     seed: int = 0,
     names: Sequence[str] | None = None,
     higher_is_worse: bool = True,
-) -> Evidence:
+) -> Gap:
     """Value, interval, noise floor, p-value and detectable size of a disparity between groups.
 
     rates: arrays (n,) of row scores, NaN where the row does not enter that rate (accuracy: [correct]; EqOdds:
@@ -109,19 +86,20 @@ def judge(
     labels = labelled(codes, names)
     table = tabulate(values, codes, clusters, len(labels))
     summary = group_moments(table)
-    flags = flagged(summary, labels, table)
+    notes = cautions(summary, labels, table)
+    coverage = int((summary.rows > 0).all(axis=0).sum()), len(labels)
     present = (summary.rows > 0).sum(axis=1)
     if (present < 2).any():
         short = "no group has rows" if present.max(initial=0) == 0 else "fewer than two groups have rows"
         reason = f"{short} of rate {int(present.argmin())}"
-        return Evidence(None, None, None, None, None, None, None, reason, flags)
+        return Gap(reason=reason, notes=notes, coverage=coverage)
     statistic = REDUCTIONS[reduce] if isinstance(reduce, str) else reduce
     sign = -1.0 if reduce == "worst" or not higher_is_worse else 1.0
     value = float(statistic(summary.mean[None], summary.rows[None])[0])
     coarse = rounded(table)
     drawn = affordable(coarse, repeats)
     if drawn < repeats:
-        flags = (*flags, f"{drawn:,} permutations instead of {repeats:,}: too many distinct units")
+        notes = (*notes, f"{drawn:,} permutations instead of {repeats:,}: too many distinct units")
     floor, tests = noise_floor(coarse, statistic, sign, reduce, drawn, seed)
     threshold = sign * value
     if uneven(table) and isinstance(reduce, str):
@@ -129,15 +107,18 @@ def judge(
     p = (1 + np.count_nonzero(tests >= threshold - 1e-12)) / (drawn + 1)
     mean = float(floor.mean())
     power = detectable_gap(*design(summary)) if reduce in ("max", "mean") else None
-    return Evidence(
+    low, high = gap_bounds(summary, reduce) if isinstance(reduce, str) else (None, None)
+    return Gap(
         value=value,
-        ci=gap_bounds(summary, reduce, 0.95) if isinstance(reduce, str) else None,
+        low=low,
+        high=high,
+        notes=notes,
+        coverage=coverage,
         floor_mean=mean,
         floor_95=float(np.quantile(floor, 0.95 if sign > 0 else 0.05)),
         p=float(p),
         excess=value - mean,
         detectable=power.value if power else None,
-        flags=flags,
     )
 
 
@@ -239,17 +220,16 @@ def studentised(mean: Floats, variance: Floats, pooled: Floats, reduce: str | St
     return combined
 
 
-def gap_bounds(m: Moments, reduce: str, confidence: float) -> Interval | None:
-    """Bound a gap (or the worst group) so that it is covered whatever the truth."""
+def gap_bounds(m: Moments, reduce: str, alpha: float = ALPHA) -> tuple[float, float] | tuple[None, None]:
+    """Bound a gap (or the worst group) so that it is covered whatever the truth; None twice where undefined."""
     rates, groups = m.mean.shape
-    alpha = 1 - confidence
     if reduce == "worst":
         low, high = limits(m, alpha / (rates * groups))
-        ends = worst_interval(low.ravel(), high.ravel())
+        both = worst_interval(low.ravel(), high.ravel())
     else:
         low, high = limits(m, pairwise_alpha(groups, rates, alpha))
-        ends = gap_interval(m.mean, low, high, reduce)
-    return None if ends is None else interval(*ends, confidence)
+        both = gap_interval(m.mean, low, high, reduce)
+    return ends(*both) if both else (None, None)
 
 
 def group_rates(
@@ -257,27 +237,23 @@ def group_rates(
     group: Ints,
     cluster: Ints | None = None,
     names: Sequence[str] | None = None,
-    confidence: float = 0.95,
     minimum: int = MINIMUM,
-) -> tuple[GroupRate, ...]:
-    """Every group's value with its own interval (see `intervals.limits`), flagged below `minimum` rows."""
+) -> tuple[Estimate, ...]:
+    """Every group's value with its own interval (see `intervals.limits`), and a note below `minimum` rows."""
     values, codes, clusters = checked([rate], group, cluster)
     labels = labelled(codes, names)
     m = group_moments(tabulate(values, codes, clusters, len(labels)))
-    low, high = limits(m, 1 - confidence)
-    effective = effective_rows(m)[0] if m.binary else np.full(len(labels), np.nan)
-    return tuple(
-        GroupRate(
-            label,
-            int(m.rows[0, k]),
-            int(m.units[0, k]),
-            None if np.isnan(effective[k]) else float(effective[k]),
-            None if np.isnan(m.mean[0, k]) else float(m.mean[0, k]),
-            interval(low[0, k], high[0, k], confidence),
-            warning(m.rows[0, k], minimum),
-        )
-        for k, label in enumerate(labels)
-    )
+    low, high = limits(m, ALPHA)
+    found = []
+    for k in range(len(labels)):
+        rows, note = int(m.rows[0, k]), warning(m.rows[0, k], minimum)
+        if rows == 0:
+            found.append(Estimate(reason=note, rows=0))
+            continue
+        bottom, top = ends(low[0, k], high[0, k])
+        notes = (note,) if note else ()
+        found.append(Estimate(float(m.mean[0, k]), bottom, top, rows=rows, notes=notes))
+    return tuple(found)
 
 
 def design(m: Moments) -> tuple[Floats, float, bool]:
@@ -294,19 +270,19 @@ def design(m: Moments) -> tuple[Floats, float, bool]:
     return rows, float(np.sqrt(scale)), False
 
 
-def flagged(m: Moments, labels: Sequence[str], table: Table) -> tuple[str, ...]:
+def cautions(m: Moments, labels: Sequence[str], table: Table) -> tuple[str, ...]:
     """Everything a reader must know before trusting a number, one sentence each."""
-    flags = []
+    notes = []
     for k, label in enumerate(labels):
         note = warning(m.rows[:, k].min(), MINIMUM)
         if note:
-            flags.append(f"{label}: {note}")
+            notes.append(f"{label}: {note}")
     covered = int((m.rows > 0).all(axis=0).sum())
     if covered < len(labels):
-        flags.append(f"over {covered} of {len(labels)} groups")
+        notes.append(f"over {covered} of {len(labels)} groups")
     if table.units and np.ptp(np.nan_to_num(table.sums / np.maximum(table.sizes, 1))) == 0:
-        flags.append("every row scores the same: chance has nothing to vary")
-    return tuple(flags)
+        notes.append("every row scores the same: chance has nothing to vary")
+    return tuple(notes)
 
 
 def affordable(table: Table, repeats: int) -> int:

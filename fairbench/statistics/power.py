@@ -7,13 +7,13 @@ with the size of the test set, and cost milliseconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from fairbench.errors import FairbenchError
+from fairbench.statistics.results import ALPHA, Estimate
 
 Floats = NDArray[np.float64]
 
@@ -21,26 +21,13 @@ DRAWS = 4_000
 STEPS = 20  # halvings of the search interval
 
 
-@dataclass(frozen=True)
-class Detectable:
-    """The smallest size found with the power asked for; None, with a reason, if none is.
-
-    `by_group` holds the answer if that group alone departs; `value` is the largest of them: whichever group
-    it is.
-    """
-
-    value: float | None
-    by_group: tuple[float | None, ...] = ()
-    reason: str | None = None
-
-
 def detectable_gap(
     sizes: ArrayLike,
     rate: float,
     binary: bool = True,
     power: float = 0.8,
-    alpha: float = 0.05,
-) -> Detectable:
+    alpha: float = ALPHA,
+) -> Estimate:
     """Smallest max - min gap that the permutation test finds with `power`, one group departing from the rest.
 
     sizes: (effective) rows per group; rate: the pooled rate of 0/1 rows, else a row's standard deviation. A
@@ -48,10 +35,10 @@ def detectable_gap(
     """
     n = _sizes(sizes)
     if n.size < 2:
-        return Detectable(None, reason="fewer than two groups have rows")
+        return Estimate(reason="fewer than two groups have rows")
     variance = rate * (1 - rate) if binary else rate**2
     if not variance > 0:
-        return Detectable(None, reason="the rows do not vary")
+        return Estimate(reason="the rows do not vary")
     noise = np.random.default_rng(0).standard_normal((DRAWS, n.size)) * np.sqrt(variance / n)
     critical = np.quantile(np.ptp(noise, axis=1), 1 - alpha)
     room = max(rate, 1 - rate) if binary else np.inf
@@ -72,8 +59,8 @@ def detectable_gap(
     top = float(room if binary else 20 * np.sqrt(variance / n.min()))
     answers = _by_size(n, lambda group: _smallest(found(group), top, power))
     if any(answer is None for answer in answers):
-        return Detectable(None, answers, "some group is too small: no gap it could hold would be found")
-    return Detectable(max(a for a in answers if a is not None), answers)
+        return Estimate(reason="some group is too small: no gap it could hold would be found")
+    return Estimate(max(a for a in answers if a is not None))
 
 
 def detectable_improvement(
@@ -82,8 +69,8 @@ def detectable_improvement(
     agreement: float,
     baseline_gap: float,
     power: float = 0.8,
-    alpha: float = 0.05,
-) -> Detectable:
+    alpha: float = ALPHA,
+) -> Estimate:
     """Smallest cut of a baseline's true gap that the paired swap test finds with `power`; 0/1 rows.
 
     agreement: share of rows on which the two methods are both right or both wrong. The baseline's gap is held
@@ -93,7 +80,7 @@ def detectable_improvement(
     n = _sizes(sizes)
     variance, disagree = rate * (1 - rate), 1 - agreement
     if n.size < 2 or not variance > 0 or not 0 <= agreement <= 1 or not baseline_gap > 0:
-        return Detectable(None, reason="needs two groups, rows that vary, agreement in 0 to 1 and a gap to cut")
+        return Estimate(reason="needs two groups, rows that vary, agreement in 0 to 1 and a gap to cut")
     rng = np.random.default_rng(0)
     common, own = rng.standard_normal((2, DRAWS, n.size))
     common = common * np.sqrt(np.maximum(variance - disagree / 4, 0) / n)
@@ -116,11 +103,11 @@ def detectable_improvement(
 
     answers = _by_size(n, lambda group: _smallest(found(group), baseline_gap, power))
     if any(answer is None for answer in answers):
-        return Detectable(None, answers, "for some group even removing the whole gap would go unnoticed")
-    return Detectable(max(a for a in answers if a is not None), answers)
+        return Estimate(reason="even removing the whole gap would go unnoticed")
+    return Estimate(max(a for a in answers if a is not None))
 
 
-def detectable_accuracy(rows: float, agreement: float, power: float = 0.8, alpha: float = 0.05) -> float:
+def detectable_accuracy(rows: float, agreement: float, power: float = 0.8, alpha: float = ALPHA) -> float:
     """Smallest difference in overall accuracy that a paired test finds: (z + z') sqrt(disagreement / rows).
 
     McNemar's test, normal limit (Miettinen 1968); rows: (effective) rows of the test set.

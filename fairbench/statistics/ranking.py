@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fairbench.errors import FairbenchError
-from fairbench.statistics.paired import Difference
+from fairbench.statistics.results import ALPHA, Difference
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,18 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def opposite(found: Difference) -> Difference:
+def opposite(difference: Difference) -> Difference:
     """Turn A minus B into B minus A: the value and both ends change sign, and the ends change places."""
-    value, low, high = (None if x is None else -x for x in (found.difference, found.high, found.low))
-    return replace(found, difference=value, low=low, high=high)
+    ends = (difference.value, difference.high, difference.low)
+    value, low, high = (None if x is None else -x for x in ends)
+    return replace(difference, value=value, low=low, high=high)
 
 
 def rank(
     names: Sequence[str],
     comparisons: Mapping[tuple[str, str], Difference],
     lower_is_better: bool = True,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> tuple[Rank, ...]:
     """Ranges of ranks: a method ranks below another only if the Holm-adjusted comparison says so.
 
@@ -59,7 +60,7 @@ def rank(
                 raise FairbenchError(f"{a} was never compared with {b}", "compare every pair before ranking")
             pairs.append((a, b) if (a, b) in comparisons else (b, a))
     for (a, b), p in zip(pairs, holm([comparisons[pair].p for pair in pairs]), strict=True):
-        difference = comparisons[a, b].difference
+        difference = comparisons[a, b].value
         if p is None or difference is None or p > alpha or difference == 0:
             continue
         better, worse = (a, b) if (difference < 0) == lower_is_better else (b, a)

@@ -11,16 +11,7 @@ from fairbench.statistics.intervals import Floats, Ints, labelled
 from fairbench.statistics.paired import DRAWS, measures, paired
 from fairbench.statistics.permutation import group_moments
 from fairbench.statistics.resampling import bootstrapped, checked, tabulate
-
-
-@dataclass(frozen=True)
-class Dispersion:
-    """Variance of the groups' values: bias-corrected, as it comes, and the corrected one's signed root."""
-
-    variance: float | None
-    naive: float | None
-    deviation: float | None
-    reason: str | None = None
+from fairbench.statistics.results import Estimate
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,7 @@ class VarianceParts:
         return self.seed / (self.seed + self.sample)
 
 
-def between_group_variance(rates: Sequence[Floats], group: Ints, cluster: Ints | None = None) -> Dispersion:
+def between_group_variance(rates: Sequence[Floats], group: Ints, cluster: Ints | None = None) -> Estimate:
     """How much groups truly differ: variance of their values minus what sampling alone puts there.
 
     Lum, Zhang and Bower 2022 (2205.05770): the naive variance over groups (divisor groups - 1) exceeds the
@@ -55,16 +46,13 @@ def between_group_variance(rates: Sequence[Floats], group: Ints, cluster: Ints |
     values, codes, clusters = checked(rates, group, cluster)
     table = tabulate(values, codes, clusters, len(labelled(codes, None)))
     m = group_moments(table)
-    corrected, naive = [], []
+    corrected = []
     for mean, variance in zip(m.mean, m.variance, strict=True):
         known = ~np.isnan(variance)
         if known.sum() < 2:
-            return Dispersion(None, None, None, "fewer than two groups have two units")
-        spread = float(mean[known].var(ddof=1))
-        naive.append(spread)
-        corrected.append(spread - float(variance[known].mean()))
-    result = float(np.mean(corrected))
-    return Dispersion(result, float(np.mean(naive)), float(np.sign(result) * np.sqrt(abs(result))))
+            return Estimate(reason="fewer than two groups have two units")
+        corrected.append(float(mean[known].var(ddof=1) - variance[known].mean()))
+    return Estimate(float(np.mean(corrected)))
 
 
 def variance_parts(

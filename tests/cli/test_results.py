@@ -307,7 +307,7 @@ def test_leaderboard_prints_every_format_and_writes_files(runs, tmp_path):
     assert call("leaderboard", store.root, "--format", "md", "--title", "Mine").startswith("# Mine")
     data = json.loads(call("leaderboard", store.root, "--format", "json"))
     assert [row["label"] for row in data["tables"][0]["rows"]] == ["vanilla", "fr"]
-    assert {(entry["label"], entry["status"]) for entry in data["tables"][0]["absent"]} == {
+    assert {(entry["label"], entry["status"]) for entry in data["tables"][0]["excluded"]} == {
         ("gr", "failed"),
         ("hybrid", "unfinished"),
     }

@@ -17,8 +17,8 @@ from fairbench.leaderboard.build import build
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.predictions import Predictions
 from fairbench.report import render
-from fairbench.statistics.paired import Difference
 from fairbench.statistics.ranking import opposite
+from fairbench.statistics.results import Difference
 
 GROUPS = {"black": 300, "white": 700}
 BASE = {"baseline": True}
@@ -95,13 +95,13 @@ def test_texts_are_judged_by_the_measure_that_their_dataset_names(store):
     whole = replace(OVERLAP, name="whole", title="Whole", each=lambda rows: (rows.table["text"] == "a b c d") * 1.0)
     (table,) = build(store, metrics=(OVERLAP, whole)).tables
     rows = {row.label: row for row in table.rows}
-    (beside,) = table.also
+    (beside,) = table.further
     assert [row.label for row in beside.rows] == [row.label for row in table.rows]
     found = {row.label: row for row in beside.rows}
     assert found["vanilla"].score.value == pytest.approx((worse == 4).mean())
     assert found["vanilla"].gap.value == pytest.approx((worse[300:] == 4).mean() - (worse[:300] == 4).mean())
-    assert found["fair"].change.difference == pytest.approx(found["fair"].gap.value - found["vanilla"].gap.value)
-    assert found["vanilla"].change.difference is None
+    assert found["fair"].change.value == pytest.approx(found["fair"].gap.value - found["vanilla"].gap.value)
+    assert found["vanilla"].change.value is None
     gap = worse[300:].mean() / 4 - worse[:300].mean() / 4
     assert table.measure.title == "Overlap"
     assert rows["vanilla"].score.value == pytest.approx(worse.mean() / 4)
@@ -172,7 +172,7 @@ def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
         assert 100 * row.gap.floor_mean == pytest.approx(7.3, abs=0.2)  # derived in the reference
         assert row.gap.p > 0.5
         assert not row.changes or row.changes["gap"].adjusted > 0.5
-    assert (found.tried.methods, found.tried.settings, found.tried.trainings) == (5, 7, 7)
+    assert (found.trials.methods, found.trials.settings, found.trials.trainings) == (5, 7, 7)
 
 
 def test_a_true_difference_of_25_points_is_found(store):
@@ -185,10 +185,10 @@ def test_a_true_difference_of_25_points_is_found(store):
     assert [row.label for row in table.rows] == ["fair", "vanilla", "idle"]
     assert [row.rank for row in table.rows] == ["1", "2-3", "2-3"]
     change = rows["fair"].changes["gap"]
-    assert change.difference == pytest.approx(-0.25)
+    assert change.value == pytest.approx(-0.25)
     assert change.low < -0.25 < change.high < 0
     assert change.adjusted < 0.01
-    assert rows["fair"].changes["worst_group"].difference == pytest.approx(0.25)
+    assert rows["fair"].changes["worst_group"].value == pytest.approx(0.25)
     assert rows["vanilla"].gap.p < 0.001 < rows["fair"].gap.p
     assert "vanilla" in table.finding[0]
     assert table.finding[0].startswith(
@@ -218,10 +218,9 @@ def test_the_corrected_variance_between_groups_is_unbiased_by_hand(store):
     _, rows = only(build(store))
     own = 0.65 * 0.35 / 299 + 0.9 * 0.1 / 699  # p (1 - p) / (n - 1), unbiased of a mean's variance
     expected = np.var([0.65, 0.9], ddof=1) - own / 2
-    assert rows["vanilla"].between_groups.variance == pytest.approx(expected)
-    assert rows["vanilla"].between_groups.deviation == pytest.approx(np.sqrt(expected))
+    assert rows["vanilla"].between_groups.value == pytest.approx(expected)
     sampling = 0.16 * (1 / 299 + 1 / 699) / 2
-    assert rows["equal"].between_groups.deviation == pytest.approx(-np.sqrt(sampling))
+    assert rows["equal"].between_groups.value == pytest.approx(-sampling)
 
 
 def test_seeds_and_samples_are_told_apart(store):
@@ -254,22 +253,22 @@ def test_the_detectable_improvement_is_of_what_was_measured(store):
     assert found.gap == pytest.approx(0.25)
     # A cut of the gap by d is a shift of the difference of two paired means; z from the normal table.
     deviation = np.sqrt((1 - found.agreement) * (1 / 300 + 1 / 700))
-    assert found.value == pytest.approx((1.96 + 0.84) * deviation, rel=0.15)
+    assert found.cut.value == pytest.approx((1.96 + 0.84) * deviation, rel=0.15)
 
 
 def test_no_detectable_improvement_says_so(store):
     vanilla(store, black=0.88)
     add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}, seed=1))
     board = build(store)
-    assert only(board)[0].improvement.value is None
+    assert only(board)[0].improvement.cut.value is None
     assert "80 % power, whichever group holds the gap: even removing the whole gap would go" in render(board, "md")
 
 
 def test_turning_a_comparison_round_is_comparing_the_other_way():
-    there = Difference(0.1, -0.02, 0.3, 0.2)
-    assert opposite(there) == Difference(-0.1, -0.3, 0.02, 0.2)
+    there = Difference(0.1, -0.02, 0.3, p=0.2)
+    assert opposite(there) == Difference(-0.1, -0.3, 0.02, p=0.2)
     assert opposite(opposite(there)) == there
-    assert opposite(Difference(None, None, None, None, reason="why")).reason == "why"
+    assert opposite(Difference(reason="why")).reason == "why"
 
 
 def test_levelling_down_is_marked_and_levelling_up_is_not(store):
@@ -300,7 +299,7 @@ def test_seeds_are_averaged_gap_by_gap(store):
     assert row.gap.value == pytest.approx((0.2 + 0.1 + 0.0) / 3)
     assert row.worst_group.value == pytest.approx((0.6 + 0.7 + 0.7) / 3)
     assert row.groups[0].value == pytest.approx(0.7)
-    assert row.changes["gap"].difference == pytest.approx(0.1 - 0.25)
+    assert row.changes["gap"].value == pytest.approx(0.1 - 0.25)
     assert row.gap.low <= row.gap.value <= row.gap.high
     assert row.groups[0].low < 0.7 < row.groups[0].high
     assert any("mean over them" in note for note in table.notes)
@@ -336,15 +335,15 @@ def test_failed_unfinished_unreadable_and_missing_seeds_are_shown(store):
 
     table, rows = only(build(store))
 
-    assert {(a.label, a.seed, a.status) for a in table.absent} == {
+    assert {(a.label, a.seed, a.status) for a in table.excluded} == {
         ("m", 1, "failed"),
         ("torn", 0, "unreadable"),
         ("slow", 0, "unfinished"),
     }
-    assert any("not finite at step 3" in a.reason for a in table.absent)
+    assert any("not finite at step 3" in a.reason for a in table.excluded)
     assert "missing seeds" in codes(rows["m"])
-    assert rows["m"].changes["gap"].difference is not None  # on the seed both have
-    assert table.tried.trainings == 5
+    assert rows["m"].changes["gap"].value is not None  # on the seed both have
+    assert table.trials.trainings == 5
 
 
 def test_a_table_of_failures_says_so(store):
@@ -366,7 +365,7 @@ def test_old_versions_are_marked_and_other_data_refused(store):
 
     assert {label for label, row in rows.items() if "stale" in codes(row)} == {"old", "ancient"}
     assert "their-plugin 1.0, now 2.0" in next(f.detail for f in rows["old"].flags if f.code == "stale")
-    assert [(a.label, a.status) for a in table.absent] == [("elsewhere", "refused")]
+    assert [(a.label, a.status) for a in table.excluded] == [("elsewhere", "refused")]
     assert "elsewhere" not in rows
 
 
@@ -387,8 +386,8 @@ def test_other_patients_are_refused(store):
     fewer = {"black": 300, "white": 699}
     add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}, fewer), table=patients(fewer))
     table, _ = only(build(store))
-    assert table.absent[0].status == "refused"
-    assert "not about the same rows" in table.absent[0].reason
+    assert table.excluded[0].status == "refused"
+    assert "not about the same rows" in table.excluded[0].reason
 
 
 def test_rows_are_matched_by_id_whatever_their_order(store):
@@ -419,7 +418,7 @@ def test_a_row_that_beats_no_control_has_not_learned(store):
     (detail,) = [flag.detail for flag in rows["as-blank"].flags if flag.code == "has not learned"]
     assert "the control blank" in detail
     assert "commonest" not in detail
-    assert table.tried.methods == 3  # controls are not tries
+    assert table.trials.methods == 3  # controls are not tries
 
 
 def test_attributes_get_their_own_tables_and_intersections(store):
@@ -522,8 +521,8 @@ def test_small_cells_are_withheld_and_cannot_be_worked_out(store):
     assert rows["m"].groups[0].value is None
     assert rows["m"].groups[2].value is not None
     assert "black" not in json.dumps(list(table.notes))
-    assert rows["m"].worst_name == "withheld"
-    assert rows["m"].between_groups.variance is None
+    assert (rows["m"].worst_group.group, rows["m"].worst_group.value) == (None, None)
+    assert rows["m"].between_groups.value is None
 
 
 def test_the_same_runs_give_the_same_board_and_json_gives_it_back(store):

@@ -11,25 +11,25 @@ from rich.console import Console
 from fairbench import report
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard.board import (
-    Absent,
     Board,
-    Change,
     Constant,
-    Estimate,
+    Excluded,
     Flag,
-    Gap,
     Group,
     Improvement,
     Row,
     SideEffect,
     Table,
-    Tried,
+    Trials,
 )
 from fairbench.report import format, terminal
 from fairbench.report.layout import lay_out
-from fairbench.statistics.variance import Dispersion, VarianceParts
+from fairbench.statistics.results import Difference, Estimate, Gap
+from fairbench.statistics.variance import VarianceParts
 
 HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l](javascript:x) \x1b[31m‮"
+
+UNNOTICED = "even removing the whole gap would go unnoticed"
 
 
 def row(label, **changes):
@@ -49,13 +49,12 @@ def row(label, **changes):
         "gap": Gap(0.0625, 0.0, 0.25, coverage=(2, 2), floor_mean=0.03, floor_95=0.1, p=0.0004),
         "eq_odds_max": Gap(reason="no positives among 9 rows", coverage=(1, 2)),
         "equity_scaled": Estimate(0.112),
-        "worst_group": Estimate(0.75, 0.7, 0.8),
-        "worst_name": "black",
+        "worst_group": Gap(0.75, 0.7, 0.8, group="black", agreeing=2),
         "groups": (Estimate(0.75, 0.7, 0.8), Estimate(0.8125, 0.8, 0.9)),
-        "between_groups": Dispersion(-0.0016, 0.0009, -0.04),
+        "between_groups": Estimate(-0.0016),
         "gap_variance": VarianceParts(0.0004, 0.0012, 2, "more test patients would help"),
         "rank": "1-2",
-        "changes": {"gap": Change(-0.026, -0.05, 0.002, 0.04, 0.08)},
+        "changes": {"gap": Difference(-0.026, -0.05, 0.002, p=0.04, adjusted=0.08)},
         "trainable": 0.002434,
         "train_seconds": 123.4,
         "peak_memory": 3 * 2**29,
@@ -81,10 +80,12 @@ def board(name="m", reason="it failed", group="black"):
         notes=("A note.",),
         rows=(row("vanilla", baseline=True, changes={}), row(name)),
         controls=(row("blank", control="image-ablated", flags=()),),
-        absent=(Absent(name, 2, "k2", "failed", reason),),
-        side_effects=(SideEffect(name, "gender", 0.01, Change(0.004, -0.01, 0.02, 0.5, 1.0)),),
-        tried=Tried(2, 3, (0, 1), 6),
-        improvement=Improvement(None, 0.8125, 0.85, 0.0625, "even removing the whole gap would go unnoticed"),
+        excluded=(Excluded(name, 2, "k2", "failed", reason),),
+        side_effects=(SideEffect(name, "gender", 0.01, Difference(0.004, -0.01, 0.02, p=0.5, adjusted=1.0)),),
+        trials=Trials(2, 3, (0, 1), 6),
+        improvement=Improvement(
+            Estimate(reason="even removing the whole gap would go unnoticed"), 0.8125, 0.0625, 0.85
+        ),
     )
     return Board("Leaderboard", (table,), "0.1.0")
 
@@ -162,8 +163,8 @@ def test_csv_holds_the_unrounded_values_and_no_formula():
     assert [line["status"] for line in lines] == ["baseline", "method", "control: image-ablated", "failed"]
     assert float(lines[0]["score.value"]) == 0.8125
     assert float(lines[1]["vs_baseline.gap.adjusted"]) == 0.08
-    assert lines[1]["eq_odds_max.value"] == ""
-    assert float(lines[1]["between_groups.deviation"]) == -0.04
+    assert lines[1]["eq_odds_max.reason"] == "no positives among 9 rows"
+    assert float(lines[1]["between_groups.value"]) == -0.0016
     assert float(lines[1]["gap_variance.sample"]) == 0.0012
     assert int(lines[0]["group:white.n"]) == 60
     assert all(not value.startswith(("=", "+", "@")) for line in lines for value in line.values())
@@ -223,5 +224,5 @@ def test_files_choose_their_format_by_name(tmp_path):
 def test_numbers_for_people():
     assert [format.p_value(p) for p in (None, 0.00004, 0.0123, 0.5)] == ["–", "<0.001", "0.012", "0.50"]
     assert [format.share(x) for x in (None, 0, 0.002434, 1.0, 0.00000012)] == ["–", "0", "0.24", "100", "0.000012"]
-    assert format.signed(Change(-0.0001, -0.2, 0.1)) == "0.0 [−20.0, +10.0]"
+    assert format.signed(Difference(-0.0001, -0.2, 0.1)) == "0.0 [−20.0, +10.0]"
     assert format.plain("a\r\nb\tc\x00‮d") == "a b c d"

@@ -15,10 +15,11 @@ from fairbench import FairbenchError
 from fairbench.leaderboard.sentences import finding, ties
 from fairbench.statistics.auroc import judge_auroc, sorted_aurocs
 from fairbench.statistics.intervals import delong
-from fairbench.statistics.paired import Difference, compare
+from fairbench.statistics.paired import compare
 from fairbench.statistics.permutation import judge
 from fairbench.statistics.ranking import holm, rank
 from fairbench.statistics.resampling import bootstrapped, permuted, tabulate
+from fairbench.statistics.results import Difference
 from fairbench.statistics.variance import variance_parts
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "evidence_simulation.py"
@@ -176,7 +177,7 @@ def test_auroc_floor_holds_its_level_and_finds_a_gap():
     s = rng.normal(size=900) + y * np.where(g == 1, 0.0, 2.0)
     result = judge_auroc(y, s, g, repeats=499)
     assert result.p == pytest.approx(1 / 500)
-    assert result.ci.low > 0.2
+    assert result.low > 0.2
 
 
 # --- two methods ------------------------------------------------------------------------------------------------
@@ -229,12 +230,12 @@ def test_comparison_by_hand():
     a = np.array([1, 1, 1, 0, 1, 0, 0, 0, 1, 1], float)
     b = np.array([1, 1, 0, 0, 1, 1, 0, 0, 0, 0], float)
     result = compare([a], [b], group, repeats=999)
-    assert result.gap.difference == pytest.approx(0.5)
-    assert result.accuracy.difference == pytest.approx(0.2)
-    assert result.worst_group.difference == pytest.approx(-0.25)
+    assert result.gap.value == pytest.approx(0.5)
+    assert result.accuracy.value == pytest.approx(0.2)
+    assert result.worst_group.value == pytest.approx(-0.25)
     assert "one seed" in result.flags[0]
     back = compare([b], [a], group, repeats=999)
-    assert back.gap.difference == -result.gap.difference
+    assert back.gap.value == -result.gap.value
     assert result.gap.low <= 0.5 <= result.gap.high
 
 
@@ -250,7 +251,7 @@ def test_identical_methods_and_unequal_rows():
     rng = np.random.default_rng(6)
     a, group = rng.integers(0, 2, 300).astype(float), np.arange(300) % 3
     same = compare([a], [a], group, repeats=199)
-    assert (same.gap.difference, same.gap.p) == (0, 1)
+    assert (same.gap.value, same.gap.p) == (0, 1)
     assert same.gap.high < 0.05
     holed = a.copy()
     holed[0] = np.nan
@@ -266,12 +267,12 @@ def test_equalised_odds_needs_its_accuracy_given():
     yes_a, yes_b = rng.integers(0, 2, (2, 400)).astype(float)
     split = lambda yes: [np.where(y == 1, yes, np.nan), np.where(y == 0, yes, np.nan)]  # noqa: E731
     without = compare(split(yes_a), split(yes_b), group, repeats=99)
-    assert without.accuracy.difference is None
+    assert without.accuracy.value is None
     assert "no accuracy" in without.accuracy.reason
     right = ((yes_a == y).astype(float), (yes_b == y).astype(float))
     given_it = compare(split(yes_a), split(yes_b), group, correct=right, repeats=99)
-    assert given_it.accuracy.difference == pytest.approx(right[0].mean() - right[1].mean())
-    assert given_it.gap.difference == pytest.approx(without.gap.difference)
+    assert given_it.accuracy.value == pytest.approx(right[0].mean() - right[1].mean())
+    assert given_it.gap.value == pytest.approx(without.gap.value)
 
 
 def test_variance_is_given_to_seeds_or_to_patients():
@@ -299,7 +300,7 @@ def test_holm_by_hand():
 
 
 def difference(value, p):
-    return Difference(value, value - 1, value + 1, p)
+    return Difference(value, value - 1, value + 1, p=p)
 
 
 def test_a_method_ranks_below_another_only_if_the_comparison_says_so():
@@ -348,11 +349,11 @@ def test_whatever_comes_in_nothing_crashes_or_pretends(data):
         assert result.p is None
     else:
         assert 0 < result.p <= 1
-        assert result.flags  # twelve rows are always worth a warning
+        assert result.notes  # twelve rows are always worth a warning
         assert not np.isnan([result.value, result.floor_mean, result.floor_95]).any()
-        assert result.ci is None or result.ci.low - 1e-9 <= result.value <= result.ci.high + 1e-9
+        assert result.interval is None or result.low - 1e-9 <= result.value <= result.high + 1e-9
     compared = compare(rates, rates, group, cluster, reduce="max", repeats=19)
-    assert compared.gap.difference in (None, 0)
+    assert compared.gap.value in (None, 0)
 
 
 def test_bad_shapes_are_named():
@@ -369,5 +370,5 @@ def test_bad_shapes_are_named():
 def test_all_correct_says_so():
     result = judge([np.ones(90)], np.repeat([0, 1, 2], 30))
     assert (result.value, result.p) == (0, 1)
-    assert result.ci.high > 0.05
-    assert "every row scores the same" in result.flags[-1]
+    assert result.high > 0.05
+    assert "every row scores the same" in result.notes[-1]

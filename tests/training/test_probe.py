@@ -203,9 +203,9 @@ def test_leaderboards_say_what_can_be_read(finished):
     worker(folder, Probe()).probe_again(record)
     (table,) = leaderboard.build(Store(folder), attributes=["sex"]).tables
     (row,) = table.rows
-    reading = {one.attribute: one for one in row.readable}["sex"]
+    reading = {one.attribute: one for one in row.probes}["sex"]
     assert reading.balanced_accuracy.value > 0.9
     page = render(Board("b", (table,), "0"), "md")
     assert "Readable sex (%)" in page
     assert "Can sex still be read from the model?" in page
-    assert "readable:sex.p" in render(Board("b", (table,), "0"), "csv")
+    assert "probe:sex.p" in render(Board("b", (table,), "0"), "csv")
