@@ -1,0 +1,180 @@
+"""The largest studentised difference between two groups, and its distribution when labels are permuted.
+
+One distribution gives a test and all simultaneous intervals: its upper 5 % point is the critical value of
+every pairwise difference, so that p <= .05 exactly where some interval leaves 0 out (a max-t procedure;
+Westfall and Young 1993). Any statistic is exact when group labels are exchangeable; studentising keeps the
+level where groups scatter differently at equal means (Chung and Romano 2013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairbench.statistics.intervals import Floats, Ints
+from fairbench.statistics.permutation import affordable, group_features, unit_counts
+from fairbench.statistics.resampling import Table, permuted, rounded
+from fairbench.statistics.seeds import SeedVariance
+from fairbench.statistics.tail import critical_value, p_value
+
+PAIRS = 200_000_000  # differences between two groups that are computed at most, in all draws together
+FEWEST = 2_000  # draws that are made whatever they cost
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Mean of every rate in every group and the variance of that mean: (draws, rates, groups), NaN where empty.
+
+    The variance is an estimate under the null for single 0/1 rows (pooled over groups), else each group's own.
+    """
+
+    mean: Floats
+    variance: Floats
+
+    def combined(self, weights: Sequence[float] | None) -> Cells:
+        """Take the weighted sum of the rates as one rate; undefined in a group that lacks one of them."""
+        if weights is None:
+            return self
+        w = np.asarray(weights, float)[None, :, None]
+        return Cells((w * self.mean).sum(1, keepdims=True), (w**2 * self.variance).sum(1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class MaxT:
+    """The observed largest t of every rate, its draws under the null, the critical value and p.
+
+    largest: (rates,); draws: (draws, rates); observed: the Cells with the seeds' variance added.
+    """
+
+    observed: Cells
+    largest: Floats
+    draws: Floats
+    p: float
+    critical: float
+
+
+def own_cells(sums: Floats, units: Floats) -> Cells:
+    """Means and each group's own variance, from sums (draws, groups, 5·rates) of `group_features`.
+
+    One average unit's scatter is added to every group, so that a small group whose rows happen to agree does
+    not look infinitely certain; where no unit differs from another at all, one whole row's.
+    """
+    s, n, ss, sn, nn = np.split(sums.transpose(0, 2, 1), 5, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = s / n
+        scatter = np.maximum(ss - 2 * mean * sn + mean**2 * nn, 0)
+        usual = np.nansum(scatter, axis=2, keepdims=True) / units.sum(axis=1)[None, :, None]
+        usual = np.where(usual > 1e-12, usual, 1.0)
+        variance = (scatter + usual) / n**2 * units / np.maximum(units - 1, 1)
+    return Cells(mean, variance)
+
+
+def pooled_cells(sums: Floats) -> Cells:
+    """Means of single 0/1 rows and their variance were all groups alike; sums: (draws, groups, 2·rates)."""
+    s, n = np.split(sums.transpose(0, 2, 1), 2, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = s.sum(axis=2, keepdims=True) / n.sum(axis=2, keepdims=True)
+        return Cells(s / n, np.where(n > 0, rate * (1 - rate) / n, np.nan))
+
+
+def max_t(
+    table: Table,
+    weights: Sequence[float] | None = None,
+    seeds: Sequence[SeedVariance] = (),
+    repeats: int = 10_000,
+    seed: int = 0,
+    together: str = "max",
+    pooled: bool = False,
+) -> MaxT:
+    """Test that all groups have the same mean in every rate (or in the weighted sum of the rates).
+
+    seeds: what training again adds, per rate (of the sum, with weights); the draws then add a t of its degrees
+    of freedom for the part that seeds do not share. together: "max" takes the largest t of all rates, "mean"
+    the rates' average; then `critical` is for that average. pooled: take one variance for all groups, which
+    is right for single 0/1 rows, whose variance follows from their mean.
+    """
+    table = rounded(table)
+    groups, rates = table.counts.shape[1], 1 if weights is not None else table.sums.shape[1]
+    afford = max(FEWEST, PAIRS // max(1, rates * groups * (groups - 1) // 2))
+    draws = affordable(table, min(repeats, afford))
+    columns = np.concatenate([table.sums, table.sizes], axis=1) if pooled else group_features(table)
+
+    def cells(sums: Floats) -> Cells:
+        return (pooled_cells(sums) if pooled else own_cells(sums, unit_counts(table))).combined(weights)
+
+    own = cells((table.counts.T @ columns)[None])
+    rng = np.random.default_rng(seed)
+    noise = SeedNoise.of(own, seeds)
+    observed = own if noise is None else Cells(own.mean, own.variance + noise.between)
+    drawn = []
+    for sums in permuted(table, columns, draws, rng):
+        drawn.append(largest(cells(sums), noise, rng))
+    null = np.concatenate(drawn)
+    top = largest(observed)[0]
+    one, all_draws = (top.mean(), null.mean(1)) if together == "mean" else (top.max(), null.max(1))
+    freedom = min((part.freedom for part in seeds), default=np.inf)
+    return MaxT(observed, top, null, p_value(all_draws, float(one), freedom), critical_value(all_draws))
+
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """How the seeds' part enters drawn t values; arrays (1, rates, groups), freedom (rates,).
+
+    between: variance of a group's seed mean from training again; rest: that and the part of its patients'
+    sampling that differs between seeds; shared: what is left of the sampling variance.
+    """
+
+    between: Floats
+    rest: Floats
+    shared: Floats
+    freedom: Floats
+
+    @classmethod
+    def of(cls, own: Cells, seeds: Sequence[SeedVariance]) -> SeedNoise | None:
+        """None where there is one seed."""
+        if not seeds:
+            return None
+        between = np.array([part.between for part in seeds])[None, :, None] * np.ones_like(own.mean)
+        within = np.stack([part.within for part in seeds])[None]
+        rest = between + np.minimum(within, own.variance)
+        shared = np.maximum(own.variance - within, 0)
+        return cls(between, rest, shared, np.array([part.freedom for part in seeds]))
+
+
+def largest(cells: Cells, noise: SeedNoise | None = None, rng: np.random.Generator | None = None) -> Floats:
+    """Largest |t| over all pairs of groups, (draws, rates); pairs with an empty group do not count."""
+    mean, variance = np.nan_to_num(cells.mean), np.where(np.isnan(cells.mean), np.inf, cells.variance)
+    if noise is None:
+        top = np.zeros(mean.shape[:2])
+        for t in _pairwise(mean, variance):
+            np.maximum(top, (t * t).max(axis=2), out=top)
+        return np.sqrt(top)
+    assert rng is not None
+    stretch = np.sqrt(noise.freedom / rng.chisquare(noise.freedom, (len(mean), noise.freedom.size)))[..., None]
+    added = rng.standard_normal(mean.shape) * np.sqrt(np.nan_to_num(noise.rest)) * stretch
+    total = np.where(np.isnan(noise.rest), np.inf, noise.rest + noise.shared)
+    shared = np.nan_to_num(noise.shared)
+    top = np.zeros(mean.shape[:2])
+    both = zip(_pairwise(mean, variance), _pairwise(added, total), strict=True)
+    for first, (t, u) in enumerate(both):
+        every = total[..., first, None] + total[..., first + 1 :]
+        with np.errstate(invalid="ignore"):
+            part = (shared[..., first, None] + shared[..., first + 1 :]) / every
+        np.maximum(top, np.abs(np.sqrt(np.nan_to_num(part)) * t + u).max(axis=2), out=top)
+    return top
+
+
+def _pairwise(mean: Floats, variance: Floats) -> Iterator[Floats]:
+    """Differences of one group and all later ones in standard errors, group by group so that memory stays small."""
+    for first in range(mean.shape[2] - 1):
+        difference = mean[:, :, first, None] - mean[:, :, first + 1 :]
+        error = np.sqrt(variance[:, :, first, None] + variance[:, :, first + 1 :])
+        yield np.divide(difference, error, out=np.zeros_like(difference), where=error > 0)
+
+
+def pairs(groups: int) -> tuple[Ints, Ints]:
+    """All pairs of groups, the first before the second."""
+    first, second = np.triu_indices(groups, 1)
+    return first.astype(np.int64), second.astype(np.int64)

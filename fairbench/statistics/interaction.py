@@ -1,0 +1,158 @@
+"""Did a method move the groups unequally? The question with power, beside the difference of two gaps.
+
+For every patient d = A − B, mean over the seeds that both have. The groups' means of d are compared pair by
+pair: "A moved black patients up by 6.1 points against white". Group labels are permuted over d (clusters kept
+whole), and the largest studentised difference gives the p-value and all intervals at once. It is no test of a
+smaller gap: it also speaks up where two methods have equal gaps between different groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairbench.errors import FairbenchError
+from fairbench.statistics.contrasts import MaxT, max_t, pairs
+from fairbench.statistics.intervals import Floats, Ints, labelled
+from fairbench.statistics.resampling import checked, tabulate
+from fairbench.statistics.seeds import seed_variances
+from fairbench.statistics.tail import p_value
+
+MOST = 200  # contrasts that are listed; of more, those with the largest t
+
+
+@dataclass(frozen=True)
+class GroupContrast:
+    """A moved group `up` by `difference` more than group `down`, against B; `low` and `high` hold for all pairs.
+
+    Units of the rows; `rate` is the index of the rate; `p` is adjusted for all pairs and rates.
+    """
+
+    up: str
+    down: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    rate: int = 0
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Whether groups were moved unequally: p <= .05 exactly where a contrast's 95 % interval leaves out 0.
+
+    contrasts: by decreasing t, see MOST; moved: each group's mean of A − B, (rates, groups), NaN without rows.
+    `p` is None where fewer than two groups have rows of some rate, and `reason` says so.
+    """
+
+    p: float | None
+    contrasts: tuple[GroupContrast, ...]
+    moved: Floats
+    seeds: int
+    reason: str | None = None
+
+
+def interaction(
+    a: Sequence[Floats],
+    b: Sequence[Floats],
+    group: Ints,
+    cluster: Ints | None = None,
+    weights: Sequence[float] | None = None,
+    repeats: int = 10_000,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+) -> Interaction:
+    """Test whether A − B differs between groups, and bound every pairwise difference.
+
+    a, b: per rate an array (seeds, n) or (n,) of row scores, NaN where a row does not enter the rate (in both
+    alike): [correct]; [answered yes on positives, on negatives] for the version of EqOdds, whose labels are
+    permuted within the true class; any metric that scores rows. A method with one seed is set against every
+    seed of the other. group: (n,) codes, -1 = not recorded; cluster: (n,). weights: compare the weighted sum
+    of the rates instead, such as the classes' accuracies by the pooled class mix (`standardised.by_class`).
+
+    Exact with one seed where d is exchangeable between groups, and asymptotically where it only has equal
+    means. A cluster that spans groups counts as one unit in each, which is cautious. Raises FairbenchError
+    where the rows or seeds of A and B differ.
+    """
+    differences, codes, clusters, labels = paired_rows(a, b, group, cluster, names)
+    means = [rate.mean(axis=0) for rate in differences]
+    table = tabulate(means, codes, clusters, len(labels))
+    seeds = len(differences[0])
+    present = (table.counts.T @ table.sizes > 0).T
+    if weights is not None:
+        present = np.atleast_2d(present.all(axis=0))
+    moved = _moved(means, codes, len(labels), weights)
+    if (present.sum(axis=1) < 2).any():
+        reason = "fewer than two groups have rows" + (" of every rate" if len(means) > 1 else "")
+        return Interaction(None, (), moved, seeds, reason)
+    extra = seed_variances(differences, codes, clusters, len(labels), weights)
+    found = max_t(table, weights, extra, repeats, seed)
+    freedom = min((part.freedom for part in extra), default=np.inf)
+    limit = 2 * max(float(np.nanmax(np.abs(rate))) for rate in (*a, *b)) if len(table.sums) else np.inf
+    return Interaction(found.p, contrasts(found, labels, limit, freedom), moved, seeds)
+
+
+def paired_rows(
+    a: Sequence[Floats],
+    b: Sequence[Floats],
+    group: Ints,
+    cluster: Ints | None,
+    names: Sequence[str] | None,
+) -> tuple[list[Floats], Ints, Ints | None, tuple[str, ...]]:
+    """A − B of every rate, (seeds, n), with checked codes, clusters and group names."""
+    if len(a) != len(b):
+        raise FairbenchError(f"A has {len(a)} rates and B has {len(b)}")
+    values, codes, clusters = checked([*a, *b], group, cluster)
+    values = [np.atleast_2d(value) for value in values]
+    seeds = max(len(value) for value in values)
+    if any(len(value) not in (1, seeds) for value in values):
+        raise FairbenchError("A and B have different numbers of seeds", "compare the seeds both have")
+    outside = [np.isnan(value) for value in values]
+    for left, right in zip(outside[: len(a)], outside[len(a) :], strict=True):
+        if (left != left[0]).any() or (right != left[0]).any():
+            hint = "score an unreadable answer as wrong, not as missing"
+            raise FairbenchError("A and B do not score the same rows", hint)
+    both = zip(values[: len(a)], values[len(a) :], strict=True)
+    differences = [np.broadcast_to(x - y, (seeds, x.shape[1])) for x, y in both]
+    return differences, codes, clusters, labelled(codes, names)
+
+
+def contrasts(
+    found: MaxT, labels: Sequence[str], limit: float, freedom: float = np.inf
+) -> tuple[GroupContrast, ...]:
+    """List the pairs, largest t first, each oriented so that its difference is not negative.
+
+    Intervals are cut at ± limit, which no difference can exceed.
+    """
+    mean, variance = found.observed.mean[0], found.observed.variance[0]
+    first, second = pairs(mean.shape[1])
+    difference, error = mean[:, first] - mean[:, second], np.sqrt(variance[:, first] + variance[:, second])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(error > 0, np.abs(difference) / error, 0.0)
+    known = np.argwhere(~np.isnan(difference))
+    order = known[np.argsort(-t[known[:, 0], known[:, 1]], kind="stable")][:MOST]
+    every = found.draws.max(axis=1)
+    listed = []
+    for rate, pair in order:
+        up, down = first[pair], second[pair]
+        if difference[rate, pair] < 0:
+            up, down = down, up
+        value, reach = float(abs(difference[rate, pair])), float(found.critical * error[rate, pair])
+        low, high = max(value - reach, -limit), min(value + reach, limit)
+        p = p_value(every, float(t[rate, pair]), freedom)
+        listed.append(GroupContrast(labels[up], labels[down], value, low, high, p, int(rate)))
+    return tuple(listed)
+
+
+def _moved(means: Sequence[Floats], codes: Ints, groups: int, weights: Sequence[float] | None) -> Floats:
+    """Mean of d in every group, (rates, groups)."""
+    rows = []
+    for mean in means:
+        keep = (codes >= 0) & ~np.isnan(mean)
+        size = np.bincount(codes[keep], minlength=groups)
+        with np.errstate(invalid="ignore"):
+            rows.append(np.bincount(codes[keep], mean[keep], groups) / size)
+    moved = np.stack(rows)
+    return moved if weights is None else (np.asarray(weights)[:, None] * moved).sum(axis=0, keepdims=True)
