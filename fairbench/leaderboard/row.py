@@ -17,7 +17,8 @@ from fairbench.metrics.metric import ACCURACY, Metric, Undefined
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.settings import suggest
-from fairbench.statistics.permutation import design, group_moments
+from fairbench.statistics.moments import group_moments
+from fairbench.statistics.permutation import design
 from fairbench.statistics.power import detectable_improvement
 from fairbench.statistics.resampling import tabulate
 from fairbench.statistics.results import Estimate

@@ -18,14 +18,11 @@ from fairbench.statistics.intervals import Floats, Ints, auroc_limits, delong
 from fairbench.statistics.paired import Comparison, compare
 from fairbench.statistics.permutation import (
     MINIMUM,
-    design,
-    gap_bounds,
-    group_moments,
+    Rows,
     group_rates,
     judge,
+    worst_bounds,
 )
-from fairbench.statistics.power import detectable_gap
-from fairbench.statistics.resampling import tabulate
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
 
 Flags = NDArray[np.bool_]
@@ -77,15 +74,7 @@ class Answers:
         return self._rates(np.zeros_like(groups.codes), groups.cluster, ("all",))[0]
 
     def _rates(self, codes: Ints, cluster: Ints | None, names: Sequence[str]) -> tuple[Estimate, ...]:
-        seeds = len(self.seeds)
-        if seeds == 1:
-            return group_rates(self.scores[0], codes, cluster, names)
-        unit = np.arange(codes.size) if cluster is None else cluster
-        stacked = group_rates(self.scores.ravel(), np.tile(codes, seeds), np.tile(unit, seeds), names)
-        once = group_rates(self.scores[0], codes, cluster, names)  # rows and notes count patients, not seeds
-        return tuple(
-            replace(all_seeds, rows=one.rows, notes=one.notes) for all_seeds, one in zip(stacked, once, strict=True)
-        )
+        return group_rates(self.scores, codes, cluster, names)
 
     def auroc(self, groups: Groups) -> Estimate:
         """AUROC with DeLong limits, each averaged over seeds; of more classes, the mean of one-vs-rest."""
@@ -105,7 +94,7 @@ class Answers:
 
     def gap(self, groups: Groups) -> Gap:
         """Largest minus smallest group's value (MaxAccGap), mean of the seeds' gaps, with its evidence."""
-        return judge_seeds([self.scores], groups)
+        return judge([self.scores], groups.codes, groups.cluster, names=groups.names)
 
     def eq_odds_max(self, groups: Groups) -> Gap:
         """EqOdds(max), mean of the seeds' values, with its evidence."""
@@ -114,7 +103,7 @@ class Answers:
         for rate, lacking in zip(self.odds, (TPR.undefined, FPR.undefined), strict=True):
             if np.isnan(rate).all():
                 return Gap(reason=f"{lacking} among {rate.shape[1]:,} rows")
-        return judge_seeds(self.odds, groups)
+        return judge(self.odds, groups.codes, groups.cluster, names=groups.names)
 
     def worst_group(self, groups: Groups) -> Gap:
         """The measure in each seed's worst group, averaged; `group` is the commonest if seeds disagree."""
@@ -123,7 +112,7 @@ class Answers:
             return Gap(reason="fewer than two groups have rows")
         names = [groups.names[int(place)] for place in np.nanargmin(values, axis=1)]
         commonest = max(names, key=lambda name: (names.count(name), name))
-        low, high = _bounds([self.scores], groups, "worst")
+        low, high = worst_bounds(Rows.of([self.scores], groups.codes, groups.cluster, groups.names))
         value = float(np.nanmin(values, axis=1).mean())
         return Gap(value, low, high, group=commonest, agreeing=names.count(commonest))
 
@@ -141,47 +130,6 @@ class Answers:
         right = [np.bincount(groups.codes[inside], row[inside], size) for row in self.scores]
         with np.errstate(invalid="ignore"):
             return np.stack(right) / n
-
-
-def judge_seeds(rates: Sequence[Floats], groups: Groups) -> Gap:
-    """Judge a max - min gap, or the largest of several, averaged over seeds; rates: arrays (seeds, n).
-
-    Groups are permuted for all seeds at once, so the floor keeps what the seeds have in common. The interval
-    is the mean of the seeds' own, each at 1 - ALPHA/seeds, so that all hold together. A gap that no seed
-    defines is undefined.
-    """
-    seeds, kinds = len(rates[0]), len(rates)
-    if seeds == 1:
-        return judge([rate[0] for rate in rates], groups.codes, groups.cluster, "max", names=groups.names)
-    flat = [row for rate in rates for row in rate]
-    if kinds == 1:
-        return judge(flat, groups.codes, groups.cluster, "mean", names=groups.names)
-
-    def largest(values: Floats, sizes: Floats) -> Floats:
-        spread = np.nanmax(values, axis=2) - np.nanmin(values, axis=2)
-        mean: Floats = spread.reshape(len(values), kinds, seeds).max(axis=1).mean(axis=1)
-        return mean
-
-    found = judge(flat, groups.codes, groups.cluster, largest, names=groups.names)
-    if found.value is None:
-        return found
-    low, high = _bounds(rates, groups, "max")
-    table = tabulate([rate[0] for rate in rates], groups.codes, groups.cluster, len(groups.names))
-    power = detectable_gap(*design(group_moments(table)))
-    return replace(found, low=low, high=high, detectable=power.value)
-
-
-def _bounds(rates: Sequence[Floats], groups: Groups, reduce: str) -> tuple[float | None, float | None]:
-    """Average the seeds' simultaneous bounds of a gap (`max`) or of the worst group (`worst`)."""
-    found = []
-    for seed in range(len(rates[0])):
-        table = tabulate([rate[seed] for rate in rates], groups.codes, groups.cluster, len(groups.names))
-        low, high = gap_bounds(group_moments(table), reduce, ALPHA / len(rates[0]))
-        if low is None or high is None:
-            return None, None
-        found.append((low, high))
-    low, high = np.mean(found, axis=0)
-    return float(low), float(high)
 
 
 def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats: int = 10_000) -> Comparison:

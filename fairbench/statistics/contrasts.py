@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairbench.statistics.intervals import Floats, Ints
-from fairbench.statistics.permutation import affordable, group_features, unit_counts
-from fairbench.statistics.resampling import Table, permuted, rounded
+from fairbench.statistics.moments import group_features, unit_counts
+from fairbench.statistics.resampling import Table, affordable, permuted, rounded
 from fairbench.statistics.seeds import SeedVariance
 from fairbench.statistics.tail import critical_value, p_value
 

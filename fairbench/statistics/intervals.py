@@ -20,17 +20,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Per group (any leading shape): mean of rows, variance of that mean, rows, units; 0/1 rows or not."""
-
-    mean: Floats
-    variance: Floats
-    rows: Floats
-    units: Floats
-    binary: bool
-
-
 def wilson(rate: ArrayLike, trials: ArrayLike, alpha: ArrayLike = 0.05) -> tuple[Floats, Floats]:
     """Score interval of a proportion (Wilson 1927), for arrays; NaN where there are no trials."""
     p, n = np.asarray(rate, float), np.asarray(trials, float)
@@ -44,52 +33,18 @@ def wilson(rate: ArrayLike, trials: ArrayLike, alpha: ArrayLike = 0.05) -> tuple
     )
 
 
-def moments(
-    sums: Floats, sizes: Floats, squares: Floats, crosses: Floats, sizes2: Floats, units: Floats, binary: bool
-) -> Moments:
-    """Group means and the cluster-robust variance of each (a ratio estimator; Cochran 1977, eq. 2.46).
+def proportion_limits(rate: ArrayLike, trials: ArrayLike, alpha: float = 0.05) -> tuple[Floats, Floats]:
+    """Limits of a proportion, for arrays; NaN where there are no trials; `trials` need not be whole.
 
-    The arguments are sums over a group's units of s, n, s², s·n, n² (s: sum of the unit's rows, n: its rows)
-    and the number of units. With one row per unit this is the usual s²/n.
+    Wilson's interval (1927) joined with Jeffreys' (Brown, Cai and DasGupta 2001): alone, Wilson's covers 86 % of
+    the time at 5 trials and a rate of .97, Jeffreys' 92 % at 60 trials and .95; joined, 93 % or more.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = sums / sizes
-        residual = np.maximum(squares - 2 * mean * crosses + mean**2 * sizes2, 0)
-        variance = residual / sizes**2 * units / (units - 1)
-    return Moments(mean, np.where(units > 1, variance, np.nan), sizes, units, binary)
-
-
-def effective_rows(m: Moments) -> Floats:
-    """Rows that independent sampling would need for the same precision: n / design effect (Kish 1965).
-
-    The design effect is never taken below 1. A group whose rows all agree shows no variance of its own; it
-    gets the pooled design effect of the others, or, if there is none, as many rows as it has units.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        simple = m.mean * (1 - m.mean) / m.rows * m.units / (m.units - 1)
-        effect = np.where((simple > 0) & (m.units > 1), np.maximum(m.variance / simple, 1), np.nan)
-        weight = np.where(np.isnan(effect), 0, m.units)
-        pooled = np.nansum(weight * np.nan_to_num(effect)) / weight.sum() if weight.sum() else np.nan
-        fallback = m.rows / m.units if np.isnan(pooled) else np.full_like(m.rows, pooled)
-        rows: Floats = m.rows / np.where(np.isnan(effect), np.minimum(fallback, m.rows / m.units), effect)
-    return rows
-
-
-def limits(m: Moments, alpha: float) -> tuple[Floats, Floats]:
-    """Two-sided limits of every group's mean; NaN where a group has no rows (or one unit, for real scores).
-
-    0/1 rows: Wilson; with several rows per unit on effective rows, shrunk by (z/t)² for the number of units
-    (Korn and Graubard 1998). Real rows: mean ± t with units - 1 degrees of freedom.
-    """
-    freedom = np.maximum(m.units - 1, 1)
-    t = stats.t.ppf(1 - alpha / 2, freedom)
-    if not m.binary:
-        half = t * np.sqrt(m.variance)
-        return m.mean - half, m.mean + half
-    rows = m.rows
-    if np.any(m.units < m.rows):
-        rows = effective_rows(m) * (stats.norm.ppf(1 - alpha / 2) / t) ** 2
-    return wilson(m.mean, rows, alpha)
+    p, n = np.asarray(rate, float), np.asarray(trials, float)
+    low, high = wilson(p, n, alpha)
+    with np.errstate(invalid="ignore"):
+        below = stats.beta.ppf(alpha / 2, n * p + 0.5, n * (1 - p) + 0.5)
+        above = stats.beta.ppf(1 - alpha / 2, n * p + 0.5, n * (1 - p) + 0.5)
+    return np.where(p > 0, np.minimum(low, below), low), np.where(p < 1, np.maximum(high, above), high)
 
 
 def gap_interval(values: Floats, low: Floats, high: Floats, reduce: str = "max") -> tuple[float, float] | None:

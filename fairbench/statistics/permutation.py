@@ -8,30 +8,42 @@ it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairbench.errors import FairbenchError
+from fairbench.statistics.contrasts import MaxT, max_t, own_cells
 from fairbench.statistics.intervals import (
     Floats,
     Ints,
-    Moments,
-    effective_rows,
     ends,
     gap_interval,
     labelled,
-    limits,
-    moments,
     pairwise_alpha,
     warning,
     worst_interval,
 )
+from fairbench.statistics.moments import (
+    Moments,
+    effective_rows,
+    group_features,
+    group_moments,
+    known,
+    limits_with_seeds,
+    uneven,
+    unit_counts,
+)
 from fairbench.statistics.power import detectable_gap
-from fairbench.statistics.resampling import Table, checked, countable, permuted, rounded, tabulate
+from fairbench.statistics.resampling import Table, affordable, checked, permuted, rounded, tabulate
 from fairbench.statistics.results import ALPHA, Estimate, Gap
+from fairbench.statistics.seeds import SeedVariance, seed_variances
+from fairbench.statistics.tail import p_value
 
-BUDGET = 2_000_000_000  # units moved at most; beyond it fewer permutations are drawn, and the result says so
 MINIMUM = 20  # rows of one class below which a group is flagged
+FLOOR = 2_000  # permutations behind the floor, at least
+SHUFFLED = 20_000_000  # units that are shuffled for the floor beyond that
 
 Statistic = Callable[[Floats, Floats], Floats]
 
@@ -57,6 +69,46 @@ def worst(values: Floats, sizes: Floats) -> Floats:
 REDUCTIONS: dict[str, Statistic] = {"max": gap_max, "mean": gap_mean, "worst": worst}
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What is judged: `each` seed's row scores of every rate, (seeds, n), and their Table by seed means."""
+
+    each: list[Floats]
+    group: Ints
+    cluster: Ints | None
+    labels: tuple[str, ...]
+    weights: tuple[float, ...] | None
+    table: Table
+
+    @classmethod
+    def of(
+        cls,
+        rates: Sequence[Floats],
+        group: Ints,
+        cluster: Ints | None,
+        names: Sequence[str] | None,
+        weights: Sequence[float] | None = None,
+    ) -> Rows:
+        """Check and tabulate. Raises FairbenchError for shapes that do not fit."""
+        values, codes, clusters = checked(rates, group, cluster)
+        each = [np.atleast_2d(value) for value in values]
+        if any(len(rate) != len(each[0]) for rate in each):
+            raise FairbenchError("the rates have different numbers of seeds")
+        labels = labelled(codes, names)
+        table = tabulate([rate.mean(axis=0) for rate in each], codes, clusters, len(labels))
+        return cls(each, codes, clusters, labels, None if weights is None else tuple(weights), table)
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.each[0])
+
+    def seed_parts(self, contrasts: bool) -> list[SeedVariance]:
+        """What training again adds, per rate; empty with one seed."""
+        count = len(self.labels)
+        return seed_variances(self.each, self.group, self.cluster, count, self.weights, contrasts)
+
+
 def judge(
     rates: Sequence[Floats],
     group: Ints,
@@ -66,169 +118,167 @@ def judge(
     seed: int = 0,
     names: Sequence[str] | None = None,
     higher_is_worse: bool = True,
+    weights: Sequence[float] | None = None,
 ) -> Gap:
     """Value, interval, noise floor, p-value and detectable size of a disparity between groups.
 
-    rates: arrays (n,) of row scores, NaN where the row does not enter that rate (accuracy: [correct]; EqOdds:
-    [answered yes on positives, answered yes on negatives]); group: (n,) codes, -1 = not recorded; cluster:
-    (n,) patient or lesion, rows of which move together. reduce: "max", "mean" (over rates of the gap),
-    "worst" (group), or a function of (values, sizes), both (draws, rates, groups), with `higher_is_worse`.
+    rates: arrays (n,) or (seeds, n) of row scores, NaN where the row does not enter that rate (accuracy:
+    [correct]; EqOdds: [answered yes on positives, answered yes on negatives]); group: (n,) codes, -1 = not
+    recorded; cluster: (n,) patient or lesion, rows of which move together. reduce: "max", "mean" (over rates of
+    the gap), "worst" (group), or a function of (values, sizes), both (draws, rates, groups), with
+    `higher_is_worse`. weights: judge the weighted sum of the rates as one rate.
 
     The floor permutes group labels over units within the rates they enter (Fisher 1935; DiCiccio et al. 2020,
-    2007.05124), exactly, p = (k + 1) / (repeats + 1) (Phipson and Smyth 2010). For single 0/1 rows the
-    p-value compares the gap itself: at equal rates the rows are exchangeable whatever the class mix. For
-    clusters and real scores, whose variance may differ between groups at equal means, it compares studentised
-    differences.
+    2007.05124), exactly. A gap's p compares the largest studentised difference (`contrasts.max_t`), so that
+    rates and groups of any size are heard; its interval leaves out 0 exactly where p <= .05. Otherwise p is the
+    share of the floor at least as bad. With several seeds the value is the mean of theirs, and seeds are a
+    sample: p and interval are about the means over all seeds that could be trained.
     """
     if isinstance(reduce, str) and reduce not in REDUCTIONS:
         raise FairbenchError(f"no reduction is called {reduce!r}", f"choose one of {', '.join(REDUCTIONS)}")
-    values, codes, clusters = checked(rates, group, cluster)
-    labels = labelled(codes, names)
-    table = tabulate(values, codes, clusters, len(labels))
-    summary = group_moments(table)
-    notes = cautions(summary, labels, table)
-    coverage = int((summary.rows > 0).all(axis=0).sum()), len(labels)
-    present = (summary.rows > 0).sum(axis=1)
-    if (present < 2).any():
-        short = "no group has rows" if present.max(initial=0) == 0 else "fewer than two groups have rows"
-        reason = f"{short} of rate {int(present.argmin())}"
-        return Gap(reason=reason, notes=notes, coverage=coverage)
+    rows = Rows.of(rates, group, cluster, names, weights)
+    m = group_moments(rows.table)
+    present = known(m, rows.weights)
+    notes, coverage = cautions(m, rows), (int(present.all(axis=0).sum()), len(rows.labels))
+    if (present.sum(axis=1) < 2).any():
+        return Gap(reason=_too_few(present), notes=notes, coverage=coverage)
     statistic = REDUCTIONS[reduce] if isinstance(reduce, str) else reduce
     sign = -1.0 if reduce == "worst" or not higher_is_worse else 1.0
-    value = float(statistic(summary.mean[None], summary.rows[None])[0])
-    coarse = rounded(table)
-    drawn = affordable(coarse, repeats)
-    if drawn < repeats:
-        notes = (*notes, f"{drawn:,} permutations instead of {repeats:,}: too many distinct units")
-    floor, tests = noise_floor(coarse, statistic, sign, reduce, drawn, seed)
-    threshold = sign * value
-    if uneven(table) and isinstance(reduce, str):
-        threshold = studentised(*standardised(group_sums(coarse)[None], unit_counts(coarse)), reduce)[0]
-    p = (1 + np.count_nonzero(tests >= threshold - 1e-12)) / (drawn + 1)
+    value = float(statistic(*seed_values(rows)).mean())
+    floor = noise_floor(rows, statistic, repeats, seed)
     mean = float(floor.mean())
-    power = detectable_gap(*design(summary)) if reduce in ("max", "mean") else None
-    low, high = gap_bounds(summary, reduce) if isinstance(reduce, str) else (None, None)
-    return Gap(
+    gap = Gap(
         value=value,
-        low=low,
-        high=high,
         notes=notes,
         coverage=coverage,
         floor_mean=mean,
         floor_95=float(np.quantile(floor, 0.95 if sign > 0 else 0.05)),
-        p=float(p),
+        p=p_value(sign * floor, sign * value),
         excess=value - mean,
-        detectable=power.value if power else None,
     )
+    if reduce == "worst":
+        low, high = worst_bounds(rows)
+        return replace(gap, low=low, high=high)
+    return tested(gap, rows, m, str(reduce), repeats, seed) if isinstance(reduce, str) else gap
 
 
-def group_features(table: Table) -> Floats:
-    """Per pattern, for every rate: s, n, s², s·n, n²; (patterns, 5·rates)."""
-    s, n = table.sums, table.sizes
-    return np.concatenate([s, n, s * s, s * n, n * n], axis=1)
+def tested(gap: Gap, rows: Rows, m: Moments, reduce: str, repeats: int, seed: int) -> Gap:
+    """Give a gap its test, the interval that agrees with it, and what could have been found."""
+    parts = rows.seed_parts(contrasts=True)
+    pooled = not uneven(rows.table)
+    found = max_t(rows.table, rows.weights, parts, repeats, seed, reduce, pooled)
+    bounds = gap_bounds(m, reduce, rows.weights, parts)
+    low, high = parity_end(bounds, found, reduce, gap.value or 0.0)
+    power = detectable_gap(*design(m)) if rows.weights is None else None
+    return replace(gap, p=found.p, low=low, high=high, detectable=power.value if power else None)
 
 
-def group_sums(table: Table) -> Floats:
-    """Add the features up per group; (groups, 5·rates)."""
-    return table.counts.T @ group_features(table)
+def parity_end(
+    bounds: tuple[float, float] | tuple[None, None], found: MaxT, reduce: str, value: float
+) -> tuple[float, float] | tuple[None, None]:
+    """Let the interval leave out 0 exactly where the test does, and hold the value.
 
-
-def unit_counts(table: Table) -> Floats:
-    """Units that enter each rate, per group; (rates, groups)."""
-    return ((table.sizes > 0).T @ table.counts).astype(float)
-
-
-def group_moments(table: Table) -> Moments:
-    """Mean and variance of every rate in every group; arrays are (rates, groups)."""
-    parts = np.split(group_sums(table).T, 5)
-    units = unit_counts(table)
-    if uneven(table):
-        return moments(parts[0], parts[1], parts[2], parts[3], parts[4], units, table.binary)
-    with np.errstate(divide="ignore", invalid="ignore"):  # one 0/1 row a unit: the textbook variance
-        mean = parts[0] / parts[1]
-        variance = mean * (1 - mean) / (parts[1] - 1)
-    return Moments(mean, np.where(parts[1] > 1, variance, np.nan), parts[1], units, True)
-
-
-def noise_floor(
-    table: Table, statistic: Statistic, sign: float, reduce: str | Statistic, repeats: int, seed: int
-) -> tuple[Floats, Floats]:
-    """Draw the value and the test statistic (large is bad) in worlds where all groups are treated alike.
-
-    Where units differ in size or scatter (`uneven`), a permuted group's deviation, in its own standard
-    errors, is given the standard error of the group it stands for; else a group with small patients would
-    borrow large ones.
+    An interval is the set of gaps that are not rejected: at 0 by the permutation test, elsewhere by the
+    pairwise limits. Where the test alone rejects 0, the lower end is as far above it as the test went.
     """
-    rates = table.sums.shape[1]
-    features = group_features(table) if uneven(table) else np.concatenate([table.sums, table.sizes], axis=1)
-    units = unit_counts(table)
-    rng = np.random.default_rng(seed)
-    own = np.sqrt(standardised(group_sums(table)[None], units)[1])
+    low, high = bounds
+    if low is None or high is None:
+        return None, None
+    largest = found.largest.mean() if reduce == "mean" else found.largest.max()
+    if found.p > ALPHA:
+        low = 0.0
+    elif low == 0:
+        low = value * float(1 - found.critical / largest)
+    return min(low, value), max(high, value)
+
+
+def seed_values(rows: Rows) -> tuple[Floats, Floats]:
+    """Every seed's rates by group (a weighted sum counts as one), and their rows; (seeds, rates, groups)."""
+    count = len(rows.labels)
+    values, sizes = np.full((2, rows.seeds, len(rows.each), count), np.nan)
+    for rate, each in enumerate(rows.each):
+        keep = (rows.group >= 0) & ~np.isnan(each[0])
+        n = np.bincount(rows.group[keep], minlength=count)
+        sizes[:, rate] = n
+        for seed, row in enumerate(each):
+            with np.errstate(invalid="ignore"):
+                values[seed, rate] = np.bincount(rows.group[keep], row[keep], count) / n
+    return combined(values, sizes, rows.weights)
+
+
+def combined(values: Floats, sizes: Floats, weights: Sequence[float] | None) -> tuple[Floats, Floats]:
+    """Sum the rates by the weights, if there are any; (…, rates, groups)."""
+    if weights is None:
+        return values, sizes
+    w = np.asarray(weights, float)[:, None]
+    return (w * values).sum(axis=1, keepdims=True), sizes.sum(axis=1, keepdims=True)
+
+
+def noise_floor(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> Floats:
+    """Draw the value, mean of the seeds', in worlds where all groups are treated alike; (draws,).
+
+    Where units differ in size or scatter (`uneven`), a permuted group's deviation, in its own standard errors,
+    is given the standard error of the group it stands for; else a group with small patients would borrow large
+    ones. Seeds that move groups by chance do so in these worlds too.
+    """
+    flat = [row for rate in rows.each for row in rate]
+    table = rounded(tabulate(flat, rows.group, rows.cluster, len(rows.labels)))
+    rates, seeds, groups = len(rows.each), rows.seeds, len(rows.labels)
+    scaled = uneven(table)
+    features = group_features(table) if scaled else np.concatenate([table.sums, table.sizes], axis=1)
+    draws = min(affordable(table, repeats), max(FLOOR, SHUFFLED // table.units)) if scaled else repeats
+    units, rng = unit_counts(table), np.random.default_rng(seed)
+    own = np.sqrt(own_cells((table.counts.T @ features)[None], units).variance) if scaled else None
     with np.errstate(divide="ignore", invalid="ignore"):
         unit_means = table.sums / table.sizes
     lowest, highest = (limit(unit_means, axis=0)[None, :, None] for limit in (np.nanmin, np.nanmax))
-    floor, tests = [], []
-    for sums in permuted(table, features, repeats, rng):
-        sizes = sums[:, :, rates : 2 * rates].transpose(0, 2, 1)
+    spread = [np.sqrt(part.between * seeds) for part in rows.seed_parts(contrasts=True)]
+    floor = []
+    for sums in permuted(table, features, draws, rng):
+        width = rates * seeds
+        sizes = sums[:, :, width : 2 * width].transpose(0, 2, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            means = sums[:, :, :rates].transpose(0, 2, 1) / sizes
-        if uneven(table):
-            means, variance, pooled = standardised(sums, units)
-            if isinstance(reduce, str):
-                tests.append(studentised(means, variance, pooled, reduce))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                scaled = pooled + (means - pooled) * np.nan_to_num(own / np.sqrt(variance), nan=1.0, posinf=1.0)
+            means = sums[:, :, :width].transpose(0, 2, 1) / sizes
+        if own is not None:
             # A group whose few units happen to agree has hardly any standard error: no mean can leave the scores.
-            means = np.clip(scaled, lowest, highest)
-        floor.append(statistic(means, sizes))
-    values = np.concatenate(floor)
-    return values, np.concatenate(tests) if tests else sign * values
+            means = np.clip(_rescaled(sums, units, own), lowest, highest)
+        shape = (len(sums), rates, seeds, groups)
+        values, counts = (x.reshape(shape).transpose(0, 2, 1, 3).reshape(-1, rates, groups) for x in (means, sizes))
+        values, counts = combined(values, counts, rows.weights)
+        if spread:
+            values = values + np.array(spread)[:, None] * rng.standard_normal(values.shape)
+        floor.append(statistic(values, counts).reshape(len(sums), seeds).mean(axis=1))
+    return np.concatenate(floor)
 
 
-def uneven(table: Table) -> bool:
-    """Whether units may differ in scatter at equal means: several rows a unit, or real scores."""
-    return table.repeats_rows or not table.binary
-
-
-def standardised(sums: Floats, units: Floats) -> tuple[Floats, Floats, Floats]:
-    """Means, their variances and the pooled mean, (draws, rates, groups or 1), from (draws, groups, 5·rates).
-
-    One average unit's scatter is added to every group, so that a small group whose rows happen to agree does
-    not look infinitely certain; permutation stays exact for any such statistic.
-    """
-    s, n, ss, sn, nn = np.split(sums.transpose(0, 2, 1), 5, axis=1)
+def _rescaled(sums: Floats, units: Floats, own: Floats) -> Floats:
+    """Permuted means about their pooled mean, in the standard errors `own`; (draws, rates, groups)."""
+    cells = own_cells(sums, units)
+    s, n = np.split(sums.transpose(0, 2, 1), 5, axis=1)[:2]
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = s / n
-        scatter = np.maximum(ss - 2 * mean * sn + mean**2 * nn, 0)
-        usual = np.nansum(scatter, axis=2, keepdims=True) / units.sum(axis=1)[None, :, None]
-        variance = (scatter + usual) / n**2 * units / np.maximum(units - 1, 1)
-        pooled = s.sum(axis=2, keepdims=True) / n.sum(axis=2, keepdims=True)
-    return mean, variance, pooled
+        centre = s.sum(axis=2, keepdims=True) / n.sum(axis=2, keepdims=True)
+        stretch = np.nan_to_num(own / np.sqrt(cells.variance), nan=1.0, posinf=1.0)
+    moved: Floats = centre + (cells.mean - centre) * stretch
+    return moved
 
 
-def studentised(mean: Floats, variance: Floats, pooled: Floats, reduce: str | Statistic) -> Floats:
-    """Take the largest difference in standard errors: between groups, or (`worst`) below all together."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if reduce == "worst":
-            below = (pooled - mean) / np.sqrt(variance)
-            lowest: Floats = np.nan_to_num(below, nan=-np.inf, neginf=-np.inf).max(axis=(1, 2))
-            return lowest
-        i, j = np.triu_indices(mean.shape[2], 1)
-        distance = np.abs(mean[:, :, i] - mean[:, :, j]) / np.sqrt(variance[:, :, i] + variance[:, :, j])
-    largest = np.where(np.isnan(distance), 0.0, distance).max(axis=2)
-    combined: Floats = largest.mean(axis=1) if reduce == "mean" else largest.max(axis=1)
-    return combined
+def gap_bounds(
+    m: Moments, reduce: str, weights: Sequence[float] | None = None, seeds: Sequence[SeedVariance] = ()
+) -> tuple[float, float] | tuple[None, None]:
+    """Bound a gap so that it is covered whatever the truth; None twice where undefined."""
+    rates = 1 if weights is not None else m.mean.shape[0]
+    alpha = pairwise_alpha(m.mean.shape[1], rates, ALPHA)
+    mean, low, high = limits_with_seeds(m, alpha, weights, seeds)
+    both = gap_interval(mean, low, high, reduce)
+    return ends(*both) if both else (None, None)
 
 
-def gap_bounds(m: Moments, reduce: str, alpha: float = ALPHA) -> tuple[float, float] | tuple[None, None]:
-    """Bound a gap (or the worst group) so that it is covered whatever the truth; None twice where undefined."""
-    rates, groups = m.mean.shape
-    if reduce == "worst":
-        low, high = limits(m, alpha / (rates * groups))
-        both = worst_interval(low.ravel(), high.ravel())
-    else:
-        low, high = limits(m, pairwise_alpha(groups, rates, alpha))
-        both = gap_interval(m.mean, low, high, reduce)
+def worst_bounds(rows: Rows) -> tuple[float, float] | tuple[None, None]:
+    """Bound the smallest group value so that it is covered whatever the truth; None twice where undefined."""
+    m = group_moments(rows.table)
+    alpha = ALPHA / known(m, rows.weights).size
+    _, low, high = limits_with_seeds(m, alpha, rows.weights, rows.seed_parts(contrasts=False))
+    both = worst_interval(low.ravel(), high.ravel())
     return ends(*both) if both else (None, None)
 
 
@@ -239,40 +289,43 @@ def group_rates(
     names: Sequence[str] | None = None,
     minimum: int = MINIMUM,
 ) -> tuple[Estimate, ...]:
-    """Every group's value with its own interval (see `intervals.limits`), and a note below `minimum` rows."""
-    values, codes, clusters = checked([rate], group, cluster)
-    labels = labelled(codes, names)
-    m = group_moments(tabulate(values, codes, clusters, len(labels)))
-    low, high = limits(m, ALPHA)
+    """Every group's value with its own interval (see `moments.limits`), and a note below `minimum` rows.
+
+    rate: (n,), or (seeds, n), whose mean is bounded with the seeds as a sample.
+    """
+    rows = Rows.of([rate], group, cluster, names)
+    m = group_moments(rows.table)
+    mean, low, high = limits_with_seeds(m, ALPHA, None, rows.seed_parts(contrasts=False))
     found = []
-    for k in range(len(labels)):
-        rows, note = int(m.rows[0, k]), warning(m.rows[0, k], minimum)
-        if rows == 0:
+    for k in range(len(rows.labels)):
+        size, note = int(m.rows[0, k]), warning(m.rows[0, k], minimum)
+        if size == 0:
             found.append(Estimate(reason=note, rows=0))
             continue
         bottom, top = ends(low[0, k], high[0, k])
         notes = (note,) if note else ()
-        found.append(Estimate(float(m.mean[0, k]), bottom, top, rows=rows, notes=notes))
+        if bottom is None:
+            notes = (*notes, "too few rows differ for an interval")
+        found.append(Estimate(float(mean[0, k]), bottom, top, rows=size, notes=notes))
     return tuple(found)
 
 
 def design(m: Moments) -> tuple[Floats, float, bool]:
     """Take what power needs: effective rows per group, pooled rate (or a row's deviation), 0/1 or not."""
     rate = int(np.nan_to_num(m.rows, nan=0).min(axis=1).argmin())
-    known = m.rows[rate] > 0
-    mean, rows, units = m.mean[rate][known], m.rows[rate][known], m.units[rate][known]
+    has = m.rows[rate] > 0
+    mean, rows = m.mean[rate][has], m.rows[rate][has]
     if m.binary:
-        one = Moments(mean, m.variance[rate][known], rows, units, True)
-        sizes = effective_rows(one) if np.any(units < rows) else rows
+        sizes = effective_rows(m)[rate][has] if np.any(m.units < m.rows) else rows
         return sizes, float((mean * rows).sum() / rows.sum()), True
-    spread = (m.variance[rate][known] * rows)[units > 1]
+    spread = (m.variance[rate][has] * rows)[m.units[rate][has] > 1]
     scale = spread.mean() if spread.size else 0.0
     return rows, float(np.sqrt(scale)), False
 
 
-def cautions(m: Moments, labels: Sequence[str], table: Table) -> tuple[str, ...]:
+def cautions(m: Moments, rows: Rows) -> tuple[str, ...]:
     """Everything a reader must know before trusting a number, one sentence each."""
-    notes = []
+    notes, labels, table = [], rows.labels, rows.table
     for k, label in enumerate(labels):
         note = warning(m.rows[:, k].min(), MINIMUM)
         if note:
@@ -285,10 +338,7 @@ def cautions(m: Moments, labels: Sequence[str], table: Table) -> tuple[str, ...]
     return tuple(notes)
 
 
-def affordable(table: Table, repeats: int) -> int:
-    """As many of the repeats as BUDGET allows; counting is always affordable."""
-    moved = 0
-    for stratum in np.unique(table.stratum):
-        counts = table.counts[table.stratum == stratum]
-        moved += 0 if countable(counts) else int(counts.sum())
-    return repeats if moved == 0 else int(max(99, min(repeats, BUDGET // moved)))
+def _too_few(present: NDArray[np.bool_]) -> str:
+    most = present.sum(axis=1).max(initial=0)
+    short = "no group has rows" if most == 0 else "fewer than two groups have rows"
+    return f"{short} of rate {int(present.sum(axis=1).argmin())}"

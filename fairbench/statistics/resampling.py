@@ -24,6 +24,7 @@ CHUNK = 4_000_000  # numbers held at once while resampling: 32 MB
 DRAW = 5  # one hypergeometric draw costs about as much as moving this many units
 MANY = 100_000  # units above which real scores are rounded to LEVELS for resampling only
 LEVELS = 256
+BUDGET = 2_000_000_000  # units moved at most; beyond it fewer permutations are drawn, and the result says so
 BUNDLES = 2_000  # random bundles of units a group is bootstrapped in, when its units hardly repeat
 
 
@@ -256,3 +257,12 @@ def chunks(repeats: int, per_repeat: int) -> Iterator[int]:
     size = max(1, min(repeats, CHUNK // max(per_repeat, 1)))
     for start in range(0, repeats, size):
         yield min(size, repeats - start)
+
+
+def affordable(table: Table, repeats: int) -> int:
+    """As many of the repeats as BUDGET allows; counting is always affordable."""
+    moved = 0
+    for stratum in np.unique(table.stratum):
+        counts = table.counts[table.stratum == stratum]
+        moved += 0 if countable(counts) else int(counts.sum())
+    return repeats if moved == 0 else int(max(99, min(repeats, BUDGET // moved)))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairbench.statistics.intervals import Floats, Ints, labelled
+from fairbench.statistics.moments import group_moments
 from fairbench.statistics.paired import DRAWS, measures, paired
-from fairbench.statistics.permutation import group_moments
 from fairbench.statistics.resampling import bootstrapped, checked, tabulate
 from fairbench.statistics.results import Estimate
 

@@ -319,7 +319,7 @@ def test_eq_odds_of_several_seeds_matches_a_plain_computation(store):
     assert odds.value == pytest.approx(np.mean(gaps))
     assert odds.low <= odds.value <= odds.high
     assert 0 < odds.floor_mean < odds.floor_95 < odds.value
-    assert odds.p < 0.01
+    assert (odds.p <= 0.05) == (odds.low > 0)  # two seeds that share nothing say little about a third
 
 
 def test_failed_unfinished_unreadable_and_missing_seeds_are_shown(store):

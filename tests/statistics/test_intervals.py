@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from fairbench.statistics.intervals import auroc_limits, delong, gap_interval, pairwise_alpha, wilson
-from fairbench.statistics.permutation import gap_bounds, group_moments, group_rates
+from fairbench.statistics.moments import group_moments
+from fairbench.statistics.permutation import gap_bounds, group_rates
 from fairbench.statistics.resampling import tabulate
 
 
