@@ -12,6 +12,7 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Precision, Stage
 from fairbench.plugins import Plugins
 from fairbench.settings import suggest
+from fairbench.training.needs import require
 from fairbench.training.selection import check as check_selection
 from fairbench.training.selection import needs_groups
 
@@ -73,6 +74,7 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     planned: dict[str, tuple[Stage, ...]] = {}
     crossed = itertools.product(backbones.items(), datasets, methods)
     for (backbone_name, backbone), dataset_name, (method, made) in crossed:
+        require(made, datasets[dataset_name], backbone)
         stages = benchmark.stages or backbone.recipe
         ways = attributes[dataset_name] if made.uses_attributes or needs_groups(benchmark.select) else [()]
         for way, seed in itertools.product(ways, benchmark.seeds):
@@ -105,6 +107,10 @@ def _check_parts(stage: Stage) -> None:
     for part in (*stage.train, *stage.lr_scale):
         if part not in PARTS:
             raise suggest(f"part (stage {stage.name})", part, PARTS)
+    if stage.split != "train":
+        raise FairbenchError(
+            f"stage {stage.name} draws from the validation split", "only a method may plan that; leave `split` out"
+        )
     idle = set(stage.lr_scale) - set(stage.train)
     if idle:
         raise FairbenchError(

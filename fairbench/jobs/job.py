@@ -21,6 +21,7 @@ class Stage:
 
     `lr` is AdamW's peak learning rate; `lr_scale` multiplies it for single parts; `warmup` counts
     optimizer steps of linear warm-up, after which `decay` takes the rate towards zero (or does not).
+    `split` is where the rows come from; only a method's own plan may spend the validation split.
     """
 
     name: str = "lora"
@@ -32,6 +33,7 @@ class Stage:
     decay: Decay = "linear"
     weight_decay: NonNegative = 0.0
     clip: Positive = 1.0
+    split: Literal["train", "val"] = "train"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "lr", "weight_decay", "clip"):  # 3 and 3.0 are one stage, with one key

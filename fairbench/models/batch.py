@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -21,11 +21,12 @@ class States:
     """Which hidden states a method wants: pooled, per example, shape (B, len(depths), D).
 
     `depths` are shares of the decoder's depth (0 the embeddings, 1 the final normalised state), so
-    that models of different depth agree; `tokens` names the positions to pool over.
+    that models of different depth agree; `tokens` names the positions to pool over, `last` being the one that
+    the readout reads.
     """
 
     depths: tuple[float, ...] = (0.5,)
-    tokens: Literal["image", "text", "all"] = "image"
+    tokens: Literal["image", "text", "all", "last"] = "image"
     pool: Literal["mean", "random-token"] = "mean"
     normalise: bool = False
 
@@ -35,9 +36,10 @@ class Batch:
     """One effective batch, whole: whatever the micro-batch or the number of processes.
 
     `target` and `group` are (B,) integers, -1 where not recorded; `attributes` has one such tensor
-    for each attribute; `row` is each example's position in the training table. `examples` are the
-    rows that this process computes, from position `start` on. What a method puts into `notes` is
-    averaged over the steps and kept in the record.
+    for each attribute; `row` is each example's position among the rows that the stage draws from.
+    `examples` are the rows that this process computes, from position `start` on; with a `partner`, each image
+    is blended with one of another batch. What a method puts into `notes` is averaged over the steps and kept
+    in the record.
     """
 
     row: Tensor
@@ -48,6 +50,19 @@ class Batch:
     examples: Sequence[Mapping[str, Tensor]] = ()
     start: int = 0
     notes: dict[str, float] = field(default_factory=dict)
+    partner: tuple[Batch, Tensor] | None = None
+
+    def mixed(self, other: Batch, share: Tensor) -> Batch:
+        """Return this batch with every image's features blended: share (B,) · its own + (1 − share) · the other's.
+
+        Prompts, targets and groups stay this batch's. `other` is of the same length, as `run.batch` makes it.
+        """
+        if len(other.row) != len(self.row):
+            raise FairbenchError(
+                f"a batch of {len(self.row)} cannot be mixed with one of {len(other.row)}",
+                "each example needs one partner: run.batch(rows) with as many rows",
+            )
+        return replace(self, partner=(other, share))
 
     def by_group(self, values: Tensor) -> Tensor:
         """Return the mean of (B,) `values` in each group, (n_groups,), NaN where the batch lacks it."""
@@ -149,11 +164,14 @@ class Rows:
         return weight.float()
 
 
+def last_position(mask: Tensor) -> Tensor:
+    """Return where each row's last real token stands, (B,), whichever side is padded."""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+
+
 def last_token(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return each row's hidden state at its last real token, (B, D), whichever side is padded."""
-    position = torch.arange(mask.shape[1], device=mask.device)
-    index = (mask * position).argmax(1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), index]
+    """Return each row's hidden state at its last real token, (B, D)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), last_position(mask)]
 
 
 def text_positions(mask: Tensor) -> Tensor:

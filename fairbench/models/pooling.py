@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fairbench.models.batch import Inputs, States
+from fairbench.models.batch import Inputs, States, last_position
 
 
 def pool(hidden: Sequence[Tensor], inputs: Inputs, image_token_id: int, reads: States) -> Tensor:
@@ -19,7 +19,8 @@ def pool(hidden: Sequence[Tensor], inputs: Inputs, image_token_id: int, reads: S
     """
     real = inputs["attention_mask"].bool()
     image = (inputs["input_ids"] == image_token_id) & real
-    mask = {"image": image, "text": real & ~image, "all": real}[reads.tokens]
+    last = functional.one_hot(last_position(inputs["attention_mask"]), real.shape[1]).bool()
+    mask = {"image": image, "text": real & ~image, "all": real, "last": last}[reads.tokens]
     mask = mask | (real & ~mask.any(1, keepdim=True))
     if reads.pool == "random-token":
         chosen = (inputs["token_draw"] * mask.sum(1)).long()

@@ -48,15 +48,20 @@ class Prepared(torch.utils.data.Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         return self.prepare(index, self.image(index))
 
+    def asked(self, index: int, prompt: str) -> Example:
+        """Return one row with another prompt."""
+        return self.prepare(index, self.image(index), prompt)
+
     def image(self, index: int) -> Image.Image:
         """Open one row's image, as the method shows it."""
         image = self.dataset.image(self.rows[index])
         return image if self.view is None else self.view(image)
 
-    def prepare(self, index: int, image: Image.Image) -> Example:
-        """Turn one row and its image into tensors."""
+    def prepare(self, index: int, image: Image.Image, prompt: str | None = None) -> Example:
+        """Turn one row and its image into tensors, with its own prompt or another."""
         row = self.rows[index]
-        example = self.backbone.prepare(image, str(row.get("prompt", self.dataset.prompt)))
+        text = str(row.get("prompt", self.dataset.prompt)) if prompt is None else prompt
+        example = self.backbone.prepare(image, text)
         if self.dataset.task == "generate":
             answer = [*self.backbone.tokenise(str(row["reference"])), self.backbone.end_token_id]
             example["answer_ids"] = torch.tensor(answer)
@@ -66,14 +71,20 @@ class Prepared(torch.utils.data.Dataset[Example]):
 class Encoded(torch.utils.data.Dataset[Example]):
     """The same rows with `features` in place of pixels, all in memory."""
 
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self.examples = examples
+    def __init__(self, examples: Sequence[Example], prepared: Prepared) -> None:
+        self.examples, self.prepared = examples, prepared
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
         return self.examples[index]
+
+    def asked(self, index: int, prompt: str) -> Example:
+        """Return one row with another prompt: the image is opened again, its features are not computed again."""
+        pixels = self.prepared.backbone.encoder_inputs
+        example = {k: v for k, v in self.prepared.asked(index, prompt).items() if k not in pixels}
+        return {**example, "features": self.examples[index]["features"]}
 
 
 def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype) -> str:
@@ -106,7 +117,7 @@ def encode(
     if size > limit:
         return prepared
     if prepared.view is not None:
-        return Encoded(_encode_alike(backbone, prepared))
+        return Encoded(_encode_alike(backbone, prepared), prepared)
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(prepared), CHUNK)
     missing = [start for start in starts if not _file(folder, start).exists()]
@@ -123,7 +134,7 @@ def encode(
                 continue
             missing.remove(start)
         wait = True  # what is left is being computed by others
-    return Encoded([example for start in starts for example in _load(_file(folder, start))])
+    return Encoded([example for start in starts for example in _load(_file(folder, start))], prepared)
 
 
 def _encode_alike(backbone: Backbone, prepared: Prepared) -> list[Example]:

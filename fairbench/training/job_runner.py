@@ -6,7 +6,7 @@ import datetime
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,14 +25,15 @@ from fairbench.jobs.probe import READABLE, Probe
 from fairbench.jobs.store import ADAPTER, LOG, PREDICTIONS
 from fairbench.models import adapter
 from fairbench.models.backbone import Backbone
-from fairbench.models.batch import Batch, Rows, States
+from fairbench.models.batch import Rows, States
 from fairbench.plugins import versions
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.probe import Floats
 from fairbench.training import device as memory
 from fairbench.training import selection
-from fairbench.training.features import Encoded, Prepared, View, cache_key, encode
+from fairbench.training.features import Encoded, Example, Prepared, View, cache_key, encode
 from fairbench.training.method import Method
+from fairbench.training.needs import require
 from fairbench.training.predict import adjusted, indices, predict
 from fairbench.training.probe import asked, pooled, probed
 from fairbench.training.resources import Resources
@@ -80,6 +81,7 @@ class Attempt:
             precision = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
             key = repr((job.backbone, job.dataset, precision))
             self.backbone: Backbone = resources.keep("backbone", key, lambda: self._load(precision))
+            require(method, self.dataset, self.backbone)
             self.backbone.reset(job.seed)
             self.facts |= self.backbone.facts
         with self.phase("features"):
@@ -99,14 +101,17 @@ class Attempt:
             "control": method.stands_for,
             "measure": self.dataset.measure,
             "adjusts with group": method.group_at_test,
+            "spends validation": any(stage.split == "val" for stage in stages),
             "stages": [asdict(stage) for stage in stages],
         }
         parts = {part for stage in stages for part in stage.train}
         self.trained = sum(p.numel() for part in parts for p in self.backbone.part(part))
         with self.phase("train"):
             run = self._run(method)
+            # Selection asks the validation split, so it cannot choose among epochs that were trained on it.
+            chosen = max((n for n, stage in enumerate(stages) if stage.split == "train"), default=-1)
             for number, stage in enumerate(stages):
-                self._train(run, method, number, stage, last=number + 1 == len(stages))
+                self._train(run, method, number, stage, select=number == chosen)
             self.facts["notes"] = run.noted()
             self.micro_batch = run.micro_batch
         with self.phase("predict"):
@@ -173,25 +178,13 @@ class Attempt:
 
     def _run(self, method: Method) -> Run:
         """Show the training rows to the method, and let it make what it needs under its own random numbers."""
-        job, classes = self.job, self.dataset.classes
-        train = self.table.iloc[self.where["train"]]
-        people = Predictions(train, classes, tuple(self.dataset.attributes))
-        name = "+".join(job.attributes)
-        group, groups = people.groups(name, job.unrecorded) if name else (np.zeros(len(train), int), ("everyone",))
-        codes = {a: people.groups(a, "drop") for a in job.attributes}
+        job = self.job
         run = Run(
             job=job,
             backbone=self.backbone,
-            train=Rows(
-                target=torch.tensor(indices(train, classes)),
-                group=torch.tensor(group).long(),
-                groups=groups,
-                attributes={a: torch.tensor(code).long() for a, (code, _) in codes.items()},
-                values={a: values for a, (_, values) in codes.items()},
-                classes=classes,
-                prompts=tuple(train["prompt"]) if self.backbone.generates else (),
-                references=tuple(train["reference"]) if self.backbone.generates else (),
-            ),
+            train=self._rows("train"),
+            validation=self._rows("val"),
+            source=self,
             accelerator=self.resources.accelerator,
             micro_batch=self.micro_batch,
             generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
@@ -199,30 +192,59 @@ class Attempt:
             answers=self._answers,
             facts=self.facts,
         )
-        if name:
-            self.facts["train groups"] = dict(zip(groups, run.train.counts.tolist(), strict=True))
+        if job.attributes:
+            self.facts["train groups"] = dict(zip(run.train.groups, run.train.counts.tolist(), strict=True))
         # Not forked: what a method draws while it trains must not depend on the jobs before this one either.
         torch.manual_seed(_seed(job.seed, 2))
         method.setup(run)
         method.to(self.device)
         return run
 
-    def _train(self, run: Run, method: Method, number: int, stage: Stage, last: bool) -> None:
-        """Train one stage; of its epochs, keep the one that the job's rule chooses."""
-        train = self.where["train"]
+    def _rows(self, split: Split) -> Rows:
+        """Say who the patients of a split are, as a method may know them."""
+        job, classes = self.job, self.dataset.classes
+        table = self.table.iloc[self.where[split]]
+        people = Predictions(table, classes, tuple(self.dataset.attributes))
+        name = "+".join(job.attributes)
+        group, groups = people.groups(name, job.unrecorded) if name else (np.zeros(len(table), int), ("everyone",))
+        codes = {a: people.groups(a, "drop") for a in job.attributes}
+        return Rows(
+            target=torch.tensor(indices(table, classes)),
+            group=torch.tensor(group).long(),
+            groups=groups,
+            attributes={a: torch.tensor(code).long() for a, (code, _) in codes.items()},
+            values={a: values for a, (_, values) in codes.items()},
+            classes=classes,
+            prompts=tuple(table["prompt"]) if self.backbone.generates else (),
+            references=tuple(table["reference"]) if self.backbone.generates else (),
+        )
+
+    def load(self, split: str, rows: Sequence[int]) -> list[Example]:
+        """Return the examples of some rows of a split."""
+        return [self.source[index] for index in self.where[split][list(rows)].tolist()]
+
+    def asked(self, split: str, row: int, prompt: str) -> Example:
+        """Return the example of one row of a split with another prompt."""
+        source: Encoded | Prepared = self.source
+        return source.asked(int(self.where[split][row]), prompt)
+
+    def _train(self, run: Run, method: Method, number: int, stage: Stage, select: bool) -> None:
+        """Train one stage; of its epochs, keep the one that the job's rule chooses, where it may `select`."""
+        where = self.where[stage.split]
         run.begin(stage)
-        batches = batches_of(len(train), stage.epochs, self.job, number, method.start_stage(run))
+        odds = method.start_stage(run)
+        batches = batches_of(len(where), stage.epochs, self.job, number, odds)
         run.steps = len(batches)
-        ends = epoch_ends(len(train), self.job, len(batches)) if last and self.job.select != selection.LAST else ()
-        processes, rank = self.resources.accelerator.num_processes, self.resources.accelerator.process_index
-        shares = [np.array_split(np.arange(len(batch)), processes)[rank] for batch in batches]
-        loader = self._loader([train[batch[share]].tolist() for batch, share in zip(batches, shares, strict=True)])
+        selects = select and self.job.select != selection.LAST
+        ends = epoch_ends(len(where), self.job, len(batches)) if selects else ()
+        shares = [run.share(len(batch)) for batch in batches]
+        loader = self._loader([where[batch[share]].tolist() for batch, share in zip(batches, shares, strict=True)])
         kept: list[tuple[Predictions, dict[str, Tensor]]] = []
         log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8") if self.resources.leads else None
         with log or nullcontext():
             for step, (chosen, share, examples) in enumerate(zip(batches, shares, loader, strict=True)):
                 run.advance(step)
-                batch = _batch(run, torch.as_tensor(chosen), examples, int(share[0]) if len(share) else 0)
+                batch = run.compose(torch.as_tensor(chosen), examples, int(share[0]) if len(share) else 0)
                 self.backbone.train(True)
                 method.step(run, batch)
                 run.note(batch.notes)
@@ -231,6 +253,8 @@ class Attempt:
                 if log and (step % 10 == 0 or step + 1 == len(batches)):
                     line = {"stage": stage.name, "step": step, "loss": run.last_loss, **batch.notes}
                     log.write(json.dumps(line) + "\n")
+                if step + 1 == len(batches):
+                    method.end_stage(run)
                 if step + 1 in ends:
                     kept.append((self._answers("val"), self._weights()))
         self.backbone.train(False)
@@ -287,18 +311,6 @@ class Attempt:
             warnings=tuple(dict.fromkeys(self.warnings)),
             error=self.error,
         )
-
-
-def _batch(run: Run, index: Tensor, examples: Any, start: int) -> Batch:
-    return Batch(
-        row=index.to(run.device),
-        target=run.train.target[index].to(run.device),
-        group=run.train.group[index].to(run.device),
-        attributes={name: codes[index].to(run.device) for name, codes in run.train.attributes.items()},
-        n_groups=len(run.train.groups),
-        examples=examples,
-        start=start,
-    )
 
 
 def _seed(*numbers: int) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fairbench.jobs.job import Stage
 from fairbench.settings import Configurable
+from fairbench.training.needs import Need
 
 if TYPE_CHECKING:
     from fairbench.models.batch import Batch, Outputs
@@ -31,6 +32,7 @@ class Method(Configurable, nn.Module):
     uses_attributes: ClassVar[bool] = True  # False: one training serves every attribute
     group_at_test: ClassVar[bool] = False  # may `adjust` know which group a test patient is in?
     role: ClassVar[Role] = "contender"
+    needs: ClassVar[tuple[Need, ...]] = ()  # of the task and the backbone; checked before anything trains
     stands_for: ClassVar[str] = ""  # a control's, printed beside it: what a contender must beat
 
     def plan(self, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -55,6 +57,9 @@ class Method(Configurable, nn.Module):
     def step(self, run: Run, batch: Batch) -> None:
         """During: one training step; alternating schemes are several `descend` lines."""
         run.descend(self.loss(run.forward(batch), batch))
+
+    def end_stage(self, run: Run) -> None:
+        """At the end of each stage: restore or average weights. What is left is the last epoch's, for selection."""
 
     def adjust(self, run: Run, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         """After: the test predictions, revised in the light of validation.

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,8 +21,20 @@ from torch import Tensor, nn
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Stage
 from fairbench.models.backbone import Backbone
-from fairbench.models.batch import Batch, Outputs, Rows, States
+from fairbench.models.batch import Batch, Inputs, Outputs, Rows, States
 from fairbench.predictions.predictions import Predictions
+from fairbench.training.sampling import Indices
+
+
+class Source(Protocol):
+    """Where examples come from: some rows of a split, or one of them with another prompt."""
+
+    def load(self, split: str, rows: Sequence[int]) -> list[Mapping[str, Tensor]]:
+        """Return the examples of these rows."""
+
+    def asked(self, split: str, row: int, prompt: str) -> Mapping[str, Tensor]:
+        """Return one row's example, asked something else."""
+
 
 Split = Literal["train", "val"]  # what a method may ask answers of
 
@@ -43,8 +55,9 @@ class _Forward:
 class Run:
     """One training, from the method's side.
 
-    `train` are the training rows (never the test split), `device` where tensors live, `progress` the
-    share of this stage's steps already taken, `generator` random numbers that are the same on every
+    `train` and `validation` are the rows of these splits (never the test split), `rows` those that this stage
+    draws from, `device` where tensors live, `progress` the share of this stage's steps already taken,
+    `generator` random numbers that are the same on every
     process. `answers` are the model's to a split, with the weights as they are. `facts` ends up in
     the record; under `tried` it says how many settings a method tried before it chose one.
     """
@@ -52,6 +65,8 @@ class Run:
     job: Job
     backbone: Backbone
     train: Rows
+    validation: Rows
+    source: Source
     accelerator: Accelerator
     micro_batch: int
     generator: torch.Generator
@@ -75,6 +90,11 @@ class Run:
         """Where this process computes."""
         device: torch.device = self.accelerator.device
         return device
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that this stage draws from."""
+        return self.train if self.stage is None or self.stage.split == "train" else self.validation
 
     @property
     def progress(self) -> float:
@@ -128,6 +148,42 @@ class Run:
             group["peak"] = group["lr"]
         return torch.optim.AdamW(groups, weight_decay=self.stage.weight_decay)
 
+    # ── batches ──────────────────────────────────────────────────────────────────────────────────
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Return any rows of those that this stage draws from as a batch; `rows` (B,) may repeat some."""
+        rows = rows.cpu()
+        share = self.share(len(rows))
+        split = "train" if self.stage is None else self.stage.split
+        examples = self.source.load(split, rows[share].tolist())
+        return self.compose(rows, examples, int(share[0]) if len(share) else 0)
+
+    def share(self, count: int) -> Indices:
+        """Return which positions of a batch of `count` this process computes."""
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        mine: Indices = np.array_split(np.arange(count), processes)[rank]
+        return mine
+
+    def compose(self, rows: Tensor, examples: Sequence[Mapping[str, Tensor]], start: int) -> Batch:
+        """Make the batch of some rows, of which this process has the `examples` from position `start` on."""
+        return Batch(
+            row=rows.to(self.device),
+            target=self.rows.target[rows].to(self.device),
+            group=self.rows.group[rows].to(self.device),
+            attributes={name: codes[rows].to(self.device) for name, codes in self.rows.attributes.items()},
+            n_groups=len(self.rows.groups),
+            examples=examples,
+            start=start,
+        )
+
+    def ask(self, batch: Batch, prompts: Sequence[str]) -> Batch:
+        """Return the same patients asked something else: `prompts` has one text for each row of the batch."""
+        split = "train" if self.stage is None else self.stage.split
+        own = slice(batch.start, batch.start + len(batch.examples))
+        rows = batch.row[own].tolist()
+        examples = [self.source.asked(split, *pair) for pair in zip(rows, prompts[own], strict=True)]
+        return replace(batch, examples=examples)
+
     # ── forward ──────────────────────────────────────────────────────────────────────────────────
 
     def forward(self, batch: Batch, reads: States | None = None) -> Outputs:
@@ -164,13 +220,32 @@ class Run:
         """Run one micro-batch, under random numbers of its own so that a replay repeats its dropout."""
         batch, start = entry.batch, entry.batch.start
         where = slice(start + piece.start, start + piece.stop)
-        inputs = {k: v.to(self.device) for k, v in self.backbone.stack(batch.examples[piece]).items()}
+        inputs = self._inputs(batch, piece)
+        if batch.partner is not None:
+            inputs["features"] = self._blended(inputs, batch.partner[0], batch.partner[1][where], piece)
         inputs["token_draw"] = entry.draws[where].to(self.device)
         seed = np.random.SeedSequence([self.job.seed, self.stage_number, self.step, entry.number, where.start])
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(int(seed.generate_state(1)[0]))
             out: Outputs = self.backbone(inputs, batch.target[where], entry.reads)
         return out
+
+    def _inputs(self, batch: Batch, piece: slice) -> Inputs:
+        return {k: v.to(self.device) for k, v in self.backbone.stack(batch.examples[piece]).items()}
+
+    def _blended(self, inputs: Inputs, other: Batch, share: Tensor, piece: slice) -> Tensor:
+        """Blend the image features of one micro-batch with another's, token by token."""
+        partners = self._inputs(other, piece)
+        counts, theirs = ((x["input_ids"] == self.backbone.image_token_id).sum(1) for x in (inputs, partners))
+        if not torch.equal(counts, theirs):
+            raise FairbenchError(
+                f"{self.backbone.name} gives some images more tokens than others, and these cannot be mixed",
+                "choose a fixed resolution for the backbone, or leave the method out",
+            )
+        with self.backbone.precision(self.device):
+            own, others = (self.backbone.features(x) for x in (inputs, partners))
+        weight = share.to(own).repeat_interleave(counts)[:, None]
+        return weight * own + (1 - weight) * others
 
     def _nothing(self, entry: _Forward) -> Outputs:
         empty = torch.zeros(0, device=self.device)
@@ -199,10 +274,8 @@ class Run:
         reaches no weight.
         """
         assert self.stage is not None
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FairbenchError(self._not_finite(value))
         if module is not None:
+            self._finite(loss)
             parameters = list(module.parameters())
             if id(module) not in self._players:
                 rate = self.stage.lr if lr is None else lr
@@ -212,23 +285,78 @@ class Run:
                 parameter.grad = gradient
             self._step(id(module), parameters)
             return
-        self.last_loss = value
+        parameters = self._backward(loss, keep=False)
+        self._pending.clear()
+        self._step(id(self.backbone), parameters)
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """Return the loss's gradient at `weights`, (P,), and take no step; forward passes stay for another one."""
+        return _flat([p.new_zeros(p.shape) if p.grad is None else p.grad for p in self._backward(loss, keep=True)])
+
+    def apply(self, gradient: Tensor) -> None:
+        """Take one optimizer step of what this stage trains along a gradient (P,) that the method made."""
+        parameters = self._learning()
+        for parameter, part in zip(parameters, self._parts(gradient), strict=True):
+            parameter.grad = part.clone()
+        self._pending.clear()
+        self._step(id(self.backbone), parameters)
+
+    def weights(self) -> Tensor:
+        """Return a copy of the weights that this stage trains, (P,)."""
+        return _flat([parameter.detach() for parameter in self._learning()])
+
+    def load(self, weights: Tensor) -> None:
+        """Put weights (P,) in place of those that this stage trains; forward passes made before are forgotten."""
+        with torch.no_grad():
+            for parameter, part in zip(self._learning(), self._parts(weights), strict=True):
+                parameter.copy_(part)
+        self._pending.clear()
+
+    def _learning(self) -> list[nn.Parameter]:
+        return [p for group in self._players[id(self.backbone)].param_groups for p in group["params"]]
+
+    def _parts(self, vector: Tensor) -> list[Tensor]:
+        """Cut a vector (P,) into the shapes of the parameters that this stage trains."""
+        parameters = self._learning()
+        total = sum(p.numel() for p in parameters)
+        if vector.shape != (total,):
+            raise FairbenchError(f"a vector of shape {tuple(vector.shape)} is given for {total} weights")
+        pieces = torch.split(vector, [p.numel() for p in parameters])
+        return [piece.view_as(p) for p, piece in zip(parameters, pieces, strict=True)]
+
+    def _finite(self, loss: Tensor) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FairbenchError(self._not_finite(value))
+        return value
+
+    def _backward(self, loss: Tensor, keep: bool) -> list[nn.Parameter]:
+        """Set the gradients of what this stage trains, and `keep` graphs for another loss or free them."""
+        self.last_loss = self._finite(loss)
         leaves = [leaf for entry in self._pending for leaf in entry.leaves.tensors().values()]
         for leaf in leaves:
             leaf.grad = None
-        if loss.requires_grad:
-            torch.autograd.backward(loss, inputs=leaves)
-        self._retry(self._replay)
-        self._pending.clear()
-        parameters = [p for group in self._players[id(self.backbone)].param_groups for p in group["params"]]
+        if loss.requires_grad and leaves:
+            torch.autograd.backward(loss, inputs=leaves, retain_graph=keep)
+        self._retry(lambda: self._replay(keep))
+        parameters = self._learning()
         self._reduce(parameters)
-        self._step(id(self.backbone), parameters)
+        if all(parameter.grad is None for parameter in parameters):
+            raise FairbenchError(
+                "the loss reaches no weight that this step may change",
+                "a loss is made of forward passes since the last step or change of weights",
+            )
+        return parameters
 
-    def _replay(self) -> None:
+    def _replay(self, keep: bool) -> None:
         """Carry the leaves' gradients into the weights, micro-batch by micro-batch."""
         self._players[id(self.backbone)].zero_grad()
         for entry in self._pending:
-            graph, entry.graph = entry.graph, None
+            if all(leaf.grad is None for leaf in entry.leaves.tensors().values()):
+                continue  # this loss does not look at that forward pass
+            graph = entry.graph
+            if not keep:
+                entry.graph = None
             for piece in self._pieces(entry):
                 out = self._piece(entry, piece) if graph is None else graph
                 offset = entry.batch.start
@@ -238,7 +366,7 @@ class Run:
                         roots.append(getattr(out, name))
                         gradients.append(leaf.grad[offset + piece.start : offset + piece.stop])
                 if roots:
-                    torch.autograd.backward(roots, gradients)
+                    torch.autograd.backward(roots, gradients, retain_graph=keep and graph is not None)
 
     def _reduce(self, parameters: Sequence[nn.Parameter]) -> None:
         if self.accelerator.num_processes > 1:
@@ -249,8 +377,6 @@ class Run:
 
     def _step(self, player: int, parameters: Sequence[nn.Parameter]) -> None:
         assert self.stage is not None
-        if all(parameter.grad is None for parameter in parameters):
-            raise FairbenchError("the loss reaches no weight that this step may change", "check the method's loss")
         optimizer = self._players[player]
         norm = nn.utils.clip_grad_norm_(parameters, self.stage.clip)
         if not torch.isfinite(norm):
@@ -299,6 +425,10 @@ class Run:
     def noted(self) -> dict[str, float]:
         """Return the averages so far."""
         return {name: total / count for name, (total, count) in self._noted.items()}
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def rate_factor(stage: Stage, step: int, steps: int) -> float:

@@ -1,0 +1,37 @@
+"""What a method needs of the task and the backbone, checked before anything trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from fairbench.errors import FairbenchError
+
+if TYPE_CHECKING:
+    from fairbench.data.dataset import Dataset
+    from fairbench.models.backbone import Backbone
+    from fairbench.training.method import Method
+
+# Class scores (not written answers), exactly two classes, written answers, a trained readout.
+Need = Literal["classes", "two classes", "text", "head"]
+
+
+def require(method: Method, dataset: Dataset, backbone: Backbone) -> None:
+    """Raise FairbenchError where the task or the backbone lacks what a method needs."""
+    text, count = dataset.task == "generate", len(dataset.classes)
+    has = {
+        "classes": not text,
+        "two classes": not text and count == 2,
+        "text": text,
+        "head": not text and backbone.readout == "head",
+    }
+    task = "answers in words" if text else f"{count} classes"
+    for need in method.needs:
+        if not has[need]:
+            what = {
+                "classes": f"the scores of classes, and {dataset.name} has {task}",
+                "two classes": f"the scores of two classes, and {dataset.name} has {task}",
+                "text": f"answers in words, and {dataset.name} has {task}",
+                "head": f"a trained readout, and {backbone.name} has none on {dataset.name}"
+                f" (readout {backbone.readout}, {task})",
+            }[need]
+            raise FairbenchError(f"{method.name} needs {what}", f"leave {method.name} out, or change what it needs")
