@@ -74,7 +74,7 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     planned: dict[str, tuple[Stage, ...]] = {}
     crossed = itertools.product(backbones.items(), datasets, methods)
     for (backbone_name, backbone), dataset_name, (method, made) in crossed:
-        require(made, datasets[dataset_name], backbone)
+        require(made.name, made.needs, datasets[dataset_name], backbone)
         stages = benchmark.stages or backbone.recipe
         ways = attributes[dataset_name] if made.uses_attributes or needs_groups(benchmark.select) else [()]
         for way, seed in itertools.product(ways, benchmark.seeds):

@@ -28,6 +28,8 @@ LEGEND = {
     " a difference need not come from the method.",
     "† own stages": "The method changed the stages of training that the benchmark gives to all.",
     "‡ knows groups": "The method may know which group a test patient is in when it adjusts its answers.",
+    "§ validation rows": "The method trained on the validation split, so it has seen more patients than the others,"
+    " and what is chosen on that split afterwards (an epoch, a threshold) is not chosen on new patients.",
     "missing seeds": "Other rows have seeds that this row lacks; comparisons use only the seeds both have.",
     "partial": "A group had no rows to compute a rate from and is left out of the gap.",
 }

@@ -141,6 +141,8 @@ def own_flags(contender: Contender, coverages: Iterable[tuple[int, int]]) -> Ite
         yield Flag("† own stages")
     if facts.get("adjusts with group"):
         yield Flag("‡ knows groups")
+    if facts.get("spends validation"):
+        yield Flag("§ validation rows")
     for used, present in coverages:
         if 0 < used < present:
             yield Flag("partial", f"a gap over {used} of {present} groups")

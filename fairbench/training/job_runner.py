@@ -81,7 +81,7 @@ class Attempt:
             precision = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
             key = repr((job.backbone, job.dataset, precision))
             self.backbone: Backbone = resources.keep("backbone", key, lambda: self._load(precision))
-            require(method, self.dataset, self.backbone)
+            require(method.name, method.needs, self.dataset, self.backbone)
             self.backbone.reset(job.seed)
             self.facts |= self.backbone.facts
         with self.phase("features"):

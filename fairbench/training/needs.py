@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from fairbench.errors import FairbenchError
@@ -9,13 +10,12 @@ from fairbench.errors import FairbenchError
 if TYPE_CHECKING:
     from fairbench.data.dataset import Dataset
     from fairbench.models.backbone import Backbone
-    from fairbench.training.method import Method
 
 # Class scores (not written answers), exactly two classes, written answers, a trained readout.
 Need = Literal["classes", "two classes", "text", "head"]
 
 
-def require(method: Method, dataset: Dataset, backbone: Backbone) -> None:
+def require(method: str, needs: Sequence[Need], dataset: Dataset, backbone: Backbone) -> None:
     """Raise FairbenchError where the task or the backbone lacks what a method needs."""
     text, count = dataset.task == "generate", len(dataset.classes)
     has = {
@@ -25,7 +25,7 @@ def require(method: Method, dataset: Dataset, backbone: Backbone) -> None:
         "head": not text and backbone.readout == "head",
     }
     task = "answers in words" if text else f"{count} classes"
-    for need in method.needs:
+    for need in needs:
         if not has[need]:
             what = {
                 "classes": f"the scores of classes, and {dataset.name} has {task}",
@@ -34,4 +34,4 @@ def require(method: Method, dataset: Dataset, backbone: Backbone) -> None:
                 "head": f"a trained readout, and {backbone.name} has none on {dataset.name}"
                 f" (readout {backbone.readout}, {task})",
             }[need]
-            raise FairbenchError(f"{method.name} needs {what}", f"leave {method.name} out, or change what it needs")
+            raise FairbenchError(f"{method} needs {what}", f"leave {method} out, or change what it needs")
