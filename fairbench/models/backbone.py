@@ -19,6 +19,7 @@ from torch.nn import functional
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Stage
 from fairbench.models.batch import Inputs, Outputs, States, last_token, text_positions
+from fairbench.models.lora import last_token_only, share_inputs
 from fairbench.models.pooling import answered, pool
 from fairbench.settings import Configurable, Count, Fraction, Positive
 
@@ -144,7 +145,9 @@ class Backbone(Configurable, nn.Module):
         self.dtype = dtype
         self.load(dtype)
         self.attach(classes, words, generates)
-        return self.to(device)
+        self.to(device)
+        share_inputs(self.language_model)
+        return self
 
     def attach(self, classes: Sequence[str], words: Sequence[str], generates: bool = False) -> None:
         """Freeze everything, then add LoRA and the readout for these classes, or none where it `generates`."""
@@ -251,7 +254,9 @@ class Backbone(Configurable, nn.Module):
 
     def forward(self, inputs: Inputs, target: Tensor, reads: States | None = None) -> Outputs:
         """Score every example's classes, or its answer where it `generates`."""
-        with self.precision(target.device):
+        everywhere = self.generates or self.checkpointing or reads is not None
+        alone = None if everywhere else inputs["attention_mask"]
+        with self.precision(target.device), last_token_only(self.language_model, alone):
             hidden = self.decode(inputs, self.features(inputs), every=reads is not None)
         states = None if reads is None else self.pooled(hidden, inputs, reads)
         if self.generates:
