@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fairbench.models.backbone import Backbone
 from fairbench.benchmark.benchmark import Benchmark
 
-PARTS = ("lora", "head", "projector")
+PARTS = ("lora", "head", "projector", "vision")
 
 
 POLICIES = ("keep", "drop", "merge:GROUP")

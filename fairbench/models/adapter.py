@@ -1,4 +1,4 @@
-"""What training changed, on disk: LoRA in peft's own format, head and projector beside it, all safetensors."""
+"""What training changed, on disk: LoRA in peft's own format, what else was trained beside it, all safetensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
@@ -22,13 +21,9 @@ def save(backbone: Backbone, folder: Path) -> None:
     lora = get_peft_model_state_dict(backbone.language_model)
     save_file({_PREFIX + name: value.contiguous().cpu() for name, value in lora.items()}, folder / _LORA)
     backbone.lora_config.save_pretrained(str(folder))
-    for part in ("head", "projector"):
-        values = _part(backbone, part)
-        if values:
-            save_file(
-                {name: value.contiguous().cpu() for name, value in values.items()},
-                folder / f"{part}.safetensors",
-            )
+    for part, module in backbone.trained_modules().items():
+        values = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
+        save_file(values, folder / f"{part}.safetensors")
 
 
 def load(backbone: Backbone, folder: Path) -> None:
@@ -41,12 +36,5 @@ def load(backbone: Backbone, folder: Path) -> None:
         odd = sorted(set(lora) ^ expected)
         raise FairbenchError(f"{folder} does not fit {backbone.name}: {len(odd)} names differ, first {odd[0]}")
     set_peft_model_state_dict(backbone.language_model, lora)
-    for part in ("head", "projector"):
-        module = backbone.head if part == "head" else backbone.projector()
-        if module is not None:
-            module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
-
-
-def _part(backbone: Backbone, part: str) -> dict[str, Tensor]:
-    module = backbone.head if part == "head" else backbone.projector()
-    return {} if module is None else module.state_dict()
+    for part, module in backbone.trained_modules().items():
+        module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)

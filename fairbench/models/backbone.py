@@ -23,6 +23,8 @@ from fairbench.models.lora import last_token_only, share_inputs
 from fairbench.models.pooling import answered, pool
 from fairbench.settings import Configurable, Count, Fraction, Positive
 
+TRAINED = ("head", "projector", "vision")  # parts that are modules of their own, beside LoRA
+
 
 class Backbone(Configurable, nn.Module):
     """A vision-language model whose weights stay frozen but for the parts that a stage trains."""
@@ -97,6 +99,10 @@ class Backbone(Configurable, nn.Module):
         """The module between vision and language, where it may be trained."""
         return None
 
+    def vision_tail(self) -> nn.Module | None:
+        """The last part of the vision tower, where it may be trained; `encode` then ends before it."""
+        return None
+
     def project(self, inputs: Inputs, features: Tensor) -> Tensor:
         """Turn features into (image tokens, D) pseudo-words: by the projector, where there is one."""
         projector = self.projector()
@@ -158,7 +164,7 @@ class Backbone(Configurable, nn.Module):
             r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=list(self.targets)
         )
         inject_adapter_in_model(self.lora_config, self.language_model)
-        for part in ("lora", "projector"):
+        for part in ("lora", "projector", "vision"):
             for parameter in self.part(part):
                 parameter.data = parameter.data.float()
         if self.checkpointing:
@@ -177,8 +183,11 @@ class Backbone(Configurable, nn.Module):
                     "them apart",
                     "give the dataset other words, or use readout `head`",
                 )
-        projector = self.projector()
-        self._projector_start = {k: v.clone() for k, v in projector.state_dict().items()} if projector else {}
+        self._start = {
+            name: {key: value.clone() for key, value in module.state_dict().items()}
+            for name, module in self.trained_modules().items()
+            if name != "head"
+        }
         for parameter in self.trainable().values():
             parameter.requires_grad_(True)
         self.train(False)
@@ -195,29 +204,33 @@ class Backbone(Configurable, nn.Module):
                     module.reset_lora_parameters("default", True)
             if self.head is not None:
                 self.head.reset_parameters()
-            self.reset_projector()
+            self.reset_modules()
 
-    def reset_projector(self) -> None:
-        """Put the projector back to its loaded weights; a family whose projector starts random draws it anew."""
-        projector = self.projector()
-        if projector is not None:
-            projector.load_state_dict(self._projector_start)
+    def reset_modules(self) -> None:
+        """Put projector and vision tail back to their loaded weights; a family whose projector starts random
+        draws it anew.
+        """
+        for name, module in self.trained_modules().items():
+            if name in self._start:
+                module.load_state_dict(self._start[name])
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """Return what a stage may train besides LoRA, by the name of its part, where this backbone has it."""
+        offered = {"head": self.head, "projector": self.projector(), "vision": self.vision_tail()}
+        return {name: module for name, module in offered.items() if module is not None}
 
     def part(self, name: str) -> list[nn.Parameter]:
-        """Return the parameters of a part that a stage may train: `lora`, `head` or `projector`."""
-        projector = self.projector()
-        parts = {
-            "lora": [p for n, p in self.language_model.named_parameters() if "lora_" in n],
-            "head": list(self.head.parameters()) if self.head is not None else [],
-            "projector": list(projector.parameters()) if projector is not None else [],
-        }
+        """Return the parameters of a part that a stage may train: `lora` or one of TRAINED."""
+        modules = self.trained_modules()
+        parts = {"lora": [p for n, p in self.language_model.named_parameters() if "lora_" in n]}
+        parts |= {part: list(modules[part].parameters()) if part in modules else [] for part in TRAINED}
         if name not in parts:
             raise FairbenchError(f"no part of a backbone is called `{name}`", f"there is: {', '.join(parts)}")
         return parts[name]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return every parameter that some stage may train, by name."""
-        ids = {id(p) for part in ("lora", "head", "projector") for p in self.part(part)}
+        ids = {id(p) for part in ("lora", *TRAINED) for p in self.part(part)}
         return {name: p for name, p in self.named_parameters() if id(p) in ids}
 
     def train(self, mode: bool = True) -> Backbone:

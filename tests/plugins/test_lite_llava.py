@@ -16,6 +16,8 @@ from fairbench_plugins.backbones.lite_llava import LiteLlava
 from PIL import Image
 
 from fairbench import FairbenchError, Method, Stage, States, testing
+from fairbench.models.adapter import load as load_adapter
+from fairbench.models.adapter import save as save_adapter
 
 PARTS = {package: importlib.util.find_spec(package) for package in lite_llava.PARTS}
 ABSENT = ", ".join(package for package, spec in PARTS.items() if spec is None)
@@ -226,3 +228,30 @@ def test_weights_and_tokens_are_those_that_transformers_reads() -> None:
     tokenizer = lite_llava.tokenizer(lite_llava._reader(path))
     for text in (*PROMPTS, "Größe 12.75 mm², 3× larger\n\t’quoted’ 皮膚"):
         assert tokenizer.encode(text).ids == words.encode(text, add_special_tokens=False)
+
+
+@installed
+@pytest.mark.parametrize("blocks", [1, 5, 16])
+def test_a_tower_cut_in_two_sees_what_the_whole_one_sees(blocks: int, tmp_path: Any) -> None:
+    coarse = np.random.default_rng(1).integers(0, 255, (2, 6, 8, 3), dtype=np.uint8)
+    whole, cut = built(layers=1, resolution=256), built(layers=1, resolution=256, tuned_blocks=blocks)
+    inputs = cut.stack([cut.prepare(Image.fromarray(pixels), "Is it?") for pixels in coarse])
+    for backbone in (whole, cut):
+        backbone.reset(3)
+    with torch.no_grad():
+        expected = whole.project(inputs, whole.encode(inputs))
+        torch.testing.assert_close(cut.project(inputs, cut.encode(inputs)), expected, rtol=0, atol=1e-5)
+        changed = cut.part("vision")[0]
+        changed.add_(0.1)
+        save_adapter(cut, tmp_path)
+        different = cut.project(inputs, cut.encode(inputs))
+        assert (different - expected).abs().max() > 1e-3
+        cut.reset(3)
+        torch.testing.assert_close(cut.project(inputs, cut.encode(inputs)), expected, rtol=0, atol=1e-5)
+        load_adapter(cut, tmp_path)
+        torch.testing.assert_close(cut.project(inputs, cut.encode(inputs)), different, rtol=0, atol=1e-6)
+
+
+def test_a_border_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(FairbenchError, match="14×14 cells does not divide into 16 image tokens"):
+        LiteLlava(tuned_blocks=5)

@@ -38,6 +38,8 @@ SHAPE: dict[str, Any] = {
     "pad_token_id": 2,
 }
 LAYERS = 30
+BLOCKS = 16  # of EfficientNet-Lite0
+HALVED = (1, 3, 5, 11)  # its blocks that halve the grid, which the stem has halved before
 START, END, IMAGE = 1, 2, 16  # <|im_start|>, <|im_end|>, and <empty_output>, which no chat contains
 CHANNELS, STRIDE = 1280, 32  # of EfficientNet-Lite0's last feature map
 MEAN, DEVIATION = 127.0, 128.0  # of 8-bit pixels; what EfficientNet-Lite was trained with, unlike EfficientNet
@@ -100,12 +102,29 @@ class Projector(nn.Module):
             linear.bias.zero_()
 
 
+class Tail(nn.Module):
+    """The vision tower's last blocks and final convolution: (B, C, h, w) grids → (B, CHANNELS, h', w')."""
+
+    def __init__(self, vision: Any, blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(vision._blocks[BLOCKS - blocks :])
+        self.last, self.norm, self.activation = vision._conv_head, vision._bn1, vision._swish
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Finish what `encode` began."""
+        for block in self.blocks:
+            grid = block(grid)
+        whole: Tensor = self.activation(self.norm(self.last(grid)))
+        return whole
+
+
 class Parts(nn.Module):
     """What lite-llava is made of."""
 
-    def __init__(self, vision: nn.Module, language: LlamaModel) -> None:
+    def __init__(self, vision: nn.Module, language: LlamaModel, tuned_blocks: int) -> None:
         super().__init__()
         self.vision = vision
+        self.tail = Tail(vision, tuned_blocks) if tuned_blocks else None
         self.language = language
         self.projector = Projector(language.config.hidden_size)
 
@@ -133,6 +152,7 @@ class LiteLlava(Backbone):
     layers: Annotated[int, Range(1, LAYERS)] = 10
     image_tokens: Count = 16
     resolution: Annotated[int, Range(64, 512)] = 224
+    tuned_blocks: Annotated[int, Range(0, BLOCKS)] = 0  # the last of 16, which the part `vision` trains
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -144,6 +164,14 @@ class LiteLlava(Backbone):
                 f"{self.name}.image_tokens = {self.image_tokens} does not fit the {grid}×{grid} feature grid",
                 f"at resolution {self.resolution} it can be {squares}",
             )
+        halvings = 1 + sum(block < BLOCKS - self.tuned_blocks for block in HALVED)
+        self.border = math.ceil(self.resolution / 2**halvings)  # cells in a row of the grid that the tail takes
+        if self.tuned_blocks and self.border % self.side:
+            raise FairbenchError(
+                f"{self.name}: a grid of {self.border}×{self.border} cells does not divide into"
+                f" {self.image_tokens} image tokens, so what the frozen blocks see cannot be kept by token",
+                "choose a resolution that is a multiple of 128, such as 256",
+            )
 
     def construct(self) -> None:
         """Build the architecture with whatever weights the current device context gives."""
@@ -152,7 +180,9 @@ class LiteLlava(Backbone):
 
         vision = EfficientNet.from_name("efficientnet-lite0", image_size=self.resolution)
         vision._fc = nn.Identity()  # ImageNet's classifier
-        self.model = Parts(vision, LlamaModel(LlamaConfig(**SHAPE, num_hidden_layers=self.layers)))
+        self.model = Parts(
+            vision, LlamaModel(LlamaConfig(**SHAPE, num_hidden_layers=self.layers)), self.tuned_blocks
+        )
         self.image_token_id = IMAGE
         self.pad_token_id = self.end_token_id = END
 
@@ -217,12 +247,42 @@ class LiteLlava(Backbone):
         ids = [START, *user, END, *self.tokenise("\n"), START, *self.tokenise("assistant\n")]
         return {"input_ids": torch.tensor(ids), "pixel_values": pixels}
 
+    def vision_tail(self) -> nn.Module | None:
+        """Return the last blocks of the vision tower, where they are trained."""
+        tail: nn.Module | None = self.model.tail
+        return tail
+
     def encode(self, inputs: Inputs) -> Tensor:
-        """Return the pooled feature grid, row by row: (B · image_tokens, 1280), in float32 on any device."""
+        """Return what the frozen blocks see, a row for each image token, in float32 on any device.
+
+        Where the tower ends here it is the grid, averaged to (B · image_tokens, 1280); else the cells that the
+        token will stand for, (B · image_tokens, cells · C).
+        """
         pixels = inputs["pixel_values"]
         with torch.autocast(pixels.device.type, enabled=False):
-            grid = self.model.vision.extract_features(pixels.float())
-            return functional.adaptive_avg_pool2d(grid, self.side).flatten(2).transpose(1, 2).flatten(0, 1)
+            if self.tuned_blocks == 0:
+                return self._averaged(self.model.vision.extract_features(pixels.float()))
+            vision = self.model.vision
+            grid = vision._swish(vision._bn0(vision._conv_stem(pixels.float())))
+            for block in vision._blocks[: BLOCKS - self.tuned_blocks]:
+                grid = block(grid)
+        cells = self.border // self.side
+        grid = grid.unflatten(3, (self.side, cells)).unflatten(
+            2, (self.side, cells)
+        )  # (B, C, side, cells, side, cells)
+        return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(0, 2)
+
+    def project(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Finish the vision tower where `encode` left it open, and turn each image token into a pseudo-word."""
+        if self.tuned_blocks:
+            cells = self.border // self.side
+            grid = features.view(-1, self.side, self.side, cells, cells, features.shape[1] // cells**2)
+            grid = grid.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+            features = self._averaged(self.model.tail(grid))
+        return super().project(inputs, features)
+
+    def _averaged(self, grid: Tensor) -> Tensor:
+        return functional.adaptive_avg_pool2d(grid, self.side).flatten(2).transpose(1, 2).flatten(0, 1)
 
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Compare with the word embeddings, which SmolLM2 also reads its answers from."""
