@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairbench.data.dataset import Dataset, rows
-from fairbench.predictions.predictions import Predictions
+from fairbench.predictions.groups import Groups, clusters
 from fairbench.settings import Fraction, convert
 from fairbench.statistics.permutation import judge
 from fairbench.statistics.power import detectable_accuracy, detectable_gap, detectable_improvement
@@ -57,13 +57,12 @@ def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed) -> 
     """
     table = rows(dataset)
     test = table[table["split"] == "test"]
-    people = Predictions(test, dataset.classes, tuple(dataset.attributes))
-    codes, names = people.groups(attribute, policy)
-    clusters = people.clusters()
+    groups, unit_of = Groups.of(test, attribute, policy), clusters(test)
+    codes, names = groups.codes, groups.names
     known = codes >= 0
-    group, unit = codes[known].astype(np.int64), clusters[known].astype(np.int64)
-    sizes = [len(np.unique(clusters[codes == code])) for code in range(len(names))]
-    right = (np.random.default_rng(0).random(clusters.max() + 1) < assumed.accuracy).astype(float)[clusters]
+    group, unit = codes[known], unit_of[known]
+    sizes = [len(np.unique(unit_of[codes == code])) for code in range(len(names))]
+    right = (np.random.default_rng(0).random(unit_of.max() + 1) < assumed.accuracy).astype(float)[unit_of]
     floor = judge([right[known]], group, unit) if len(names) > 1 else None
     found = detectable_gap(sizes, assumed.accuracy)
     better = detectable_improvement(sizes, assumed.accuracy, assumed.agreement, assumed.gap)
@@ -72,12 +71,12 @@ def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed) -> 
         attribute=attribute,
         groups=tuple((name, int((codes == code).sum())) for code, name in enumerate(names)),
         rows=len(test),
-        clusters=len(np.unique(clusters)),
+        clusters=len(np.unique(unit_of)),
         floor_mean=floor.floor_mean if floor else None,
         floor_95=floor.floor_95 if floor else None,
         gap=found.value,
         improvement=better.value,
-        accuracy=detectable_accuracy(len(np.unique(clusters)), assumed.agreement),
+        accuracy=detectable_accuracy(len(np.unique(unit_of)), assumed.agreement),
         reasons=tuple(reason for reason in (found.reason, better.reason) if reason),
     )
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from fairbench.metrics.metric import Metric
     from fairbench.plugins import Plugins
+    from fairbench.predictions.predictions import Predictions
 
 DEFAULT = "quickstart"
 SPLITS = ("test", "val", "all")
@@ -33,11 +36,37 @@ unrecorded_option = click.option(
     help="Rows whose attribute is not recorded: a group of their own, in no group, or part of group G.",
 )
 
-positive_option = click.option("--positive", metavar="NAME", help="Which of two classes is the positive one.")
-
 split_option = click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, values as fractions.")
+
+
+def how_to_read(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says how predictions files are read."""
+    options = (
+        click.option("--positive", metavar="NAME", help="Which of two classes is the positive one."),
+        click.option("--classes", metavar="A,B", help="All classes, in the order of p_0, p_1 …"),
+        click.option(
+            "--keep",
+            metavar="WORD,…",
+            default="",
+            help="Words, such as NA, that are names here.",
+        ),
+        split_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read(
+    path: Path, attributes: list[str], *, split: str, positive: str | None, classes: str | None, keep: str
+) -> Predictions:
+    """Read a predictions file as `how_to_read` says."""
+    from fairbench.predictions.read import read_predictions
+
+    chosen = None if split == "all" else split
+    return read_predictions(path, attributes, chosen, positive, listed(classes or "") or None, listed(keep))
 
 
 def listed(text: str) -> list[str]:

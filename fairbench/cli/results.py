@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from fairbench.cli.options import (
     attributes_option,
     console,
+    how_to_read,
     json_option,
     listed,
     metrics,
-    positive_option,
     print_json,
-    split_option,
+    read,
     unrecorded_option,
 )
-
-if TYPE_CHECKING:
-    from fairbench.predictions.predictions import Predictions
 
 FORMATS = ("terminal", "md", "html", "csv", "json")
 CONVENTIONS = ("fairclip", "fairllava", "medfair", "ffb", "fairlearn")
@@ -38,24 +35,22 @@ def add_to(cli: click.Group) -> None:
 @json_option
 @click.option("--as", "convention", type=click.Choice(CONVENTIONS), help="Print another project's numbers.")
 @unrecorded_option
-@positive_option
-@split_option
+@how_to_read
 def score(
     predictions: Path,
     attributes: str,
     as_json: bool,
     convention: str | None,
     policy: str,
-    positive: str | None,
-    split: str,
+    **how: Any,
 ) -> None:
     """Score a predictions file (parquet or csv): every group, every gap, and what chance gives.
 
-    Columns: `target` and `answer` (names or class indices), optionally `score` (probability of the positive)
-    or `p_0`, `p_1` …, `id`, `cluster` (rows of one patient), `split`, and one column per attribute.
+    Columns: `target` and `answer` (names or class indices), optionally `score` (probability of the positive,
+    whichever that is) or `p_0`, `p_1` …, `id`, `cluster` (rows of one patient), `split`, and one per attribute.
     """
     wanted = listed(attributes)
-    table = _read(predictions, wanted, split, positive)
+    table = read(predictions, wanted, **how)
     from fairbench.report import files as sheet
 
     if convention:
@@ -76,8 +71,7 @@ def score(
 @attributes_option
 @json_option
 @unrecorded_option
-@positive_option
-@split_option
+@how_to_read
 @click.option("--measure", metavar="METRIC", default="accuracy", show_default=True, help="Judge by this metric.")
 def compare(
     a: Path,
@@ -85,9 +79,8 @@ def compare(
     attributes: str,
     as_json: bool,
     policy: str,
-    positive: str | None,
-    split: str,
     measure: str,
+    **how: Any,
 ) -> None:
     """Compare two predictions files on the same patients, matched by id: A minus B, with p-values."""
     from fairbench.leaderboard.files import compared
@@ -96,7 +89,7 @@ def compare(
     from fairbench.report import files as sheet
 
     wanted = listed(attributes)
-    first, second = (_read(path, wanted, split, positive) for path in (a, b))
+    first, second = (read(path, wanted, **how) for path in (a, b))
     known = {metric.name: metric for metric in (ACCURACY, *metrics())}
     found = compared(first, second, wanted, policy, judge(measure, known, first))
     print_json(found) if as_json else sheet.comparison(found, str(a), str(b), console())
@@ -149,14 +142,14 @@ def show(run_folder: Path, attributes: str | None) -> None:
     from fairbench.jobs.store import PREDICTIONS, RECORD, read_record
     from fairbench.leaderboard.row import judge
     from fairbench.metrics.metric import ACCURACY
-    from fairbench.predictions.read import read_predictions
+    from fairbench.predictions.predictions import Predictions
     from fairbench.report import job as portrait
 
     record = read_record(run_folder / RECORD)
     if record.error is not None:
         portrait.failure(record, console())
         return
-    predictions = read_predictions(run_folder / PREDICTIONS)
+    predictions = Predictions.load(run_folder / PREDICTIONS, split="test")
     chosen = listed(attributes) if attributes else ["+".join(record.job.attributes)]
     wanted = [name for name in chosen if name] or list(predictions.attributes)
     known = {metric.name: metric for metric in (ACCURACY, *metrics())}
@@ -175,9 +168,3 @@ def status(runs: Path, as_json: bool) -> None:
 
     found = states(Store(runs))
     print_json(found) if as_json else sheet.status(found, console())
-
-
-def _read(path: Path, attributes: list[str], split: str, positive: str | None) -> Predictions:
-    from fairbench.predictions.read import read_predictions
-
-    return read_predictions(path, attributes, None if split == "all" else split, positive)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fairbench.data.dataset import SPLITS, Dataset, rows
 from fairbench.errors import FairbenchError
-from fairbench.predictions.predictions import UNRECORDED
+from fairbench.predictions.groups import UNRECORDED
 from fairbench.settings import suggest
 
 ACROSS = 8  # pictures in a line

@@ -19,7 +19,7 @@ from fairbench.data.locations import cache_folder
 from fairbench.data.splits import SPLITS, limited, split_clusters
 from fairbench.errors import FairbenchError
 from fairbench.predictions.classes import first_named
-from fairbench.predictions.predictions import UNRECORDED
+from fairbench.predictions.groups import UNRECORDED
 from fairbench.settings import Configurable, Fraction, Range
 
 __all__ = ["SPLITS", "Dataset", "ImageFolder", "columns", "digest", "faults", "open_image", "rows"]

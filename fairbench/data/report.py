@@ -12,7 +12,7 @@ import pandas as pd
 
 from fairbench.data.dataset import SPLITS, Dataset, ImageFolder, columns, faults, rows
 from fairbench.errors import FairbenchError
-from fairbench.predictions.predictions import UNRECORDED
+from fairbench.predictions.groups import UNRECORDED
 
 Counts = dict[str, dict[str, int]]  # split → class → rows
 ALL = "all"  # the only class of a dataset whose targets are free text

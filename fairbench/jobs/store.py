@@ -16,7 +16,6 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import Probe, wants_probe
 from fairbench.predictions.predictions import Predictions
-from fairbench.predictions.read import read_predictions
 
 RECORD, JOB, PREDICTIONS, LOG, ADAPTER = (
     "record.json",
@@ -55,7 +54,7 @@ class Store:
 
     def predictions(self, record: Record, split: str = "test") -> Predictions:
         """Return the predictions of a finished job."""
-        return read_predictions(self.folder(record.job) / PREDICTIONS, split=split)
+        return Predictions.load(self.folder(record.job) / PREDICTIONS, split=split)
 
     def missing(self, jobs: Iterable[Job], retry_failed: bool = False, probe: Probe | None = None) -> list[Job]:
         """Return the jobs that have no record yet (or, on request, a failed one, or one without this probe)."""

@@ -98,7 +98,7 @@ def _table(
     chosen = judge(measure or str(usable[0].record.facts.get("measure", ACCURACY.name)), metrics, predictions)
     found = [replace(c, answers=c.answers.by(chosen)) for c in found]
     methods, controls = [c for c in found if not c.control], [c for c in found if c.control]
-    groups = Groups.of(predictions, attribute, job.unrecorded)
+    groups = Groups.of(predictions.table, attribute, job.unrecorded)
     able, unmeasured = others(chosen, metrics, predictions)
     seeds = sorted({seed for c in found for seed in c.answers.seeds})
     stale = stale_rows(found)

@@ -61,7 +61,7 @@ def same_patients(entries: Sequence[Entry]) -> tuple[list[Entry], list[Excluded]
         try:
             if job.dataset.fingerprint != data.fingerprint:
                 raise FairbenchError("its data are not those of the newest row (another fingerprint)")
-            ordered = align(reference.predictions, entry.predictions, ("the newest row", "this one"))
+            _, ordered = align(reference.predictions, entry.predictions, ("the newest row", "this one"))
             kept.append(replace(entry, predictions=ordered))
         except FairbenchError as error:
             refused.append(excluded_job(job, "refused", f"stale: {error.message}"))

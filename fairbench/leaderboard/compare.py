@@ -123,7 +123,7 @@ def side_effects(contenders: Sequence[Contender], policy: str) -> tuple[SideEffe
         touched = [c for c in trained if attribute not in c.first.job.attributes]
         if not touched:
             continue
-        groups = Groups.of(touched[0].answers.predictions[0], attribute, policy)
+        groups = Groups.of(touched[0].answers.predictions[0].table, attribute, policy)
         gaps = [_mean_gap(c.answers, groups) for c in touched]
         nothing = Difference(reason="no baseline in this table")
         changes = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -47,22 +46,17 @@ def judged(
     """
     found = score(predictions, attributes, metrics, policy, equity)
     rules = disparities(metrics, predictions.classes, equity)
-    everyone = Groups("", np.zeros(len(predictions), dtype=np.int64), ("all",), _clusters(predictions))
+    everyone = Groups.everyone(predictions.table)
     scored = {metric.name: metric for metric in (*RATES, *metrics) if metric.each and metric.concerns(predictions)}
-    found["overall"]["ci"] = _intervals(predictions, everyone, scored.values())["all"]
+    found["overall"]["ci"] = _intervals(predictions, everyone, scored.values())["everyone"]
     for attribute in attributes:
-        groups = Groups.of(predictions, attribute, policy)
+        groups = Groups.of(predictions.table, attribute, policy)
         part = found["attributes"][attribute]
         for name, intervals in _intervals(predictions, groups, scored.values()).items():
             part["groups"][name]["ci"] = intervals
         for name in part.keys() & rules.keys():
             part[name] |= _evidence(rules[name], predictions, groups, part[name]["value"])
     return found
-
-
-def _clusters(predictions: Predictions) -> Any:
-    cluster = predictions.clusters()
-    return None if np.unique(cluster).size == cluster.size else cluster.astype(np.int64)
 
 
 def _intervals(predictions: Predictions, groups: Groups, scored: Iterable[Metric]) -> dict[str, Json]:
@@ -129,10 +123,11 @@ def compared(
     `m`, the keys are `overall.m` and `attributes.<attribute>.{m_gap, worst_m}`, as in `score`. Raises
     FairbenchError when the two are not about the same rows, targets and groups.
     """
-    first, second = Answers((0,), (a,), measure), Answers((0,), (align(a, b),), measure)
+    a, b = align(a, b)
+    first, second = Answers((0,), (a,), measure), Answers((0,), (b,), measure)
     found: Json = {"n": len(a), "overall": {}, "attributes": {}, "flags": []}
     for attribute in attributes:
-        groups = Groups.of(a, attribute, policy)
+        groups = Groups.of(a.table, attribute, policy)
         result = contrast(first, second, groups)
         found["overall"][measure.name] = _difference(result.accuracy)
         found["flags"] = sorted({*found["flags"], *result.flags})

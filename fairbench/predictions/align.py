@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from fairbench.errors import FairbenchError
 from fairbench.predictions.predictions import Predictions
 
 
-def align(reference: Predictions, other: Predictions, names: tuple[str, str] = ("A", "B")) -> Predictions:
-    """Bring `other` into the row order of `reference`, matched by id.
+def align(
+    reference: Predictions, other: Predictions, names: tuple[str, str] = ("A", "B")
+) -> tuple[Predictions, Predictions]:
+    """Bring `other` into the row order of `reference`, matched by id; return both, with the same clusters.
 
-    Raises FairbenchError where ids, classes, targets or attribute values are not the same.
+    Clusters that only one of them has hold for both: rows of one id are of one patient. Raises FairbenchError
+    where ids, classes, targets, attribute values or clusters are not the same.
     """
     first, second = names
     for name, table in ((first, reference.table), (second, other.table)):
@@ -47,4 +52,28 @@ def align(reference: Predictions, other: Predictions, names: tuple[str, str] = (
                 f" first id `{left[int(unlike.argmax())]}`",
                 "compare predictions on the same version of the data",
             )
-    return ordered
+    return _same_clusters(reference, ordered, names)
+
+
+def _same_clusters(
+    left: Predictions, right: Predictions, names: tuple[str, str]
+) -> tuple[Predictions, Predictions]:
+    """Give both the clusters that either has; refuse two divisions of the rows that differ."""
+    if "cluster" not in left.table and "cluster" not in right.table:
+        return left, right
+    if "cluster" in left.table and "cluster" in right.table:
+        divisions = pd.DataFrame({"left": left.clusters(), "right": right.clusters()})
+        pairs = divisions.drop_duplicates()
+        if len(pairs) > pairs["left"].nunique() or len(pairs) > pairs["right"].nunique():
+            torn = pairs["left"].duplicated(keep=False) | pairs["right"].duplicated(keep=False)
+            example = left.table["id"].iloc[pairs.index[torn.to_numpy()][0]]
+            raise FairbenchError(
+                f"{names[0]} and {names[1]} disagree about which rows belong to one patient (`cluster`), for"
+                f" instance of id `{example}`",
+                "compare predictions with the same clusters, or leave the column out of one of them",
+            )
+        return left, right
+    codes = (left if "cluster" in left.table else right).clusters()
+    both = (replace(each, table=each.table.assign(cluster=codes)) for each in (left, right))
+    first, second = both
+    return first, second

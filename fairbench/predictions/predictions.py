@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from fairbench.errors import FairbenchError
+from fairbench.predictions.checks import check_keys, check_probabilities, check_reference, refuse
+from fairbench.predictions.groups import Groups, Ints, clusters, recorded
 from fairbench.settings import suggest
 
-UNRECORDED = "unrecorded"
 UNPARSED = -1  # an answer that names no class: wrong, and counted
-MOST_GROUPS = 1000
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
+
+ANEW = "write it anew with `Predictions.save`; predictions of other origin need no such metadata"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,72 @@ class Predictions:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], attributes: Sequence[str] | None = None, split: str | None = None
+    ) -> Predictions:
+        """Read one split (default: all) of what `save` wrote, as it stands there: nothing is guessed.
+
+        `attributes` (default: all) limits what is read. Raises FairbenchError for a file that `save` did not
+        write, or whose rows contradict what it says about itself.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(path)
+        try:
+            schema = pq.read_schema(path)
+            about = saved_with(schema.metadata or {}, path)
+            columns = [name for name in schema.names if name not in about["attributes"]]
+            wanted = list(about["attributes"] if attributes is None else attributes)
+            for name in wanted:
+                if name not in about["attributes"]:
+                    raise suggest(f"attribute of {path}", name, about["attributes"])
+            rows = [("split", "==", split)] if split and "split" in columns else None
+            read = pq.read_table(path, columns=[*columns, *wanted], filters=rows, read_dictionary=wanted)
+        except (ValueError, OSError, pa.ArrowException) as error:
+            raise FairbenchError(f"{path}: cannot be read as predictions: {str(error).strip()}", ANEW) from error
+        table = read.to_pandas(self_destruct=True, split_blocks=True, ignore_metadata=True)
+        found = cls(table, tuple(about["classes"]), tuple(wanted), about["task"])
+        found._check(path)
+        return found
+
+    def _check(self, path: Path) -> None:
+        table, count = self.table, len(self.classes)
+        if table.empty:
+            raise FairbenchError(f"{path}: there are no rows of this split", ANEW)
+        needed = {"classify": ("target", "answer"), "generate": ("text", "reference")}[self.task]
+        for column in needed:
+            if column not in table:
+                raise FairbenchError(f"{path}: there is no column `{column}`", ANEW)
+        for column, least in (("target", 0), ("answer", UNPARSED)):
+            if column in table:
+                values = table[column].to_numpy()
+                outside = ~((values >= least) & (values < count))
+                refuse(table, outside, path, f"column `{column}` is no class of {count}", ANEW)
+        check_keys(table, path)
+        check_reference(table, path)
+        if self.has_probabilities:
+            check_probabilities(table, [f"p_{index}" for index in range(count)], path)
+
+    def with_positive(self, name: str) -> Predictions:
+        """Return the same answers with the class `name`, one of two, as the positive: class 1."""
+        if len(self.classes) != 2:
+            raise FairbenchError(
+                f"a positive class needs two classes, and there are {len(self.classes)}", "leave out --positive"
+            )
+        if name not in self.classes:
+            raise suggest("class of these predictions", name, self.classes)
+        if name == self.classes[1]:
+            return self
+        table = self.table.copy(deep=False)
+        for column in ("target", "answer"):
+            values = table[column].to_numpy()
+            table[column] = np.where(values == UNPARSED, UNPARSED, 1 - values).astype(np.int16)
+        if self.has_probabilities:
+            table[["p_0", "p_1"]] = table[["p_1", "p_0"]].to_numpy()
+        return replace(self, table=table, classes=self.classes[::-1])
 
     def __len__(self) -> int:
         return len(self.table)
@@ -90,86 +159,33 @@ class Predictions:
         """Keep the chosen rows, by position or by a boolean mask."""
         return replace(self, table=self.table.iloc[rows])
 
-    def clusters(self) -> IntArray:
+    def clusters(self) -> Ints:
         """Which cluster each row belongs to, (n,), codes from 0; every row its own where none is known."""
-        if "cluster" not in self.table:
-            return np.arange(len(self), dtype=np.int32)
-        return pd.factorize(self.table["cluster"])[0].astype(np.int32)
+        return clusters(self.table)
 
-    def groups(self, attribute: str, policy: str = "keep") -> tuple[IntArray, tuple[str, ...]]:
-        """Which group each row belongs to: codes (n,), -1 = left out of group statistics, and their names.
-
-        `attribute` is one attribute or several joined by + (intersections, named like black×female).
-        `policy` for unrecorded values: `keep` (a group of its own, "unrecorded"), `drop` (in no group),
-        or `merge:NAME` (into the group NAME). Groups are those present, by name, unrecorded ones last.
-        Raises FairbenchError for an unknown attribute, policy or group, or for more than 1,000 groups.
-        """
-        columns = self._attributes(attribute)
-        codes, names = _cross(columns)
-        whole = self.recorded(attribute)
-        if policy == "keep":
-            return codes, names
-        if policy != "drop" and not policy.startswith("merge:"):
-            raise FairbenchError(
-                f"no policy for unrecorded values is called `{policy}`", "use keep, drop or merge:GROUP"
-            )
-        codes, names = _compact(np.where(whole, codes, -1), names)
-        if policy == "drop":
-            return codes, names
-        into = policy.removeprefix("merge:")
-        if into not in names:
-            raise suggest(f"group of {attribute} (to merge unrecorded values into)", into, names)
-        return np.where(whole, codes, names.index(into)).astype(np.int32), names
+    def groups(self, attribute: str, policy: str = "keep") -> tuple[Ints, tuple[str, ...]]:
+        """Return each row's group, codes (n,), -1 = in none, and the groups' names; see `Groups.of`."""
+        found = Groups.of(self._known(attribute), attribute, policy)
+        return found.codes, found.names
 
     def recorded(self, attribute: str) -> npt.NDArray[np.bool_]:
         """Say of every row whether the attribute (every one of several joined by +) is recorded, (n,)."""
-        recorded = np.ones(len(self), dtype=np.bool_)
-        for part in self._attributes(attribute):
-            recorded &= part.cat.codes.to_numpy() >= 0
-        return recorded
+        return recorded(self._known(attribute), attribute)
 
-    def _attributes(self, joined: str) -> list[pd.Series[Any]]:
-        parts = joined.split("+")
-        if len(set(parts)) < len(parts):
-            raise FairbenchError(f"attribute `{joined}` names the same attribute twice")
-        return [self._attribute(part) for part in parts]
-
-    def _attribute(self, name: str) -> pd.Series[Any]:
-        if name not in self.attributes:
-            raise suggest("attribute of these predictions", name, self.attributes)
-        column = self.table[name]
-        if not isinstance(column.dtype, pd.CategoricalDtype):
-            column = column.astype("category")
-        column = column.cat.remove_unused_categories()
-        _few_enough(len(column.cat.categories), name)
-        return column
+    def _known(self, joined: str) -> pd.DataFrame:
+        for part in joined.split("+"):
+            if part not in self.attributes:
+                raise suggest("attribute of these predictions", part, self.attributes)
+        return self.table
 
 
-def _cross(columns: list[pd.Series[Any]]) -> tuple[IntArray, tuple[str, ...]]:
-    """Group codes of the combinations of values that occur."""
-    codes: IntArray = np.zeros(len(columns[0]), dtype=np.int32)
-    names: tuple[str, ...] = ("",)
-    for column in columns:
-        values = [str(value) for value in column.cat.categories] + [UNRECORDED]
-        order = [*sorted(set(values) - {UNRECORDED}), UNRECORDED]
-        place = np.array([order.index(value) for value in values], dtype=np.int32)
-        codes = codes * len(order) + place[column.cat.codes.to_numpy()]  # code -1 is the last: unrecorded
-        names = tuple(f"{left}×{right}" if left else right for left in names for right in order)
-        codes, names = _compact(codes, names)
-        _few_enough(len(names), "an intersection")
-    return codes, names
-
-
-def _few_enough(count: int, attribute: str) -> None:
-    if count > MOST_GROUPS:
-        raise FairbenchError(
-            f"`{attribute}` makes {count:,} groups, more than the {MOST_GROUPS:,} that can be compared",
-            "bin a continuous attribute (such as age) into a few named groups first",
-        )
-
-
-def _compact(codes: IntArray, names: tuple[str, ...]) -> tuple[IntArray, tuple[str, ...]]:
-    """Leave out the groups without rows."""
-    used = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
-    renumbered = np.append(np.cumsum(used) - 1, -1).astype(np.int32)  # code -1 stays -1
-    return renumbered[codes], tuple(name for name, there in zip(names, used, strict=True) if there)
+def saved_with(metadata: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
+    """Return what a file's metadata say about itself, checked: anybody may have written them."""
+    about = json.loads(metadata.get(b"fairbench", b"null"))
+    if not isinstance(about, dict) or about.get("task") not in ("classify", "generate"):
+        raise FairbenchError(f"{path}: its `fairbench` metadata is not what fairbench writes", ANEW)
+    for key in ("classes", "attributes"):
+        names = about.get(key)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise FairbenchError(f"{path}: its `fairbench` metadata is not what fairbench writes", ANEW)
+    return about

@@ -1,32 +1,68 @@
-"""Reading predictions: parquet or csv of any origin, checked column by column before anything is computed."""
+"""Reading predictions of anybody's: parquet or csv, checked column by column before anything is computed."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
 from fairbench.errors import FairbenchError
-from fairbench.predictions.classes import PROBABILITY, index_classes, plain, refuse
+from fairbench.predictions.checks import check_keys, check_reference, refuse
+from fairbench.predictions.classes import PROBABILITY, index_classes
+from fairbench.predictions.missing import MISSING
 from fairbench.predictions.predictions import Predictions
+from fairbench.predictions.spelling import coded, numbers, texts, words
 from fairbench.settings import suggest
 
-ROLES = ("id", "cluster", "split", "target", "answer", "score", "reference", "text", "loss")
-FREE_TEXT = ("id", "reference", "text")  # too many different values to be worth coding
-MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]  # in a csv, but not in its texts
+CODED = ("cluster", "split", "target", "answer")
+FREE_TEXT = ("reference", "text")
+NUMBERS = ("score", "loss")
+ROLES = ("id", *CODED, *FREE_TEXT, *NUMBERS)
+SPLIT_SPELLINGS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+NO_NUMBER = ["NaN", *{form for word in MISSING for form in (word, word.upper(), word.title())}]
 UNREADABLE = (ValueError, OSError, pa.ArrowException)
-_LAZY = csv.ConvertOptions(check_utf8=False)
 
 Columns = list[str]
-Choose = Callable[[Columns, dict[str, Any]], Columns]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be read of a file, and how."""
+
+    path: Path
+    attributes: tuple[str, ...] | None
+    keep: Collection[str]
+
+    def choose(self, columns: Columns) -> tuple[Columns, Columns]:
+        """Name the columns to read that have a role, and the attributes; refuse what is not there once."""
+        offered = [c for c in columns if _role(c) is None]
+        wanted = offered if self.attributes is None else list(self.attributes)
+        text = set(FREE_TEXT) <= set(columns)
+        graded = not text or "target" in columns or "answer" in columns
+        for column in [*(("target", "answer") if graded else ()), *wanted]:
+            if column not in columns:
+                raise suggest(f"column of {self.path}", column, columns)
+            if column in wanted and _role(column):
+                raise suggest(f"attribute of {self.path}", column, offered)
+        roles = [c for c in columns if _role(c) and (text or c not in (*FREE_TEXT, "loss"))]
+        for column in (*roles, *wanted):
+            if columns.count(column) > 1:
+                raise FairbenchError(f"{self.path}: two columns are called `{column}`", "rename one of them")
+            if column in wanted and "+" in column:
+                raise FairbenchError(
+                    f"{self.path}: the column `{column}` has a + in its name, which joins attributes", "rename it"
+                )
+        return roles, wanted
 
 
 def read_predictions(
@@ -35,143 +71,124 @@ def read_predictions(
     split: str | None = "test",
     positive: str | None = None,
     classes: Sequence[str] | None = None,
+    keep: Collection[str] = (),
 ) -> Predictions:
-    """Read one split of a predictions file, fairbench's own parquet or anybody's parquet or csv.
+    """Read one split of anybody's predictions file, parquet or csv; fairbench's own as `Predictions.load` does.
 
-    `attributes` (default: all) limits what is read; `positive` names the positive of two classes;
-    `classes` names all classes in order. Raises FairbenchError for a file that cannot be trusted.
+    `attributes` (default: all) limits what is read, several joined by + count each; `positive` names the
+    positive of two classes; `classes` names all classes in order; `keep` are words of `missing.MISSING` that
+    are names in this file. Raises FairbenchError for a file that cannot be trusted.
     """
     path = Path(path)
-    wanted: Columns = []
-
-    def choose(columns: Columns, about: dict[str, Any]) -> Columns:
-        """Name the columns to read: those with a role, the probabilities, and the attributes asked for."""
-        offered = about.get("attributes") or [c for c in columns if _role(c) is None]
-        asked = offered if attributes is None else [part for a in attributes for part in a.split("+")]
-        text = {"reference", "text"} <= set(columns)
-        graded = not text or "target" in columns or "answer" in columns
-        for column in [*(("target", "answer") if graded else ()), *asked]:
-            if column not in columns:
-                raise suggest(f"column of {path}", column, columns)
-            if column in asked and _role(column):
-                raise suggest(f"attribute of {path}", column, offered)
-        wanted.extend(dict.fromkeys(asked))
-        roles = [c for c in columns if _role(c) and (text or c not in ("reference", "text", "loss"))]
-        return [*roles, *wanted]
-
+    parts = None if attributes is None else tuple(dict.fromkeys(p for a in attributes for p in a.split("+")))
+    asked = _Asked(path, parts, keep)
     try:
         with path.open("rb") as file:
             parquet = file.read(4) == b"PAR1"
-        table, about = (_read_parquet if parquet else _read_csv)(path, choose, split)
+        if parquet and b"fairbench" in (pq.read_schema(path).metadata or {}):
+            return _own(path, parts, split, positive, classes)
+        table, wanted = (_read_parquet if parquet else _read_csv)(asked)
     except UNREADABLE as error:
         raise FairbenchError(
             f"{path}: cannot be read as parquet or csv: {str(error).strip()}",
             "give a parquet file, or a csv with a header line, commas and utf-8",
         ) from error
     table = _one_split(table, split, path)
-    _check_keys(table, path)
-    if "reference" in table:
-        refuse(
-            (table["reference"].isna() | (table["reference"] == "")).to_numpy(),
-            path,
-            "column `reference` is empty",
-            "leave out the rows that nobody answered",
-        )
-    named = tuple(classes or about.get("classes") or ())
+    check_keys(table, path)
+    check_reference(table, path)
+    named = tuple(classes or ())
     if "target" in table:
         table, named = index_classes(table, named, positive, path)
-    for column in wanted:
-        table[column] = _attribute(table.pop(column))  # attributes stand last
-    return Predictions(table.reset_index(drop=True), named, tuple(wanted), about.get("task", "classify"))
+    last = [*(c for c in table if c not in wanted), *wanted]
+    task = "classify" if "target" in table else "generate"
+    return Predictions(table[last].reset_index(drop=True), named, tuple(wanted), task)
+
+
+def _own(
+    path: Path,
+    attributes: tuple[str, ...] | None,
+    split: str | None,
+    positive: str | None,
+    classes: Sequence[str] | None,
+) -> Predictions:
+    found = Predictions.load(path, attributes, split)
+    if classes and tuple(classes) != found.classes:
+        raise FairbenchError(
+            f"{path}: its classes are {', '.join(found.classes)} and not {', '.join(classes)}",
+            "fairbench's own files name their classes: leave out --classes",
+        )
+    return found if positive is None else found.with_positive(positive)
 
 
 def _role(column: str) -> str | None:
     return column if column in ROLES or PROBABILITY.fullmatch(column) else None
 
 
-def _read_parquet(path: Path, choose: Choose, split: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    schema = pq.read_schema(path)
-    about = _about(json.loads((schema.metadata or {}).get(b"fairbench", b"{}")), path)
-    columns = choose(list(schema.names), about)
-    for column in columns:
-        if pa.types.is_nested(schema.field(column).type):
-            raise FairbenchError(f"{path}: column `{column}` holds lists or records, not single values")
-    few = [c for c in columns if c not in FREE_TEXT and pa.types.is_string(schema.field(c).type)]
-    keep = [("split", "==", split)] if split and "split" in columns else None
-    table = pq.read_table(path, columns=columns, filters=keep, read_dictionary=few)
-    if keep and not len(table):  # say below which splits there are
-        table = pq.read_table(path, columns=columns, read_dictionary=few)
-    return table.to_pandas(self_destruct=True, split_blocks=True, ignore_metadata=True), about
+def _read_parquet(asked: _Asked) -> tuple[pd.DataFrame, Columns]:
+    schema = pq.read_schema(asked.path)
+    roles, wanted = asked.choose(list(schema.names))
+    few = [c for c in (*roles, *wanted) if _kind(c) is coded and pa.types.is_string(schema.field(c).type)]
+    table = pq.read_table(asked.path, columns=[*roles, *wanted], read_dictionary=few)
+    return _spelt(table, asked), wanted
 
 
-def _about(written: Any, path: Path) -> dict[str, Any]:
-    """Check what the file's metadata says about itself: anybody may have written it."""
-    lists = [written.get(key, []) for key in ("classes", "attributes")] if isinstance(written, dict) else [0]
-    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
-        raise FairbenchError(f"{path}: its `fairbench` metadata is not what fairbench writes", "write it anew")
-    return dict(written)
-
-
-def _read_csv(path: Path, choose: Choose, split: str | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _read_csv(asked: _Asked) -> tuple[pd.DataFrame, Columns]:
     """Read strictly: pandas would drop the surplus fields of a row, and so shift its columns, unseen."""
     parse = csv.ParseOptions(newlines_in_values=True)
-    with pa.input_stream(path, compression="detect") as file:
-        names = csv.open_csv(file, parse_options=parse, convert_options=_LAZY).schema.names
-    columns = choose(names, {})
+    with pa.input_stream(asked.path, compression="detect") as file:
+        lazy = csv.ConvertOptions(check_utf8=False)
+        names = csv.open_csv(file, parse_options=parse, convert_options=lazy).schema.names
+    roles, wanted = asked.choose(names)
+    few = pa.dictionary(pa.int32(), pa.string())
+    types = {numbers: pa.float64(), texts: pa.string(), words: pa.string(), coded: few}
     convert = csv.ConvertOptions(
-        include_columns=columns,
-        column_types={column: _csv_type(column) for column in columns},
-        null_values=MISSING,
+        include_columns=[*roles, *wanted],
+        column_types={column: types[_kind(column)] for column in (*roles, *wanted)},
+        null_values=NO_NUMBER,  # of numbers only: texts and names are looked at later
     )
-    with pa.input_stream(path, compression="detect") as file:
-        table = csv.read_csv(file, parse_options=parse, convert_options=convert)
-    frame = table.to_pandas(self_destruct=True, split_blocks=True)
-    for column in frame.select_dtypes("category"):
-        categories = frame[column].cat
-        frame[column] = categories.remove_categories([m for m in MISSING if m in categories.categories])
-    return frame, {}
+    with pa.input_stream(asked.path, compression="detect") as file:
+        return _spelt(csv.read_csv(file, parse_options=parse, convert_options=convert), asked), wanted
 
 
-def _csv_type(column: str) -> pa.DataType:
-    if PROBABILITY.fullmatch(column) or column in ("score", "loss"):
-        return pa.float64()
-    return pa.string() if column in FREE_TEXT else pa.dictionary(pa.int32(), pa.string())
+def _kind(column: str) -> Callable[..., object]:
+    """Return what reads a column of this name."""
+    if PROBABILITY.fullmatch(column) or column in NUMBERS:
+        return numbers
+    return texts if column in FREE_TEXT else words if column == "id" else coded
+
+
+def _spelt(table: pa.Table, asked: _Asked) -> pd.DataFrame:
+    """Give every column the one spelling of its kind; the index is the row in the file, from 0."""
+    columns = {}
+    for name in table.column_names:
+        where, kind = f"{asked.path}: column `{name}`", _kind(name)
+        column = table.column(name)
+        if kind is numbers:
+            columns[name] = numbers(column, where)
+        elif kind is coded:
+            columns[name] = pd.Series(coded(column, where, asked.keep))
+        else:
+            spelt = texts(column, where) if kind is texts else words(column, where, asked.keep)
+            columns[name] = spelt.to_pandas().astype(object)
+    return pd.DataFrame(columns, copy=False)
 
 
 def _one_split(table: pd.DataFrame, split: str | None, path: Path) -> pd.DataFrame:
-    if split and "split" in table:
-        there = sorted(map(str, table["split"].dropna().unique()))
-        table = table[table["split"] == split]
-        if table.empty and there:
-            raise suggest(f"split of {path}", split, there)
+    """Keep the rows of one split, however it is spelt; a row that is in none is refused, never left out unseen."""
     if table.empty:
         raise FairbenchError(f"{path}: there are no rows", "a predictions file has one row per patient or image")
-    return table.copy(deep=False)
-
-
-def _check_keys(table: pd.DataFrame, path: Path) -> None:
-    """Raise for a row without its id or cluster, and for an id that occurs twice."""
-    for column in ("id", "cluster"):
-        if column in table:
-            refuse((table[column].isna() | (table[column] == "")).to_numpy(), path, f"column `{column}` is empty")
-    if "id" in table:
-        table["id"] = table["id"].astype(str)
-        again = table["id"].duplicated().to_numpy()
-        if again.any():
-            raise FairbenchError(
-                f"{path}: id `{table['id'].iloc[int(again.argmax())]}` occurs more than once"
-                f" ({again.sum():,} such rows)",
-                "one row per patient or image; several images of one patient share a `cluster`, not an `id`",
-            )
-
-
-def _attribute(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Spell attribute values as strings; an empty value is not recorded."""
-    coded = column.astype("category").cat.remove_unused_categories()
-    names = pd.Index([plain(value) for value in coded.cat.categories], dtype=object)
-    kept = names[names != ""].unique()
-    place = np.append(kept.get_indexer(names), -1)  # code -1 stays -1
-    return pd.Series(pd.Categorical.from_codes(place[coded.cat.codes.to_numpy()], kept), index=column.index)
+    if not split or "split" not in table:
+        return table
+    hint = "write train, val or test into every row, or read all rows (--split all)"
+    refuse(table, table["split"].isna().to_numpy(), path, "column `split` is empty", hint)
+    splits = table["split"].cat
+    known = {spelling: name for name, spellings in SPLIT_SPELLINGS.items() for spelling in spellings}
+    there = [known.get(word.casefold(), word.casefold()) for word in splits.categories]
+    if split not in there:
+        raise suggest(f"split of {path}", split, there)
+    kept = table[pd.Series(there).eq(split).to_numpy()[splits.codes.to_numpy()]].copy(deep=False)
+    kept["split"] = split
+    return kept
 
 
 def read_words(path: Path, name: str, hint: str) -> pd.DataFrame:

@@ -30,7 +30,7 @@ def job(
     _head(record, console)
     answers = Answers((record.job.seed,), (predictions,), judge)
     for attribute in attributes:
-        groups = Groups.of(predictions, attribute, record.job.unrecorded)
+        groups = Groups.of(predictions.table, attribute, record.job.unrecorded)
         console.print(Padding(Text(plain(attribute), style="bold"), (1, 0, 0, 0)))
         _bars(answers, groups, console)
         _gaps(answers, groups, console)

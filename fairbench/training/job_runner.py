@@ -27,6 +27,7 @@ from fairbench.models import adapter
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Rows, States
 from fairbench.plugins import versions
+from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.probe import Floats
 from fairbench.training import device as memory
@@ -204,16 +205,15 @@ class Attempt:
         """Say who the patients of a split are, as a method may know them."""
         job, classes = self.job, self.dataset.classes
         table = self.table.iloc[self.where[split]]
-        people = Predictions(table, classes, tuple(self.dataset.attributes))
         name = "+".join(job.attributes)
-        group, groups = people.groups(name, job.unrecorded) if name else (np.zeros(len(table), int), ("everyone",))
-        codes = {a: people.groups(a, "drop") for a in job.attributes}
+        groups = Groups.of(table, name, job.unrecorded) if name else Groups.everyone(table)
+        parts = {a: Groups.of(table, a, "drop") for a in job.attributes}
         return Rows(
             target=torch.tensor(indices(table, classes)),
-            group=torch.tensor(group).long(),
-            groups=groups,
-            attributes={a: torch.tensor(code).long() for a, (code, _) in codes.items()},
-            values={a: values for a, (_, values) in codes.items()},
+            group=torch.tensor(groups.codes),
+            groups=groups.names,
+            attributes={a: torch.tensor(part.codes) for a, part in parts.items()},
+            values={a: part.names for a, part in parts.items()},
             classes=classes,
             prompts=tuple(table["prompt"]) if self.backbone.generates else (),
             references=tuple(table["reference"]) if self.backbone.generates else (),

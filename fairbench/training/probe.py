@@ -15,7 +15,7 @@ from torch import Tensor
 from fairbench.jobs.probe import Probe
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import States
-from fairbench.predictions.predictions import Predictions
+from fairbench.predictions.groups import Groups, clusters
 from fairbench.statistics.probe import Floats, Split, read
 
 BATCH = 32
@@ -61,13 +61,13 @@ def probed(
     probe: Probe, states: Mapping[str, Floats], tables: Mapping[str, pd.DataFrame], attributes: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Read every attribute from the states of train, val and test; JSON-ready, see statistics.probe."""
-    everyone = Predictions(pd.concat([tables[split] for split in states]), (), tuple(attributes))
+    everyone = pd.concat([tables[split] for split in states])
     ends = np.cumsum([len(tables[split]) for split in states])[:-1]
-    cluster = np.split(everyone.clusters(), ends)
+    cluster = np.split(clusters(everyone), ends)
     result = {}
     for attribute in attributes:
-        codes, values = everyone.groups(attribute, "drop")
-        parts = zip(states.values(), np.split(codes, ends), cluster, strict=True)
+        groups = Groups.of(everyone, attribute, "drop")
+        parts = zip(states.values(), np.split(groups.codes, ends), cluster, strict=True)
         train, val, test = (Split(*part) for part in parts)
-        result[attribute] = {**asdict(probe), **read(train, val, test, values)}
+        result[attribute] = {**asdict(probe), **read(train, val, test, groups.names)}
     return result

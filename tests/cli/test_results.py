@@ -222,7 +222,7 @@ def test_compare_refuses_other_rows(write, change, message):
         (lambda t: t.assign(score=t["score"] + 0.9), r"`score` is no probability in \[0, 1\]"),
         (lambda t: t.assign(score=t["score"].where(t["id"] != "p3")), "`score`.* first in row 4"),
         (lambda t: t.assign(target=t["target"].where(t["id"] != "p3")), "`target` is empty in 1 of 400"),
-        (lambda t: t.assign(target=t["target"] + 5), "there are 7 classes"),
+        (lambda t: t.assign(target=t["target"] + 5), "of two classes, but there are 7"),
         (
             lambda t: t.drop(columns="score").assign(target="ill").replace({"answer": {0: "well", 1: "sick"}}),
             "class",

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from fairbench import read_predictions
 from fairbench.errors import FairbenchError
+from fairbench.predictions.align import align
+from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 
 GOOD = "id,cluster,target,answer,score,race,gender\n"
@@ -78,7 +80,27 @@ def test_naming_class_0_as_positive_turns_everything_around(write):
     predictions = read_predictions(write("target,answer,score\n1,-1,0.9\n0,1,0.2\n"), positive="0")
     assert predictions.target.tolist() == [0, 1]
     assert predictions.answer.tolist() == [-1, 0]
-    np.testing.assert_allclose(predictions.probability(1), [0.1, 0.8])
+    np.testing.assert_allclose(predictions.probability(1), [0.9, 0.2])  # `score` is of the positive, whichever
+
+
+@pytest.mark.parametrize("labels", [("0", "1"), ("no", "yes"), ("False", "True"), ("benign", "malignant")])
+def test_what_a_probability_means_depends_on_neither_spelling_nor_positive(write, labels):
+    low, high = labels
+    path = write(f"target,answer,p_0,p_1\n{low},{low},.9,.1\n{high},{high},.2,.8\n")
+    for positive, other in ((high, low), (low, high)):
+        found = read_predictions(path, positive=positive)
+        assert [name.lower() for name in found.classes] == [other.lower(), positive.lower()]
+        assert found.target.tolist() == found.probability(1).round().tolist()
+        assert found.probability(1).tolist() == ([0.1, 0.8] if positive == high else [0.9, 0.2])
+
+
+def test_of_classes_without_an_order_nobody_knows_what_p_0_is(write):
+    path = write("target,answer,p_0,p_1\nsick,sick,.9,.1\nwell,well,.2,.8\n")
+    with pytest.raises(FairbenchError, match="what p_0 is the probability of"):
+        read_predictions(path, positive="sick")
+    found = read_predictions(path, positive="sick", classes=["sick", "well"])
+    assert found.classes == ("well", "sick")
+    assert found.probability(1).tolist() == [0.9, 0.2]
 
 
 REFUSED = {
@@ -92,17 +114,35 @@ REFUSED = {
     "target,answer,score,p_0,p_1,race\n1,1,.5,.5,.5,a": ("both `score` and `p_0`", "leave one"),
     "target,answer,race\n,1,a": ("`target` is empty in 1 of 1", ""),
     "target,answer,race\n1,,a": ("`answer` is empty in 1 of 1", "write -1"),
+    "target,answer,race\n1,None,a": ("`answer` is empty in 1 of 1", "--keep"),
     "target,answer,race\n1,maybe,a": ("mix numbers .1. and names .maybe.", "one kind"),
     "target,answer,race\nno,no,a\nyes,maybe,a": ("unknown class `maybe` in `answer`", "-1"),
     "target,answer,race\n-1,1,a": ("`-1`", "0, 1"),
     "target,answer,race\n0.37,1,a": ("0.37, which is no class", "score"),
     "target,answer,race\nsick,well,a": ("order of the classes sick, well", "positive"),
-    "target,answer,race\n1,2,a": ("class 2 occurs and class 0 does not", "counted from 0"),
-    "target,answer,score,race\n0,1,.1,a\n2,1,.1,a": ("`score` is the probability of class 1 of two", "p_2"),
-    "id,target,answer,race\nx,1,1,a\nx,0,1,a": ("id `x` occurs more than once", "cluster"),
+    "target,answer,race\n1,2,a\n2,2,a": ("class 2 occurs and class 0 does not", "counted from 0"),
+    "target,answer,score,race\n0,1,.1,a\n2,1,.1,a": ("`score` is the probability of the positive of two", "p_2"),
+    "id,target,answer,race\nx,1,1,a\nx,0,1,a": (
+        "the id occurs more than once in 1 of 2 rows.*row 2 .id `x`.",
+        "cluster",
+    ),
     "id,target,answer,race\n,1,1,a": ("`id` is empty", ""),
     "cluster,target,answer,race\n,1,1,a": ("`cluster` is empty", ""),
     "split,target,answer,race\nval,1,1,a": ("no split of .* is called `test`", "val"),
+    "target,answer,race\n0,0,a\n1,1,a\n0,2,a": (
+        "unknown class `2` in `answer`.* 1 of 3 rows.* row 3",
+        "-1",
+    ),
+    "target,answer,p_0,p_1,p_2,race\n0,0,.9,.05,.05,a\n1,1,.9,.9,.1,a": (
+        "p_0, p_1, p_2 do not sum to 1.* 2",
+        "",
+    ),
+    "target,answer,p_0,p_1,race\n0,0,.5,.4,a": ("p_0, p_1 do not sum to 1 in 1 of 1 rows", "exclude each other"),
+    "split,target,answer,race\ntest,1,1,a\n,1,1,b": (
+        "`split` is empty in 1 of 2 rows.* row 2",
+        "--split all",
+    ),
+    "target,answer,race,race\n1,1,a,b": ("two columns are called `race`", "rename"),
     "target,answer,race\n": ("no rows", "one row per"),
     "": ("cannot be read", "header"),
     "target,answer,race\n1,1,a\n1,1,a,b,c,d": ("cannot be read", "header"),
@@ -126,7 +166,7 @@ def test_a_missing_file_and_a_torn_parquet_are_refused(write, tmp_path):
 
 def test_parquet_with_lists_is_refused(tmp_path):
     pd.DataFrame({"target": [[1], [0]], "answer": [1, 0]}).to_parquet(tmp_path / "p.parquet")
-    with pytest.raises(FairbenchError, match="lists or records"):
+    with pytest.raises(FairbenchError, match="lists, records or bytes"):
         read_predictions(tmp_path / "p.parquet")
 
 
@@ -157,6 +197,123 @@ def test_a_continuous_attribute_is_refused_not_tabulated(write):
     with pytest.raises(FairbenchError, match="1,001 groups") as refusal:
         read_predictions(write("target,answer,age\n" + rows), ["age"]).groups("age")
     assert "bin" in refusal.value.hint
+
+
+TYPES = [
+    (pa.array([1, None, 2]), ["1", None, "2"]),
+    (pa.array([1.0, None, 2.0]), ["1", None, "2"]),
+    (pa.array([1.5, float("nan"), 2.0]), ["1.5", None, "2"]),
+    (pa.array([True, None, False]), ["true", None, "false"]),
+    (pa.array(["007", "7", "02139"]), ["007", "7", "02139"]),
+    (pa.array(["1.0", "2.0", ""]), ["1", "2", None]),
+    (pa.array([2**60, 2**60 + 1, None]), [str(2**60), str(2**60 + 1), None]),
+    (pa.array(["a", None, "b"]).dictionary_encode(), ["a", None, "b"]),
+    (pa.array([" NA", "none", "<NA>"]), [None, None, None]),
+    (pa.array(["Unknown", "n/a", "x "], pa.large_string()), [None, None, "x"]),
+]
+
+
+@pytest.mark.parametrize(("column", "words"), TYPES)
+def test_a_value_is_spelt_alike_whatever_type_and_file_it_comes_in(tmp_path, column, words):
+    table = pa.table({"target": [0, 1, 1], "answer": [0, 1, 0], "site": column})
+    pq.write_table(table, tmp_path / "p.parquet")
+    table.to_pandas(ignore_metadata=True).to_csv(tmp_path / "p.csv", index=False)
+    for path in (tmp_path / "p.parquet", tmp_path / "p.csv"):
+        if path.suffix == ".csv" and pa.types.is_integer(column.type) and column.null_count and words[0] != "1":
+            continue  # pandas itself would lose the digits on the way into the csv
+        found = read_predictions(path, ["site"]).table["site"]
+        assert [word if isinstance(word, str) else None for word in found] == words
+
+
+def test_a_word_for_missing_that_is_a_name_can_be_kept(write):
+    path = write("target,answer,country\n0,0,NA\n1,1,None\n1,0,DE\n")
+    assert read_predictions(path).groups("country")[1] == ("DE", "unrecorded")
+    assert read_predictions(path, keep=["na"]).groups("country")[1] == ("DE", "NA", "unrecorded")
+
+
+@pytest.mark.parametrize("column", ["id", "cluster"])
+def test_floats_too_large_to_tell_apart_are_no_keys(tmp_path, column):
+    keys = np.array([2.0**53, 2.0**53 + 2])
+    pd.DataFrame({column: keys, "target": [0, 1], "answer": [0, 1]}).to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(FairbenchError, match=f"`{column}` holds numbers above 2.53"):
+        read_predictions(tmp_path / "p.parquet", [])
+
+
+def test_texts_of_whole_numbers_stay_whole_beside_a_null(tmp_path):
+    table = pa.table({"text": pa.array([1, None, 3]), "reference": ["1", "NA", "4"]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet", []).pairs == [("1", "1"), ("", "NA"), ("3", "4")]
+
+
+def test_splits_have_many_spellings(write):
+    spelt = ("test", "Test", " TESTING", "val", "Validation", "train", "fold 3")
+    path = write("split,target,answer,race\n" + "".join(f"{split},1,1,a\n" for split in spelt))
+    sizes = [len(read_predictions(path, split=split)) for split in ("test", "val", "train", "fold 3", None)]
+    assert sizes == [3, 2, 1, 1, 7]
+
+
+def test_names_that_hold_the_joining_sign_do_not_collide():
+    table = pd.DataFrame({"a": ["x×y", "x", '"q'], "b": ["z", "y×z", "z"]})
+    groups = Groups.of(table, "a+b")
+    assert groups.names == ('"\\"q"×z', '"x×y"×z', 'x×"y×z"')
+    assert groups.codes.tolist() == [1, 2, 0]
+    assert Groups.of(table, "a").names == ('"q', "x", "x×y")
+
+
+def test_groups_need_no_answers(write):
+    table = pd.DataFrame({"race": ["b", None, "a"], "cluster": ["p", "p", "q"]})
+    assert Groups.of(table, "race", "drop").codes.tolist() == [1, -1, 0]
+    assert Groups.of(table, "race", "drop").cluster.tolist() == [0, 0, 1]
+    assert Groups.everyone(table.assign(cluster=["p", "r", "q"])).cluster is None
+    with pytest.raises(FairbenchError, match="column of this table is called `rac`"):
+        Groups.of(table, "rac")
+
+
+BROKEN = {
+    "answer": ([0, 5], "`answer` is no class of 2 in 1 of 2 rows, first in row 2 .id `b`."),
+    "target": ([-1, 0], "`target` is no class of 2"),
+    "id": (["a", "a"], "the id occurs more than once"),
+    "p_1": ([0.9, 0.5], "p_0, p_1 do not sum to 1"),
+}
+
+
+@pytest.mark.parametrize("column", BROKEN)
+def test_our_own_file_is_read_as_it_is_or_refused(tmp_path, column):
+    table = pd.DataFrame({"id": ["a", "b"], "target": [0, 1], "answer": [0, -1], "p_0": [0.9, 0.5]})
+    table["p_1"] = 1 - table["p_0"]
+    Predictions(table.assign(race=["NA", "007"]), ("x", "y"), ("race",)).save(tmp_path / "p.parquet")
+    found = Predictions.load(tmp_path / "p.parquet")
+    assert found.groups("race")[1] == ("007", "NA")  # nothing is guessed
+    assert read_predictions(tmp_path / "p.parquet", positive="x").classes == ("y", "x")
+    with pytest.raises(FairbenchError, match="its classes are x, y"):
+        read_predictions(tmp_path / "p.parquet", classes=["y", "x"])
+    value, message = BROKEN[column]
+    Predictions(table.assign(**{column: value}), ("x", "y")).save(tmp_path / "p.parquet")
+    with pytest.raises(FairbenchError, match=message):
+        Predictions.load(tmp_path / "p.parquet")
+
+
+def shuffled(clusters_a, clusters_b):
+    rows = pd.DataFrame({"id": list("abcd"), "target": [0, 1, 0, 1], "answer": [0, 1, 1, 1]})
+    a, b = rows.copy(), rows.copy()
+    if clusters_a:
+        a["cluster"] = list(clusters_a)
+    if clusters_b:
+        b["cluster"] = list(clusters_b)
+    return Predictions(a, ("0", "1")), Predictions(b.iloc[::-1], ("0", "1"))
+
+
+@pytest.mark.parametrize(("left", "right"), [("ppqq", ""), ("", "7733"), ("ppqq", "7733")])
+def test_clusters_that_one_file_has_hold_for_both(left, right):
+    a, b = align(*shuffled(left, right))
+    assert b.table["id"].tolist() == list("abcd")
+    assert a.clusters().tolist() == b.clusters().tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("left", "right"), [("ppqq", "7333"), ("ppqq", "7777"), ("pqrs", "7733")])
+def test_clusters_that_disagree_are_refused(left, right):
+    with pytest.raises(FairbenchError, match="disagree about which rows belong to one patient"):
+        align(*shuffled(left, right))
 
 
 def test_only_the_asked_split_and_columns_are_read(tmp_path):
@@ -198,14 +355,12 @@ def test_what_is_saved_is_what_is_read(tmp_path, rows):
     )
     before = Predictions(table, ("x", "y", "1"), ("race",), "classify")
     before.save(tmp_path / "p.parquet")
-    after = read_predictions(tmp_path / "p.parquet")
+    after = Predictions.load(tmp_path / "p.parquet")
     assert (after.classes, after.attributes, after.task) == (before.classes, before.attributes, before.task)
     np.testing.assert_array_equal(after.target, before.target)
     np.testing.assert_array_equal(after.answer, before.answer)
     np.testing.assert_array_equal(after.probabilities, before.probabilities)
-    assert [name if isinstance(name, str) else None for name in after.table["race"]] == [
-        name and name.strip() for name in race
-    ]
+    assert [name if isinstance(name, str) else None for name in after.table["race"]] == [*race]
     assert [file.name for file in tmp_path.iterdir()] == ["p.parquet"]  # nothing half-written stays
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from fairbench import Count, FairbenchError, Fraction, Method, Predictions, Run, hookimpl
+from fairbench import Count, FairbenchError, Fraction, Groups, Method, Run, hookimpl
 
 OVERALL = 0.5  # the threshold that everybody has: the likelier of two classes is the answer
 
@@ -108,9 +108,8 @@ class Thresholds(Method):
 
     def _groups(self, run: Run, table: pd.DataFrame) -> Any:
         """Name each row's group, (n,); empty for rows that are in none."""
-        people = Predictions(table, run.train.classes, run.job.attributes)
-        codes, names = people.groups("+".join(run.job.attributes), run.job.unrecorded)
-        return np.array([*names, ""], dtype=object)[codes]
+        groups = Groups.of(table, "+".join(run.job.attributes), run.job.unrecorded)
+        return np.array([*groups.names, ""], dtype=object)[groups.codes]
 
 
 @hookimpl

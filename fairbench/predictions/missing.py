@@ -1,0 +1,28 @@
+"""The words that stand for a missing value, the same in csv, in parquet and in the `table` dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+MISSING = (
+    "",
+    "na",
+    "n/a",
+    "<na>",
+    "nan",
+    "nat",
+    "none",
+    "null",
+    "unknown",
+    "unrecorded",
+    "not recorded",
+)
+
+
+def is_missing(word: str, keep: Collection[str] = ()) -> bool:
+    """Say whether a word, in any case and with any space around it, means that nothing was recorded.
+
+    `keep` are words of the list that are names in this table, such as NA for Namibia.
+    """
+    plain = word.strip().casefold()
+    return plain in MISSING and (not plain or plain not in {name.strip().casefold() for name in keep})

@@ -1,0 +1,90 @@
+"""One spelling for a column of words whatever wrote it: text, whole numbers, floats, true and false, categories."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fairbench.errors import FairbenchError
+from fairbench.predictions.missing import MISSING
+
+_EXACT = 2**53  # beyond it, neighbouring whole numbers are one float
+
+
+def coded(column: pa.ChunkedArray, where: str, keep: Collection[str] = ()) -> pd.Categorical:
+    """Code a column as its distinct words; code -1 where it is null or a word for a missing value.
+
+    `keep` are words for a missing value that are names here. Codes such as 007 stay as they are written.
+    Raises FairbenchError, saying `where`, for numbers that their type cannot tell apart.
+    """
+    if not pa.types.is_dictionary(column.type):
+        column = _written(column, where).dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    names = words(pa.chunked_array([whole.dictionary]), where, keep).to_pylist()
+    known = pd.Index(dict.fromkeys(name for name in names if name is not None), dtype=object)
+    place = np.append(known.get_indexer(pd.Index(names, dtype=object)), -1)
+    codes = whole.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
+    return pd.Categorical.from_codes(place[codes], known)
+
+
+def words(column: pa.ChunkedArray, where: str, keep: Collection[str] = ()) -> pa.ChunkedArray:
+    """Spell every value of a column as a word, null where it is missing; see `coded`. Of floats, 1.0 is 1."""
+    found = pc.utf8_trim_whitespace(_written(column, where))
+    kept = {name.strip().casefold() for name in keep}
+    absent = pa.array([word for word in MISSING if not word or word not in kept])
+    found = pc.if_else(pc.is_in(pc.utf8_lower(found), value_set=absent), pa.scalar(None, pa.string()), found)
+    if _all_match(found, r"^-?[0-9]+\.[0-9]*$"):  # floats that were written down
+        return pc.replace_substring_regex(found, r"\.0*$", "")
+    if _all_match(found, r"^([Tt]rue|TRUE|[Ff]alse|FALSE)$"):
+        return pc.utf8_lower(found)
+    return found
+
+
+def texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """Return free text as it is written; of other types, spelt as `words` does."""
+    found = _written(column, where)
+    return found if _is_text(column.type) else words(found, where)
+
+
+def numbers(column: pa.ChunkedArray, where: str) -> pd.Series[Any]:
+    """Return floats, NaN where null; raises FairbenchError, saying `where`, for a column of anything else."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    if not any(kind(column.type) for kind in kinds):
+        raise FairbenchError(f"{where} is not a number", "write decimal fractions, as numbers")
+    if not pa.types.is_floating(column.type):
+        column = column.cast(pa.float64())
+    return pd.Series(column.to_numpy())
+
+
+def _written(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """Write each value down: of floats that are all whole, without their point."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        raise FairbenchError(f"{where} holds lists, records or bytes, not single values", "leave it out")
+    if pa.types.is_floating(column.type):
+        if pc.any(pc.greater_equal(pc.abs(column), float(_EXACT))).as_py():
+            raise FairbenchError(
+                f"{where} holds numbers above 2^53 as floats, in which neighbours are one", "write them as text"
+            )
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        if pc.all(pc.equal(pc.floor(column), column)).as_py():
+            column = column.cast(pa.int64())
+    return column.cast(pa.string())
+
+
+def _is_text(kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
+    matches = pc.match_substring_regex(column, pattern)
+    return len(column) > column.null_count and bool(pc.all(matches).as_py())
