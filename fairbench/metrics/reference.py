@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fairbench.metrics.conventions import CONVENTIONS
-from fairbench.metrics.disparity import EQUITY, disparities
+from fairbench.metrics.conventions import CONVENTIONS, Convention
+from fairbench.metrics.disparity import EQUITY, Disparity, disparities
 from fairbench.metrics.metric import Metric
+from fairbench.predictions.missing import MISSING
 
 _OPENING = """# Metrics
 
-Generated from the metric objects by `fairbench.metrics.reference.document`; `tests/test_catalogue.py` fails when
-this page is out of date and says how to write it anew.
+Generated from the metric objects by `fairbench.metrics.reference.document`; `tests/metrics/test_reference.py`
+fails when this page is out of date and says how to write it anew.
 
 Every value is a fraction; percent and percentage points exist only where a table's header says so. A value
 whose denominator is empty is *undefined*: it is null, carries its reason, and leaves its group out of
@@ -34,72 +35,65 @@ disparity is undefined too.
   name, each of them is undefined and says why.
 - **Any file.** `target` and `answer` may be class indices, true/false or names; the positive of two names
   must be given unless it is evident (no/yes, false/true, negative/positive, benign/malignant,
-  absent/present, normal/abnormal). Only the columns needed are read. Five million rows with ids, clusters,
-  scores and two attributes take 10 to 20 s on one core and at most 1.6 GiB to read, parquet or csv, and all
-  metrics of them, by two attributes, stay below 1.8 GiB.
+  absent/present, normal/abnormal). `p_0`, `p_1` … belong to the classes in their order (indices by number,
+  evident pairs as above, others as `--classes` names them) whatever `--positive` says, and sum to 1 to within
+  rounding; `score` is the probability of the positive, whichever that is. An answer that no target has is
+  refused rather than taken for a further class. `split` is read in any case (train, training; val, valid,
+  validation, dev; test, testing), and a row without one is refused.
+- **Any type.** A value is spelt alike from csv and parquet: whole numbers without a point, true and false in
+  lower case, codes such as 007 as they stand. In parquet's floats above 2^53 neighbours are one number, so
+  they are refused as `id`, `cluster` or attribute.
+- **Missing values.** An empty cell, a null, and in any case the words {missing}.
+  `--keep NA` keeps a word that is a name here (Namibia). Texts are kept as they are.
+- **Size.** Only the columns needed are read. Five million rows with ids, clusters, scores and two attributes
+  take 10 to 20 s on one core and at most 1.6 GiB to read, parquet or csv, and all metrics of them, by two
+  attributes, stay below 1.8 GiB.
 """
+
+
+_DISPARITIES = "By row: made of means over rows, so that evidence tests it exactly.\n\n"
+_EQUITY = "Three readings share the name ES-M and are not comparable; the result says which it is.\n\n"
+_CONVENTIONS = (
+    "`fairbench score --as NAME`; where their code prints 1, 0 or NaN for an empty rate, this is undefined.\n\n"
+)
 
 
 def document(metrics: Iterable[Metric]) -> str:
     """Write docs/metrics.md: metrics, the disparities derived from them, and other projects' conventions."""
     every = sorted(metrics, key=lambda metric: metric.name)
-    rules = disparities(every, ("a", "b", "c")).values()
-    return "\n".join(
-        [
-            _OPENING,
-            "## Metrics\n",
-            _table(
-                (
-                    "name",
-                    "formula",
-                    "range",
-                    "better",
-                    "printed",
-                    "by row",
-                    "needs",
-                    "undefined when",
-                    "source",
-                ),
-                [_metric(metric) for metric in every],
-            ),
-            "\n## Disparities\n",
-            "By row: made of means over rows, so that evidence tests it exactly.\n",
-            _table(
-                ("name", "formula", "better", "by row", "source"),
-                [
-                    (
-                        f"`{rule.name}`",
-                        rule.formula,
-                        _better(rule.higher_is_better),
-                        _tick(rule.row_scored),
-                        rule.source,
-                    )
-                    for rule in rules
-                ],
-            ),
-            "\n## Equity scaling\n",
-            "Three readings share the name ES-M and are not comparable; the result says which it is.\n",
-            _table(
-                ("preset", "formula", "source"),
-                [(f"`{name}`", equity.formula, equity.source) for name, equity in EQUITY.items()],
-            ),
-            "\n## In another project's convention\n",
-            "`fairbench score --as NAME`; where their code prints 1, 0 or NaN for an empty rate, "
-            "this is undefined.\n",
-            _table(
-                ("convention", "number", "formula", "source"),
-                [
-                    (f"`{name}`", rule.name, rule.formula, way.source)
-                    for name, way in CONVENTIONS.items()
-                    for rule in (
-                        *way.fixed,
-                        *(rule for metric in every[:1] for rule in way.of_metric(metric)),
-                    )
-                ],
-            ),
-            "",
-        ]
-    )
+    missing = ", ".join(word for word in MISSING if word)
+    sections = {
+        "Metrics": _table(
+            ("name", "formula", "range", "better", "printed", "by row", "needs", "undefined when", "source"),
+            map(_metric, every),
+        ),
+        "Disparities": _DISPARITIES
+        + _table(
+            ("name", "formula", "better", "by row", "source"),
+            map(_disparity, disparities(every, ("a", "b", "c")).values()),
+        ),
+        "Equity scaling": _EQUITY
+        + _table(
+            ("preset", "formula", "source"),
+            [(f"`{name}`", equity.formula, equity.source) for name, equity in EQUITY.items()],
+        ),
+        "In another project's convention": _CONVENTIONS
+        + _table(
+            ("convention", "number", "formula", "source"),
+            [row for name, way in CONVENTIONS.items() for row in _convention(name, way, every[:1])],
+        ),
+    }
+    return _OPENING.format(missing=missing) + "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items())
+
+
+def _disparity(rule: Disparity) -> tuple[str, ...]:
+    better, by_row = _better(rule.higher_is_better), _tick(rule.row_scored)
+    return f"`{rule.name}`", rule.formula, better, by_row, rule.source
+
+
+def _convention(name: str, way: Convention, examples: Sequence[Metric]) -> list[tuple[str, ...]]:
+    rules = (*way.fixed, *(rule for metric in examples for rule in way.of_metric(metric)))
+    return [(f"`{name}`", rule.name, rule.formula, way.source) for rule in rules]
 
 
 def _metric(metric: Metric) -> tuple[str, ...]:

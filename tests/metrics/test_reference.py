@@ -21,5 +21,5 @@ def test_the_page_is_up_to_date():
         PAGE.write_text(page)
     if PAGE.read_text() != page:
         pytest.fail(
-            "docs/metrics.md is out of date: FAIRBENCH_WRITE_DOCS=1 python -m pytest tests/test_catalogue.py"
+            "docs/metrics.md is out of date: FAIRBENCH_WRITE_DOCS=1 python -m pytest tests/metrics/test_reference.py"
         )
