@@ -39,5 +39,7 @@ from .settings import Fraction as Fraction
 from .settings import NonNegative as NonNegative
 from .settings import Positive as Positive
 from .settings import Range as Range
+from .training.balance import GroupMeans as GroupMeans
+from .training.balance import InverseFrequency as InverseFrequency
 from .training.method import Method as Method
 from .training.run import Run as Run

@@ -13,7 +13,6 @@ from torch.nn import functional
 from fairbench.errors import FairbenchError
 
 Inputs = dict[str, Tensor]
-Reading = Literal["group-mean", "per-sample"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,14 @@ class States:
 
     `depths` are shares of the decoder's depth (0 the embeddings, 1 the final normalised state), so
     that models of different depth agree; `tokens` names the positions to pool over, `last` being the one that
-    the readout reads.
+    the readout reads; `ends` False leaves out an example's first and last real one.
     """
 
     depths: tuple[float, ...] = (0.5,)
     tokens: Literal["image", "text", "all", "last"] = "image"
     pool: Literal["mean", "random-token"] = "mean"
     normalise: bool = False
+    ends: bool = True
 
 
 @dataclass
@@ -82,15 +82,6 @@ class Batch:
         means = means[~means.isnan()]
         return means.max() - means.min() if len(means) > 1 else values.sum() * 0.0
 
-    def weighted(self, losses: Tensor, weights: Tensor, reading: Reading) -> Tensor:
-        """Weigh (B,) losses by (n_groups,) weights: each group's mean, or each example.
-
-        Rows of no recorded group have no mean; per sample they count with weight 1.
-        """
-        if reading == "group-mean":
-            return (weights * self.by_group(losses)).nansum()
-        return (torch.cat([weights, weights.new_ones(1)])[self.group] * losses).mean()
-
 
 @dataclass
 class Outputs:
@@ -135,29 +126,25 @@ class Rows:
         """Rows in each group, (n_groups,)."""
         return torch.bincount(self.group[self.group >= 0], minlength=len(self.groups))
 
-    def inverse_frequency(self, cap: float, reading: Reading, normalise: bool) -> Tensor:
-        """Return (n_groups,) weights min(N/N_s, cap); normalised, their total (or mean over rows) is 1."""
-        weights = (self.counts.sum() / self.counts).clamp(max=cap)
-        if not normalise:
-            return weights
-        return weights / (
-            weights.sum() if reading == "group-mean" else (weights * self.counts).sum() / self.counts.sum()
-        )
+    def cells(self, by: By) -> tuple[Tensor, tuple[str, ...]]:
+        """Return each row's cell, (N,), -1 where not recorded, and the cells' names.
 
-    def balance(self, by: By) -> Tensor:
-        """Return (N,) weights of mean 1 that give every cell the same total; unrecorded rows keep 1.
-
-        Raises FairbenchError for a balance by class where answers are free text.
+        Raises FairbenchError for cells of classes where answers are free text.
         """
         if by != "group" and not self.classes:
             raise FairbenchError(f"there are no classes to balance by {by}", "balance by group")
-        known = self.group >= 0
-        cell = {
-            "group": self.group,
-            "class": self.target,
-            "group-class": self.group * len(self.classes) + self.target,
-        }[by]
-        known = torch.ones_like(known) if by == "class" else known
+        if by == "group":
+            return self.group, self.groups
+        if by == "class":
+            return self.target, self.classes
+        known = (self.group >= 0) & (self.target >= 0)
+        names = tuple(f"{group}×{label}" for group in self.groups for label in self.classes)
+        return (self.group * len(self.classes) + self.target).where(known, -1), names
+
+    def balance(self, by: By) -> Tensor:
+        """Return (N,) weights of mean 1 that give every cell the same total; rows of no cell keep 1."""
+        cell, _ = self.cells(by)
+        known = cell >= 0
         weight = torch.ones(len(cell), dtype=torch.float64)
         _, index, count = torch.unique(cell[known], return_inverse=True, return_counts=True)
         weight[known] = known.sum() / (len(count) * count[index].double())

@@ -21,6 +21,9 @@ def pool(hidden: Sequence[Tensor], inputs: Inputs, image_token_id: int, reads: S
     image = (inputs["input_ids"] == image_token_id) & real
     last = functional.one_hot(last_position(inputs["attention_mask"]), real.shape[1]).bool()
     mask = {"image": image, "text": real & ~image, "all": real, "last": last}[reads.tokens]
+    if not reads.ends:
+        place = real.cumsum(1)
+        mask = mask & (place > 1) & (place < place[:, -1:])
     mask = mask | (real & ~mask.any(1, keepdim=True))
     if reads.pool == "random-token":
         chosen = (inputs["token_draw"] * mask.sum(1)).long()

@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fairbench_plugins.methods.min_mi import MinMI, vclub
+from fairbench_plugins.methods.min_mi import MinMI, Standardise, vclub
 from PIL import Image
 from scipy.stats import entropy
 from sklearn.linear_model import LogisticRegression
@@ -104,20 +105,23 @@ def by_loops(reader, states, value) -> torch.Tensor:
 
 @pytest.mark.parametrize("reader", ["linear", "mlp"])
 @pytest.mark.parametrize("leak", SHAPES)
-def test_the_loss_is_what_two_loops_say_and_so_is_its_gradient(leak, reader):
+@pytest.mark.parametrize("readers", [1, 3])
+def test_the_loss_is_what_two_loops_say_and_so_is_its_gradient(leak, reader, readers):
     """Joint attributes add up by their weights; a patient without a race still counts for sex, and only there."""
-    method = ready(leak=leak, reader=reader, strength=0.7, weights=("sex=0.3",))
+    method = ready(leak=leak, reader=reader, readers=readers, strength=0.7, weights=("sex=0.3",))
     pushed = []
     for seed in range(8):  # bounds of both signs
         out, batch = made([0, 2, -1, 1, 2, 0, 1], [1, 0, 1, 0, 1, -1, -1], layers=2, seed=seed)
         expected = out.loss.mean()
-        for attribute, weight, part in zip(("race", "sex"), (1.0, 0.3), method.readers, strict=True):
+        for attribute, weight, panel in zip(("race", "sex"), (1.0, 0.3), method.panel, strict=True):
             known = [i for i, value in enumerate(batch.attributes[attribute].tolist()) if value >= 0]
             states = [(out.states[i, 0] + out.states[i, 1]) / 2 for i in known]
-            bound = by_loops(part, states, batch.attributes[attribute][known])
-            shaped = {"raw": bound, "clamp": bound.relu(), "magnitude": (bound**2 + 1e-6) ** 0.5 - 1e-3}[leak]
-            assert shaped.item() == pytest.approx(SHAPES[leak](bound.item()))
-            expected = expected + 0.7 * weight * shaped
+            assert len(panel) == readers
+            for part in panel:
+                bound = by_loops(part, states, batch.attributes[attribute][known])
+                shaped = {"raw": bound, "clamp": bound.relu(), "magnitude": (bound**2 + 1e-6) ** 0.5 - 1e-3}[leak]
+                assert shaped.item() == pytest.approx(SHAPES[leak](bound.item()))
+                expected = expected + 0.7 * weight * shaped / readers
         loss = method.loss(out, batch)
         assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
         ours, theirs = (torch.autograd.grad(x, out.states)[0] for x in (loss, expected))
@@ -152,13 +156,13 @@ class Watched(MinMI):
 
     def learn(self, run, out, batch):
         states, value = self._recorded(out, batch, "site")
-        before = [p.detach().clone() for p in self.readers[0].parameters()]
+        before = [p.detach().clone() for p in self.panel[0][0].parameters()]
         self.seen |= {"states": states.detach(), "value": value, "before": before}
         super().learn(run, out, batch)
 
     def step(self, run, batch):
         super().step(run, batch)
-        self.seen["after"] = [p.detach().clone() for p in self.readers[0].parameters()]
+        self.seen["after"] = [p.detach().clone() for p in self.panel[0][0].parameters()]
 
 
 def adamw_on_cross_entropy(before, states, value, lr, steps) -> list[torch.Tensor]:
@@ -200,6 +204,46 @@ def test_strength_zero_is_plain_training_to_the_last_bit_while_readers_learn(sch
         assert difference(ours, train(Plain, **common)) == 0
 
 
+def test_readers_are_shown_states_of_mean_0_and_deviation_1():
+    scale = Standardise(4).double()
+    generator = torch.Generator().manual_seed(0)
+    states = 5 + torch.tensor([1.0, 0.01, 3.0, 0.0]) * torch.randn(
+        40, 16, 4, generator=generator, dtype=torch.float64
+    )
+    for batch in states:
+        scale.learn(batch)
+    seen = scale(states.flatten(0, 1))
+    assert seen.mean(0).abs().max() < 0.15
+    assert seen.std(0)[:3].tolist() == pytest.approx([1, 1, 1], abs=0.1)
+    assert seen[:, 3].abs().max() < 1e-6, "what never differs must not become noise"
+    out, batch = made([0, 1, 2, 0], [0, 1, 0, 1])
+    method = ready(standardise=True, reader="linear")
+    method.standard.learn(out.states.detach()[:, 0])
+    plain = ready(reader="linear")
+    moved = Outputs(out.loss, out.p_true, out.scores, method.standard(out.states.detach()[:, 0])[:, None])
+    assert method.loss(out, batch).item() == pytest.approx(plain.loss(moved, batch).item())
+
+
+def test_one_reader_at_a_time_starts_anew_and_nobody_else_forgets():
+    class Slow(MinMI):
+        """Remember what the readers weigh before each step."""
+
+        seen = []
+
+        def step(self, run, batch):
+            self.seen.append([panel[0].weight.detach().clone() for panel in zip(*self.panel, strict=True)])
+            super().step(run, batch)
+
+    settings = {"reader": "linear", "readers": 2, "refresh": 3, "reader_lr": 1e-9, "strength": 0.0}
+    train(Slow, settings)
+    moved = [
+        [not torch.allclose(a, b, atol=1e-6) for a, b in zip(*pair, strict=True)] for pair in pairwise(Slow.seen)
+    ]
+    assert [step for step, which in enumerate(moved) if which == [False, True]] == [3, 9]
+    assert [step for step, which in enumerate(moved) if which == [True, False]] == [6]
+    assert sum(map(any, moved)) == 3
+
+
 def test_schedules_differ_by_what_the_readers_know():
     alternating, joint = (train(MinMI, {"strength": 2.0, "schedule": s}) for s in ("alternating", "joint"))
     assert difference(alternating, joint) > 0
@@ -238,6 +282,23 @@ def test_layers_are_those_of_the_paper_at_any_depth(layers, of_28, of_32):
         states = ready(layers=layers, depth=depth, normalise=False).states
         pooled = Backbone.pooled(SimpleNamespace(image_token_id=1), hidden, inputs, states)
         assert pooled.flatten().tolist() == expected
+
+
+@pytest.mark.parametrize("tokens", ["image", "text", "all"])
+def test_of_text_the_first_and_last_position_are_not_read(tokens):
+    """As in the authors' code. A patient who has nothing else is pooled over everything; there the batch is."""
+    image, pad = 9, 0
+    ids = torch.tensor([[1, image, image, 5, 6, 2], [pad, pad, 1, image, 7, 2], [pad, pad, pad, 1, image, 2]])
+    hidden = torch.arange(18.0).reshape(3, 6, 1)
+    inputs = {"input_ids": ids, "attention_mask": (ids != pad).long()}
+    states = ready(tokens=tokens, layers="last", depth=1, normalise=False).states
+    pooled = Backbone.pooled(SimpleNamespace(image_token_id=image), (hidden, hidden), inputs, states)
+    wanted = {
+        "image": ([1, 2], [9], [16]),
+        "text": ([3, 4], [10], [15, 16, 17]),
+        "all": ([1, 2, 3, 4], [9, 10], [16]),
+    }[tokens]
+    assert pooled.flatten().tolist() == pytest.approx([np.mean(places) for places in wanted])
 
 
 @pytest.mark.parametrize(

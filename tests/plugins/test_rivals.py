@@ -16,7 +16,7 @@ from scipy.optimize import linprog
 from torch import nn
 from torch.nn import functional
 
-from fairbench import Batch, FairbenchError, Method, Outputs, Stage, plugins
+from fairbench import Batch, FairbenchError, Method, Outputs, Rows, Stage, States, plugins
 from fairbench.testing.toys import STAGES, ToyDataset, difference, train
 
 METHODS = plugins.load(("method",)).tables["method"]
@@ -86,13 +86,10 @@ def test_tasks_without_classes_have_a_loss_too(name):
 def made(name, batch, **settings):
     """A method that is set up on the batch as if it were all training rows."""
     method = METHODS[name](**settings)
-    counts = torch.bincount(batch.group[batch.group >= 0], minlength=batch.n_groups)
     groups = tuple("abc"[: batch.n_groups])
-    rows = SimpleNamespace(
-        target=batch.target, group=batch.group, groups=groups, classes=("no", "yes"), counts=counts
-    )
+    rows = Rows(batch.target, batch.group, groups, {}, {}, ("no", "yes"))
     method.plan(STAGES)
-    method.setup(SimpleNamespace(train=rows))
+    method.setup(SimpleNamespace(train=rows, job=SimpleNamespace(batch_size=len(batch.row))))
     return method
 
 
@@ -123,7 +120,7 @@ def test_adversarial_moves_both_players_as_a_reversal_layer_does(kind):
 
     class Fake(SimpleNamespace):
         def forward(self, batch, reads):
-            assert (reads.depths, reads.tokens) == ((1.0,), "text")
+            assert reads == States((1.0,), "text", normalise=True)
             states = weights(x)
             return Outputs(states.square().sum(1), states[:, 0], states, states[:, None])
 
@@ -217,14 +214,9 @@ def test_group_dro_draws_evenly_only_when_asked_and_knows_its_cells():
     assert METHODS["group-dro"](by="group-class").start_stage(rows) == "group-class"
     assert METHODS["group-dro"](balanced=False).start_stage(rows) is None
     batch, _ = some([0, 1])
-    method = METHODS["group-dro"](by="group-class")
-    method.classes = 2
-    cells = method.cells(torch.tensor([0, 1, -1, -1, 1]), torch.tensor([1, 0, 0, 1, -1]))
-    assert cells[:2].tolist() == [1, 2]
-    assert (cells[2:] < 0).all()
-    train_rows = SimpleNamespace(classes=(), groups=("a", "b"), group=batch.group, target=batch.target)
-    with pytest.raises(FairbenchError, match="needs a task with classes"):
-        method.setup(SimpleNamespace(train=train_rows))
+    written = Rows(batch.target, batch.group, ("a", "b"), {}, {}, ())
+    with pytest.raises(FairbenchError, match="no classes to balance by group-class"):
+        METHODS["group-dro"](by="group-class").setup(SimpleNamespace(train=written))
 
 
 # ── losses with a closed form ────────────────────────────────────────────────────────────────────
@@ -241,27 +233,53 @@ def means(out):
 def test_loss_variance_is_numpys(kind, ddof):
     batch, out = some(GROUPS)
     loss, groups = means(out)
-    ours = METHODS["loss-variance"](strength=0.7, variance=kind).loss(out, batch)
+    ours = made("loss-variance", batch, strength=0.7, variance=kind).loss(out, batch)
     assert ours.item() == pytest.approx(loss.mean() + 0.7 * np.var(groups, ddof=ddof))
 
 
 def test_min_group_is_the_maximum_soft_or_not():
     batch, out = some(GROUPS)
     loss, groups = means(out)
-    hard = METHODS["min-group"]().loss(out, batch)
+    hard = made("min-group", batch).loss(out, batch)
     assert hard.item() == pytest.approx(max(groups))
     (gradient,) = torch.autograd.grad(hard, out.loss)
     assert (gradient[batch.group != int(2 * np.argmax(groups))] == 0).all()
     for temperature in (1e-3, 0.5, 1e4):
-        soft = METHODS["min-group"](temperature=temperature).loss(out, batch).item()
+        soft = made("min-group", batch, temperature=temperature).loss(out, batch).item()
         if temperature == 0.5:
             assert soft == pytest.approx(0.5 * np.log(np.average(np.exp(np.array(groups) / 0.5), weights=[4, 2])))
         else:
             wanted = max(groups) if temperature < 1 else loss[np.array(GROUPS) >= 0].mean()
             assert soft == pytest.approx(wanted, abs=1e-3)
     nobody, out = some([-1, -1])
-    METHODS["min-group"]().loss(out, nobody).backward()
+    made("min-group", nobody).loss(out, nobody).backward()
     assert (out.loss.grad == 0).all()
+
+
+def remembered(name, means):
+    """What each method adds to, or puts in the place of, the mean loss, from all groups' means."""
+    return {
+        "fr": max(means) - min(means),
+        "hybrid": max(means) - min(means),
+        "loss-variance": np.var(means),
+        "min-group": max(means),
+        "group-dro": np.mean(means),  # of step size 0, so that all groups weigh the same
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["fr", "hybrid", "loss-variance", "min-group", "group-dro"])
+def test_with_a_memory_groups_count_that_the_batch_lacks(name):
+    everybody, _ = some([0, 0, 1, 1, 2, 2])
+    settings = {"group-dro": {"step_size": 0.0, "balanced": False}, "min-group": {}}
+    method = made(name, everybody, memory=50, **settings.get(name, {"strength": 1.0}))
+    value = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9, 0.8], dtype=torch.float64)
+    method.loss(Outputs(value, value, torch.zeros(6, 2)), everybody)
+    few = Batch(*(whole[:3] for whole in (everybody.row, everybody.target, everybody.group)), {}, 3)
+    seen = value[:3].clone().requires_grad_()
+    ours = method.loss(Outputs(seen, seen, torch.zeros(3, 2)), few)
+    means = [0.2, (0.98 * 1.2 + 0.5) / (0.98 * 2 + 1), 0.85]  # of the last there is nobody in the batch
+    plain = 0 if name in ("min-group", "group-dro") else seen.mean().item()
+    assert ours.item() == pytest.approx(plain + remembered(name, means), rel=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
@@ -295,9 +313,10 @@ def test_sinkhorn_is_the_optimal_plan_for_a_small_blur():
         x, y = generator.random(n), generator.random(m) ** 2
         ours = divergence(torch.tensor(x), torch.tensor(y), 1e-3).item()
         assert ours == pytest.approx(cheapest(x, y), rel=0.01, abs=1e-5)
+        assert divergence(torch.tensor(x), torch.tensor(y), 0).item() == pytest.approx(cheapest(x, y), rel=1e-9)
 
 
-@pytest.mark.parametrize("blur", [1e-3, 0.01, 0.3, 2.0])
+@pytest.mark.parametrize("blur", [0, 1e-3, 0.01, 0.3, 2.0])
 def test_sinkhorn_is_symmetric_and_zero_for_equal_distributions(blur):
     x, y = torch.tensor([0.1, 0.4, 0.45, 0.9]), torch.tensor([0.5, 0.9])
     forth, back = divergence(x, y, blur).item(), divergence(y, x, blur).item()
@@ -307,12 +326,13 @@ def test_sinkhorn_is_symmetric_and_zero_for_equal_distributions(blur):
     assert divergence(x, x.repeat(3), blur).item() == pytest.approx(0, abs=1e-9), "sizes are no difference"
 
 
-def test_sinkhorns_gradient_is_its_slope():
+@pytest.mark.parametrize("blur", [0, 0.1])
+def test_sinkhorns_gradient_is_its_slope(blur):
     x = torch.tensor([0.1, 0.4, 0.45, 0.9], dtype=torch.float64, requires_grad=True)
     y = torch.tensor([0.2, 0.7, 0.8], dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(divergence(x, y, 0.1), x)
+    (gradient,) = torch.autograd.grad(divergence(x, y, blur), x)
     for i, step in enumerate(1e-5 * torch.eye(4, dtype=torch.float64)):
-        slope = (divergence(x + step, y, 0.1) - divergence(x - step, y, 0.1)).item() / 2e-5
+        slope = (divergence(x + step, y, blur) - divergence(x - step, y, blur)).item() / 2e-5
         assert gradient[i].item() == pytest.approx(slope, abs=1e-4)
 
 
@@ -320,8 +340,9 @@ def test_fairclip_adds_every_groups_distance_to_the_batch():
     batch, out = some(GROUPS)
     p, group = out.p_true.detach().numpy(), np.array(GROUPS)
     apart = sum(cheapest(p[group >= 0], p[group == g]) for g in (0, 2))
-    ours = METHODS["fairclip-sinkhorn"](strength=2.0, blur=1e-3).loss(out, batch)
-    assert ours.item() == pytest.approx(out.loss.mean().item() + 2 * apart, rel=1e-3)
+    for blur, rel in ((1e-3, 1e-3), (0.0, 1e-9)):
+        ours = METHODS["fairclip-sinkhorn"](strength=2.0, blur=blur).loss(out, batch)
+        assert ours.item() == pytest.approx(out.loss.mean().item() + 2 * apart, rel=rel)
 
 
 # ── jtt ──────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,8 @@ from fairbench import Batch, Count, Fraction, Method, NonNegative, Positive, Run
 class Adversarial(Method):
     """An adversary learns to tell each attribute of the job from pooled hidden states, while the model descends
     CE − λ·CE_adversary: gradient reversal (Ganin & Lempitsky 2015, arXiv 1409.7495, eq. 1-3), with
-    λ = strength · (2 / (1 + exp(−rise · p)) − 1) over the share p of the stage.
+    λ = strength · (2 / (1 + exp(−rise · p)) − 1) over the share p of the stage. States are of length 1 unless
+    `normalise` is off: else the model throws an adversary off with ever larger ones, and hides nothing.
     """
 
     name = "adversarial"
@@ -23,6 +24,7 @@ class Adversarial(Method):
     adversary_lr: Positive = 1e-3
     depth: Fraction = 0.5
     tokens: Literal["image", "text", "all"] = "image"
+    normalise: bool = True
 
     def setup(self, run: Run) -> None:
         """Make an adversary for each attribute of the job."""
@@ -46,7 +48,7 @@ class Adversarial(Method):
 
     def step(self, run: Run, batch: Batch) -> None:
         """Move both at once, as a reversal layer does: each against the other as it was before the step."""
-        out = run.forward(batch, States(depths=(self.depth,), tokens=self.tokens))
+        out = run.forward(batch, States((self.depth,), self.tokens, normalise=self.normalise))
         assert out.states is not None
         states = out.states.flatten(1)
         weight = self.strength * (2 / (1 + math.exp(-self.rise * run.progress)) - 1)

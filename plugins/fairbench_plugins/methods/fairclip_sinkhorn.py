@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fairbench import Batch, Method, NonNegative, Outputs, Positive, hookimpl
+from fairbench import Batch, Method, NonNegative, Outputs, hookimpl
 
 SHRINK = 0.95  # of the blur, from one iteration to the next: from 1 down to the one that was asked for
 
@@ -29,10 +29,24 @@ def transport(x: Tensor, y: Tensor, blur: float) -> Tensor:
     return soften(g, x, ends[1], blur).mean() + soften(f, y, ends[0], blur).mean()
 
 
+def wasserstein(x: Tensor, y: Tensor) -> Tensor:
+    """Return half the squared Wasserstein distance of two samples on a line, (n,) and (m,): there the cheapest
+    plan carries quantile to quantile (Santambrogio 2015, Optimal Transport for Applied Mathematicians, sec. 2.1).
+    """
+    n, m = len(x), len(y)
+    steps = torch.arange(1, max(n, m) + 1, device=x.device)
+    level = torch.cat([steps[:n] * m, steps[:m] * n]).sort().values  # in units of 1/(n·m), to be exact
+    width = level.diff(prepend=level.new_zeros(1)).to(x) / (n * m)
+    apart = x.sort().values[(level - 1) // m] - y.sort().values[(level - 1) // n]
+    return (width * apart.square()).sum() / 2
+
+
 def divergence(x: Tensor, y: Tensor, blur: float) -> Tensor:
     """Return the Sinkhorn divergence of two samples on a line, 0 when they are equal (Feydy et al. 2019,
-    arXiv 1810.08278, eq. 3). For a small blur it is half the squared Wasserstein distance.
+    arXiv 1810.08278, eq. 3). Its limit for a blur of 0 has a closed form, and needs no iterations.
     """
+    if blur == 0:
+        return wasserstein(x, y)
     x, y = x.double().cpu(), y.double().cpu()  # costs are divided by blur², and small tensors are slow on a device
     return transport(x, y, blur) - transport(x, x, blur) / 2 - transport(y, y, blur) / 2
 
@@ -45,7 +59,7 @@ class FairCLIPSinkhorn(Method):
 
     name = "fairclip-sinkhorn"
     strength: NonNegative = 1.0
-    blur: Positive = 0.01
+    blur: NonNegative = 0.0
 
     def loss(self, out: Outputs, batch: Batch) -> Tensor:
         """Mean CE + strength · Σ_s S; patients whose group is not recorded are in the mean only."""

@@ -4,29 +4,33 @@ from typing import Literal
 
 from torch import Tensor
 
-from fairbench import Batch, Method, Outputs, Positive, Run, hookimpl
+from fairbench import Batch, InverseFrequency, Method, Outputs, Positive, Run, hookimpl
 
 
 class GR(Method):
     """Weigh each group by w_s = min(N/N_s, cap), counted on the training split (arXiv 2512.03477, eq. 8).
 
-    `group-mean` is the equation as written: Σ_s w_s · mean loss of group s. `per-sample` weighs each
-    example, which is what the paper's remarks on minority-only batches describe. `normalise` divides by
-    the weights' total (their mean over examples), so that the loss keeps vanilla's scale.
+    `per-sample` multiplies each example's loss by its w_s, which balances what groups contribute; `equation`
+    estimates eq. 8, Σ_s w_s · E[loss in s], without bias; `micro-mean` and `group-mean` put the means of every
+    two examples, and of the batch, in the place of the expectation. `normalise` keeps vanilla's scale: where
+    every loss is 1, the weighted loss averages 1.
     """
 
     name = "gr"
     cap: Positive = 10.0
-    reading: Literal["group-mean", "per-sample"] = "group-mean"
+    reading: Literal["per-sample", "equation", "micro-mean", "group-mean"] = "per-sample"
+    by: Literal["group", "group-class"] = "group"
     normalise: bool = True
 
     def setup(self, run: Run) -> None:
         """Count the groups."""
-        self.register_buffer("weights", run.train.inverse_frequency(self.cap, self.reading, self.normalise))
+        size = run.job.batch_size
+        self.weighted = InverseFrequency(run.train, self.by, self.cap, self.reading, self.normalise, size)
 
     def loss(self, out: Outputs, batch: Batch) -> Tensor:
         """L_GR, in the chosen reading."""
-        return batch.weighted(out.loss, self.weights, self.reading)
+        loss: Tensor = self.weighted(out.loss, batch)
+        return loss
 
 
 @hookimpl

@@ -1,33 +1,47 @@
 """Hybrid-LoRA: inverse-frequency weights and the soft accuracy gap together."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
-from fairbench import Batch, Method, NonNegative, Outputs, Positive, Run, hookimpl
+from fairbench import (
+    Batch,
+    GroupMeans,
+    InverseFrequency,
+    Method,
+    NonNegative,
+    Outputs,
+    Positive,
+    Range,
+    Run,
+    hookimpl,
+)
 
 
 class Hybrid(Method):
-    """GR's loss plus FR's penalty (arXiv 2512.03477, eq. 9).
-
-    Normalised weights are the default: un-normalised ones sum to about 21 on the paper's data and would
-    shrink the pull of `strength` by as much, so that it could not be compared with FR's.
-    """
+    """GR's loss plus FR's penalty (arXiv 2512.03477, eq. 9); the settings are theirs."""
 
     name = "hybrid"
     strength: NonNegative = 0.5
+    memory: Annotated[int, Range(0)] = 0
     cap: Positive = 10.0
-    reading: Literal["group-mean", "per-sample"] = "group-mean"
+    reading: Literal["per-sample", "equation", "micro-mean", "group-mean"] = "per-sample"
+    by: Literal["group", "group-class"] = "group"
     normalise: bool = True
 
     def setup(self, run: Run) -> None:
         """Count the groups."""
-        self.register_buffer("weights", run.train.inverse_frequency(self.cap, self.reading, self.normalise))
+        size = run.job.batch_size
+        self.weighted = InverseFrequency(run.train, self.by, self.cap, self.reading, self.normalise, size)
+        self.means = GroupMeans(run.train.counts / len(run.train.group), self.memory)
 
     def loss(self, out: Outputs, batch: Batch) -> Tensor:
         """L_GR + strength · soft MaxAccGap."""
-        batch.notes["active"] = float(batch.present() > 1)
-        return batch.weighted(out.loss, self.weights, self.reading) + self.strength * batch.gap(out.p_true)
+        means = self.means(out.p_true, batch)
+        means = means[~means.isnan()]
+        loss: Tensor = self.weighted(out.loss, batch)
+        batch.notes["active"] = float(len(means) > 1)
+        return loss + self.strength * (means.max() - means.min()) if len(means) > 1 else loss
 
 
 @hookimpl

@@ -1,30 +1,36 @@
 """FairLoRA: penalise the variance of the groups' losses."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
-from fairbench import Batch, Method, NonNegative, Outputs, hookimpl
+from fairbench import Batch, GroupMeans, Method, NonNegative, Outputs, Range, Run, hookimpl
 
 
 class LossVariance(Method):
     """Add the variance of the mean losses of the batch's groups: CE + strength · Var_s[L_s] (FairLoRA,
-    arXiv 2410.17358). A batch of one group has none; the record says how many had one.
+    arXiv 2410.17358). A batch of one group has none; the record says how many had one. With a `memory` the
+    losses are those of about so many batches together.
     """
 
     name = "loss-variance"
     strength: NonNegative = 1.0
     variance: Literal["population", "sample"] = "population"
+    memory: Annotated[int, Range(0)] = 0
+
+    def setup(self, run: Run) -> None:
+        """Count the groups."""
+        self.means = GroupMeans(run.train.counts / len(run.train.group), self.memory)
 
     def loss(self, out: Outputs, batch: Batch) -> Tensor:
-        """Mean CE + strength · Var_s[L_s] over the groups that are there."""
-        active = batch.present() > 1
-        batch.notes["active"] = float(active)
-        if not active:
-            return out.loss.mean()
-        means = batch.by_group(out.loss)
-        variance = means[~means.isnan()].var(correction=int(self.variance == "sample"))
-        return out.loss.mean() + self.strength * variance
+        """Mean CE + strength · Var_s[L_s] over the groups that are known."""
+        means = self.means(out.loss, batch)
+        means = means[~means.isnan()]
+        loss = out.loss.mean()
+        batch.notes["active"] = float(len(means) > 1)
+        if len(means) < 2:
+            return loss
+        return loss + self.strength * means.var(correction=int(self.variance == "sample"))
 
 
 @hookimpl
