@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fairbench_plugins.methods.adversarial import Adversarial
 from fairbench_plugins.methods.min_mi import MinMI, Standardise, vclub
 from PIL import Image
 from scipy.stats import entropy
@@ -405,6 +406,12 @@ def test_an_attribute_that_anybody_could_read_is_hidden_and_the_answer_is_not():
     assert readable_before > 0.93
     assert readable_after < 0.75
     assert accuracy_after > accuracy_before - 0.05
+
+
+def test_an_adversary_hides_something_too():
+    readable_after, _, accuracy = planted(Adversarial)
+    assert readable_after < 0.88, "plain training leaves 0.93 and more, see above"
+    assert accuracy > 0.88
 
 
 def test_readers_no_faster_than_the_model_are_fooled():

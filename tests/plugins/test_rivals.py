@@ -129,7 +129,7 @@ def test_adversarial_moves_both_players_as_a_reversal_layer_does(kind):
             moves.append((torch.autograd.grad(loss, players, allow_unused=True, retain_graph=True), module, lr))
 
     method = METHODS["adversarial"](
-        strength=0.7, adversary=kind, hidden=3, depth=1.0, tokens="text", adversary_lr=0.1
+        strength=0.7, adversary=kind, hidden=3, depth=1.0, tokens="text", adversary_lr=0.1, adversary_steps=1
     )
     values = {"site": ("a", "b", "c"), "sex": ("f", "m")}
     run = Fake(progress=0.3, backbone=SimpleNamespace(width=4), train=SimpleNamespace(values=values))

@@ -21,7 +21,8 @@ class Adversarial(Method):
     rise: Positive = 10.0
     adversary: Literal["linear", "mlp"] = "mlp"
     hidden: Count = 128
-    adversary_lr: Positive = 1e-3
+    adversary_lr: Positive = 1e-2
+    adversary_steps: Count = 5
     depth: Fraction = 0.5
     tokens: Literal["image", "text", "all"] = "image"
     normalise: bool = True
@@ -47,13 +48,17 @@ class Adversarial(Method):
         return total
 
     def step(self, run: Run, batch: Batch) -> None:
-        """Move both at once, as a reversal layer does: each against the other as it was before the step."""
+        """Move both at once, as a reversal layer does: each against the other as it was before the step.
+
+        The adversary may take further steps on the same states.
+        """
         out = run.forward(batch, States((self.depth,), self.tokens, normalise=self.normalise))
         assert out.states is not None
         states = out.states.flatten(1)
         weight = self.strength * (2 / (1 + math.exp(-self.rise * run.progress)) - 1)
         run.descend(out.loss.mean() - weight * self.misreading(states, batch))
-        run.descend(self.misreading(states.detach(), batch), self.adversaries, self.adversary_lr)
+        for _ in range(self.adversary_steps):
+            run.descend(self.misreading(states.detach(), batch), self.adversaries, self.adversary_lr)
 
 
 @hookimpl
