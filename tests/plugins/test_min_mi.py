@@ -140,10 +140,11 @@ def test_with_nothing_to_tell_apart_the_leak_is_exactly_zero(race, leak):
     assert torch.equal(torch.autograd.grad(loss, out.states)[0], torch.zeros_like(out.states))
 
 
-def test_batches_of_one_patient_are_plain_training_to_the_last_bit():
+def test_batches_of_one_patient_are_plain_training():
     stages = (Stage(epochs=0.3, lr=1e-3, warmup=0),)
     ours = train(MinMI, {"strength": 5.0}, batch_size=1, stages=stages)
-    assert difference(ours, train(Plain, batch_size=1, stages=stages)) == 0
+    assert difference(ours, train(MinMI, {"strength": 0.0}, batch_size=1, stages=stages)) == 0
+    assert difference(ours, train(Plain, batch_size=1, stages=stages)) < 1e-6  # whose last layer computes less
     assert ours.record.facts["notes"]["site leak"] == 0
 
 
