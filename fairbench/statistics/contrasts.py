@@ -17,10 +17,11 @@ from fairbench.statistics.intervals import Floats, Ints
 from fairbench.statistics.moments import group_features, unit_counts
 from fairbench.statistics.resampling import Table, affordable, permuted, rounded
 from fairbench.statistics.seeds import SeedVariance
-from fairbench.statistics.tail import critical_value, p_value
+from fairbench.statistics.tail import CLOSE, critical_value, p_value
 
 PAIRS = 200_000_000  # differences between two groups that are computed at most, in all draws together
 FEWEST = 2_000  # draws that are made whatever they cost
+NORMAL = 1.96  # critical value where no draw differs from another: units that all agree are not certainty
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def max_t(
     top = largest(observed)[0]
     one, all_draws = (top.mean(), null.mean(1)) if together == "mean" else (top.max(), null.max(1))
     freedom = min((part.freedom for part in seeds), default=np.inf)
-    return MaxT(observed, top, null, p_value(all_draws, float(one), freedom), critical_value(all_draws))
+    critical = critical_value(all_draws) if all_draws.max() > CLOSE else NORMAL
+    return MaxT(observed, top, null, p_value(all_draws, float(one), freedom), critical)
 
 
 @dataclass(frozen=True)

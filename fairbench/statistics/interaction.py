@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairbench.errors import FairbenchError
 from fairbench.statistics.contrasts import MaxT, max_t, pairs
 from fairbench.statistics.intervals import Floats, Ints, labelled
-from fairbench.statistics.resampling import checked, tabulate
+from fairbench.statistics.paired import same_rows
+from fairbench.statistics.resampling import tabulate
 from fairbench.statistics.seeds import seed_variances
 from fairbench.statistics.tail import p_value
 
@@ -76,7 +76,8 @@ def interaction(
     means. A cluster that spans groups counts as one unit in each, which is cautious. Raises FairbenchError
     where the rows or seeds of A and B differ.
     """
-    differences, codes, clusters, labels = paired_rows(a, b, group, cluster, names)
+    left, right, codes, clusters = same_rows(a, b, group, cluster)
+    labels, differences = labelled(codes, names), [x - y for x, y in zip(left, right, strict=True)]
     means = [rate.mean(axis=0) for rate in differences]
     table = tabulate(means, codes, clusters, len(labels))
     seeds = len(differences[0])
@@ -92,31 +93,6 @@ def interaction(
     freedom = min((part.freedom for part in extra), default=np.inf)
     limit = 2 * max(float(np.nanmax(np.abs(rate))) for rate in (*a, *b)) if len(table.sums) else np.inf
     return Interaction(found.p, contrasts(found, labels, limit, freedom), moved, seeds)
-
-
-def paired_rows(
-    a: Sequence[Floats],
-    b: Sequence[Floats],
-    group: Ints,
-    cluster: Ints | None,
-    names: Sequence[str] | None,
-) -> tuple[list[Floats], Ints, Ints | None, tuple[str, ...]]:
-    """A − B of every rate, (seeds, n), with checked codes, clusters and group names."""
-    if len(a) != len(b):
-        raise FairbenchError(f"A has {len(a)} rates and B has {len(b)}")
-    values, codes, clusters = checked([*a, *b], group, cluster)
-    values = [np.atleast_2d(value) for value in values]
-    seeds = max(len(value) for value in values)
-    if any(len(value) not in (1, seeds) for value in values):
-        raise FairbenchError("A and B have different numbers of seeds", "compare the seeds both have")
-    outside = [np.isnan(value) for value in values]
-    for left, right in zip(outside[: len(a)], outside[len(a) :], strict=True):
-        if (left != left[0]).any() or (right != left[0]).any():
-            hint = "score an unreadable answer as wrong, not as missing"
-            raise FairbenchError("A and B do not score the same rows", hint)
-    both = zip(values[: len(a)], values[len(a) :], strict=True)
-    differences = [np.broadcast_to(x - y, (seeds, x.shape[1])) for x, y in both]
-    return differences, codes, clusters, labelled(codes, names)
 
 
 def contrasts(

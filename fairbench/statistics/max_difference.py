@@ -1,112 +1,125 @@
-"""The difference of two maxima: a gap is the largest of many differences, and that spoils textbook intervals.
+"""The difference of two extremes: a gap is the largest of many differences, and that spoils textbook intervals.
 
-A `Part` holds one maximum of each method: its value in every direction (a direction is an ordered pair of
-groups for a gap, a group for the worst group, one for accuracy) and bootstrap draws of the same. A maximum of
-noisy values is too large on average, by something between nothing (one direction stands out) and the mean
-maximum of the noise alone (all are equal). Percentile bootstrap intervals ignore this and cover as little as
-56 % of the time.
+A maximum of noisy values is too large on average, by something between nothing (one group stands out) and the
+mean maximum of the noise alone (all groups are equal). Percentile bootstrap intervals ignore this and cover as
+little as 56 % of the time. `Extreme` holds one extreme of two methods: a range over groups (a gap), the best
+group or the worst, with bootstrap draws of the groups' values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from fairbench.statistics.intervals import Floats
+from fairbench.statistics.intervals import Floats, Ints
+from fairbench.statistics.results import ALPHA
 
 
 @dataclass(frozen=True)
-class Part:
-    """estimate: (2 methods, seeds, directions); draws: (draws, 2, seeds, directions); pad: (directions,).
+class Extreme:
+    """values: (2 methods, seeds, rates, groups); draws: (draws, 2, seeds, rates, groups); NaN where undefined.
 
-    `pad` is a variance to add to every direction's own: one row's worth, so that few patients whose two
-    answers happen to agree never look certain. Several parts of one disparity are averaged.
+    kind: "range", "best" or "worst" (group; of one rate). reduce: "max" or "mean" over rates. pad: (rates,
+    groups), a variance to add to every group's own: one row's worth, so that few patients whose two answers
+    happen to agree never look certain.
     """
 
-    estimate: Floats
+    kind: str
+    reduce: str
+    values: Floats
     draws: Floats
     pad: Floats
 
     @property
     def errors(self) -> Floats:
-        """Bootstrap errors of every direction; none where a draw leaves it undefined (a class missed a group)."""
-        return np.nan_to_num(self.draws - self.estimate)
+        """Bootstrap errors; none where a draw leaves a value undefined (a class missed a group)."""
+        return np.nan_to_num(self.draws - self.values)
+
+    def of(self, values: Floats) -> Floats:
+        """The extreme of values (..., rates, groups): (...)."""
+        return extreme(values, self.kind, self.reduce)
+
+    def placed_noise(self) -> Floats:
+        """Noise of A − B, (draws, seeds), were each extreme where it was observed.
+
+        Two methods whose gaps are equal but lie between different groups are not exchangeable; this is their
+        null.
+        """
+        at = _at(self.errors, np.where(np.isnan(self.values), -np.inf, self.values).argmax(axis=-1))
+        lowest = _at(self.errors, np.where(np.isnan(self.values), np.inf, self.values).argmin(axis=-1))
+        noise = {"range": at - lowest, "best": at, "worst": lowest}[self.kind]
+        if self.reduce == "mean" or self.kind != "range":
+            found = noise.mean(axis=-1)
+        else:
+            found = _at(noise, _range(self.values).argmax(axis=-1))
+        difference: Floats = found[:, 0] - found[:, 1]
+        return difference
+
+    def bounds(self) -> tuple[float, float]:
+        """Bound A − B (seed means) with 95 %: the tighter of two bounds that each hold on their own."""
+        low_a, high_a = self.despite_bias()
+        low_b, high_b = self.by_groups()
+        return max(low_a, low_b), min(high_a, high_b)
+
+    def despite_bias(self) -> tuple[float, float]:
+        """Normal bounds, widened by the largest bias that A's extreme and B's can have.
+
+        A maximum is convex and subadditive: 0 <= E max(x + noise) − max x <= E max(noise), by Jensen's
+        inequality.
+        """
+        value, errors = self.of(self.values).mean(axis=-1), self.errors
+        drawn = self.of(self.values + errors).mean(axis=-1)
+        bias = self.of(errors).mean(axis=(0, 2))
+        difference = value[0] - value[1]
+        reach = stats.norm.ppf(1 - ALPHA / 2) * (drawn[:, 0] - drawn[:, 1]).std()
+        if self.kind == "worst":  # minus a maximum
+            return float(difference + bias[1] - reach), float(difference - bias[0] + reach)
+        return float(difference - bias[0] - reach), float(difference + bias[1] + reach)
+
+    def by_groups(self) -> tuple[float, float]:
+        """Bounds from simultaneous intervals for A − B in every group (sup-t of the joint draws).
+
+        With d the groups' A − B: min A − min B and max A − max B lie between min d and max d, and the
+        difference of two ranges within ± range of d. Tight where two methods nearly agree.
+        """
+        moved = self.values[0] - self.values[1]
+        errors = self.errors[:, 0] - self.errors[:, 1]
+        spread = np.sqrt(errors.var(axis=0) + self.pad)
+        t = np.divide(np.abs(errors), spread, out=np.zeros_like(errors), where=spread > 0)
+        reach = np.quantile(t.max(axis=(1, 2, 3)), 1 - ALPHA) * spread
+        high, low = extreme(moved + reach, "best", "mean"), extreme(moved - reach, "worst", "mean")
+        if self.kind == "range":
+            ranges = np.fmax.reduce(moved + reach, axis=-1) - np.fmin.reduce(moved - reach, axis=-1)
+            widest = float((ranges.max(axis=-1) if self.reduce == "max" else ranges.mean(axis=-1)).mean())
+            return -widest, widest
+        return float(low.mean()), float(high.mean())
 
 
-def defined(part: Part) -> Part:
-    """Keep the directions that have a value."""
-    known = ~np.isnan(part.estimate).any(axis=(0, 1))
-    return Part(part.estimate[..., known], part.draws[..., known], part.pad[known])
+def extreme(values: Floats, kind: str, reduce: str) -> Floats:
+    """Range, best or worst over groups, then the largest or the mean over rates; (..., rates, groups) -> (...)."""
+    if kind == "range":
+        found = _range(values)
+    elif values.shape[-1] == 0:
+        found = np.full(values.shape[:-1], np.nan)
+    else:
+        limit = np.fmax if kind == "best" else np.fmin
+        found = limit.reduce(values, axis=-1)
+    combined: Floats = found.max(axis=-1) if reduce == "max" else found.mean(axis=-1)
+    return combined
 
 
-def bounds(parts: Sequence[Part]) -> tuple[float, float]:
-    """Bound max A - max B (seed means) with 95 %: the tighter of two bounds that each hold on their own."""
-    low_a, high_a = despite_bias(parts)
-    low_b, high_b = over_directions(parts)
-    return max(low_a, low_b), min(high_a, high_b)
+def _range(values: Floats) -> Floats:
+    """Largest minus smallest; NaN where fewer than two groups have a value."""
+    enough = (~np.isnan(values)).sum(axis=-1) > 1
+    if not enough.any():
+        return np.full(enough.shape, np.nan)
+    return np.where(enough, np.fmax.reduce(values, axis=-1) - np.fmin.reduce(values, axis=-1), np.nan)
 
 
-def despite_bias(parts: Sequence[Part]) -> tuple[float, float]:
-    """Take normal bounds, widened by the largest bias that A's maximum and B's maximum can have.
-
-    The maximum is convex and subadditive: 0 <= E max(x + noise) - max x <= E max(noise), by Jensen's
-    inequality.
-    """
-    value = np.mean([part.estimate.max(axis=-1) for part in parts], axis=0).mean(axis=-1)
-    drawn = np.mean([(part.estimate + part.errors).max(axis=-1) for part in parts], axis=0).mean(axis=-1)
-    bias = np.mean([part.errors.max(axis=-1).mean(axis=(0, 2)) for part in parts], axis=0)
-    difference = value[0] - value[1]
-    reach = stats.norm.ppf(0.975) * (drawn[:, 0] - drawn[:, 1]).std()
-    return float(difference - bias[0] - reach), float(difference + bias[1] + reach)
-
-
-def over_directions(parts: Sequence[Part]) -> tuple[float, float]:
-    """Bounds from simultaneous intervals for A, B and A - B in every direction (sup-t of the joint draws).
-
-    max A - max B is at most the largest upper bound of A - B over directions that may attain A's maximum, and
-    at least the smallest lower bound over those that may attain B's. Tight where two methods nearly agree.
-    Montiel Olea and Plagborg-Møller 2019 (sup-t bands).
-    """
-    spreads = []
-    largest = np.zeros(parts[0].draws.shape[0])
-    for part in parts:
-        errors = part.errors
-        both = (errors[:, 0] - errors[:, 1]).mean(axis=1)
-        own = np.sqrt(errors.var(axis=0) + part.pad)
-        joint = np.sqrt(both.var(axis=0) + part.pad)
-        largest = np.maximum(largest, in_errors(errors, own).max(axis=(1, 2, 3)))
-        largest = np.maximum(largest, in_errors(both, joint).max(axis=1))
-        spreads.append((own, joint))
-    critical = np.quantile(largest, 0.95)
-    low, high = [], []
-    for part, (own, joint) in zip(parts, spreads, strict=True):
-        top = (part.estimate - critical * own).max(axis=-1, keepdims=True)
-        may = part.estimate + critical * own >= top
-        difference = part.estimate[0] - part.estimate[1]
-        high.append(np.where(may[0], difference + critical * joint, -np.inf).max(axis=-1).mean())
-        low.append(np.where(may[1], difference - critical * joint, np.inf).min(axis=-1).mean())
-    return float(np.mean(low)), float(np.mean(high))
-
-
-def in_errors(deviation: Floats, error: Floats) -> Floats:
-    """Express deviations in standard errors; 0 where nothing varies."""
-    sized = np.broadcast_to(error, deviation.shape)
-    return np.divide(np.abs(deviation), sized, out=np.zeros(deviation.shape), where=sized > 0)
-
-
-def placed_noise(parts: Sequence[Part]) -> Floats:
-    """Draw the noise of max A - max B, (draws, seeds), were each maximum where it was observed.
-
-    Two methods whose gaps are equal but lie between different groups are not exchangeable; this is their
-    null.
-    """
-    noise = []
-    for part in parts:
-        place = part.estimate.argmax(axis=-1)[None, ..., None]
-        at = np.take_along_axis(part.errors, np.broadcast_to(place, (len(part.draws), *place.shape[1:])), axis=-1)
-        noise.append(at[:, 0, :, 0] - at[:, 1, :, 0])
-    mean: Floats = np.mean(noise, axis=0)
-    return mean
+def _at(values: Floats, place: Ints) -> Floats:
+    """Pick one entry of the last axis of values (draws, ...), the same in every draw."""
+    index = np.broadcast_to(place[None, ..., None], (len(values), *place.shape, 1))
+    picked: Floats = np.take_along_axis(values, index, axis=-1)[..., 0]
+    return picked

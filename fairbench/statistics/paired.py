@@ -1,37 +1,49 @@
 """Compare two methods on the same patients, and say what patients and seeds alone would do.
 
-Differences of gap, accuracy and worst-group accuracy are taken together, from the same draws. p-values come
-from swapping the two methods' answers patient by patient; intervals from resampling patients, made to cover
-the true difference of two maxima, which plain bootstrap percentiles do not.
+Differences of gap, worst and best group and equity-scaled score are taken together, from the same draws; that
+of the overall score rests on whole clusters and on no attribute. p-values come from swapping the two methods'
+answers patient by patient; an interval leaves out 0 exactly where its p is .05 or less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from fairbench.errors import FairbenchError
 from fairbench.statistics.intervals import Floats, Ints, labelled
-from fairbench.statistics.max_difference import Part, bounds, defined, placed_noise
+from fairbench.statistics.max_difference import Extreme, extreme
+from fairbench.statistics.ranking import opposite
 from fairbench.statistics.resampling import Table, bootstrapped, checked, swapped, tabulate
-from fairbench.statistics.results import Difference
+from fairbench.statistics.results import ALPHA, Difference
+from fairbench.statistics.tail import CLOSE, critical_value, p_value
 
 DRAWS = 2_000  # bootstrap draws behind intervals
+CELLS = 20_000_000  # distinct units of a group that are drawn at most, in all draws of a comparison
 ONE_SEED = "one seed: this compares two trained models, not two methods"
+NOT_COMPARED = Difference(reason="not compared")
+MEASURES = ("gap", "worst_group", "best_group", "equity_scaled")
+
+Equity = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A minus B for the gap, the overall accuracy and the worst group's accuracy; warnings in `flags`."""
+    """A minus B for the gap, the overall score, the worst and the best group's score and the equity-scaled score.
+
+    Warnings are in `flags`. `best_group` < 0 beside a smaller gap is levelling down.
+    """
 
     gap: Difference
     accuracy: Difference
     worst_group: Difference
     seeds: int
     flags: tuple[str, ...] = ()
+    best_group: Difference = NOT_COMPARED
+    equity_scaled: Difference = NOT_COMPARED
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,8 @@ class Pair:
     seeds: int
     rates: int  # rates that make the gap
     correct: int | None  # index of the rate that is accuracy
+    reduce: str = "max"
+    equity: Equity | None = None
 
     def values(self, sums: Floats, sizes: Floats) -> Floats:
         """Divide sums (draws, groups + 1, columns) into values (draws, methods, seeds, rates, groups)."""
@@ -49,15 +63,28 @@ class Pair:
         shaped = sums.reshape(draws, groups, sizes.shape[2], 2, self.seeds).transpose(0, 3, 4, 2, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             means: Floats = shaped / sizes.transpose(0, 2, 1)[:, None, None]
-        return means
+        return means[..., :-1]
 
     def overall(self, sums: Floats, sizes: Floats) -> Floats:
-        """Accuracy over all patients, recorded or not; (draws, methods, seeds)."""
+        """Score over all patients, recorded or not; (draws, methods, seeds)."""
         assert self.correct is not None
         draws, groups, _ = sums.shape
         shaped = sums.reshape(draws, groups, sizes.shape[2], 2, self.seeds)[:, :, self.correct].sum(axis=1)
         total: Floats = shaped / sizes[:, :, self.correct].sum(axis=1)[:, None, None]
         return total
+
+    def measures(self, sums: Floats, sizes: Floats) -> Floats:
+        """MEASURES of sums (draws, groups + 1, columns): (draws, measures, methods, seeds), NaN where undefined."""
+        values = self.values(sums, sizes)
+        gap = extreme(values[..., : self.rates, :], "range", self.reduce)
+        if self.correct is None:
+            return np.stack([gap, *[np.full(gap.shape, np.nan)] * 3], axis=1)
+        score = values[..., self.correct, :]
+        worst, best = (extreme(score[..., None, :], kind, "mean") for kind in ("worst", "best"))
+        scaled = np.full(gap.shape, np.nan)
+        if self.equity is not None:
+            scaled = self.equity([score], [self.overall(sums, sizes)])
+        return np.stack([gap, worst, best, scaled], axis=1)
 
 
 def compare(
@@ -70,129 +97,244 @@ def compare(
     repeats: int = 10_000,
     seed: int = 0,
     names: Sequence[str] | None = None,
+    equity: Equity | None = None,
 ) -> Comparison:
-    """Compare A minus B on the same patients and seeds: gap, accuracy and worst-group accuracy, jointly.
+    """Compare A minus B on the same patients and seeds: gap, overall score, worst and best group, jointly.
 
-    a, b: per rate an array (seeds, n) or (n,), NaN where a row does not enter the rate (in both methods
-    alike); correct: the two methods' (seeds, n) correctness where the rates are not accuracy itself. A method
-    with one seed is set against every seed of the other. reduce: "max" or "mean" over rates of max - min over
-    groups.
+    a, b: per rate an array (seeds, n) or (n,), NaN where a row does not enter the rate (in both methods alike);
+    correct: the two methods' (seeds, n) correctness where the rates are not accuracy itself. A method with one
+    seed is set against every seed of the other. reduce: "max" or "mean" over rates of max - min over groups.
+    equity: what ES-M is, of [groups' values (..., groups)] and [overall (...)].
 
-    `exchange_p`: the two methods' answers on any one patient could be swapped (Fisher 1935; Pitman 1937);
-    exact with one seed. But methods with equal gaps between different groups are not exchangeable, and the
-    swap test alone would call their gaps different in 16 to 32 % of worlds. So `p` is the larger of it and
-    the p-value from the sampling noise of the two observed differences (`maxima.placed_noise`); for accuracy,
-    a mean, the two agree.
+    `exchange_p`: the two methods' answers on any one patient could be swapped (Fisher 1935; Pitman 1937); exact
+    with one seed. But methods with equal gaps between different groups are not exchangeable, and the swap test
+    alone would call their gaps different far too often. So `p` is the larger of it and the p-value from the
+    sampling noise of the two observed values where they were observed (`Extreme.placed_noise`).
 
-    With several seeds the seeds are a sample too: the part of that noise that all seeds share is convolved
-    with a t of seeds - 1 degrees of freedom for the rest, so two seeds can hardly show anything. Interval:
-    `maxima.bounds`, joined with the seeds' t interval. Clusters are drawn whole, not resampled again inside
-    (Davison and Hinkley 1997, §3.8); seeds cross patients and enter through their own variance.
+    With several seeds the seeds are a sample too: the part of that noise that all seeds share is convolved with
+    a t of seeds - 1 degrees of freedom for the rest, so two seeds can hardly show anything. Intervals are
+    `Extreme.bounds`, joined with the seeds' t interval; where they and the test disagree about 0, the test
+    decides (`agreeing`). A cluster is drawn whole, in each group that it spans; overall, whole (`mean_difference`).
+    B against A is the mirror image.
     """
-    pair, flags = paired(a, b, group, cluster, correct, reduce, names)
-    table = pair.table
+    if _later(a, b):
+        swap = None if correct is None else (correct[1], correct[0])
+        return mirrored(compare(b, a, group, cluster, swap, reduce, repeats, seed, names, equity))
+    pair, flags = paired(a, b, group, cluster, correct, reduce, names, equity)
+    right = correct if correct is not None else (a[0], b[0]) if len(a) == 1 else None
+    overall = Difference(reason="no accuracy was given beside the rates")
+    if right is not None:
+        overall = mean_difference(*right, cluster, repeats, seed)
     rng = np.random.default_rng(seed)
-    sums, sizes = table.counts.T @ table.sums, table.counts.T @ table.sizes
-    truth = measures(pair, sums[None], sizes[None], reduce)[0]
-    observed = truth[:, 0] - truth[:, 1]
-    split = table.sums.reshape(len(table.sums), table.sizes.shape[1], 2, pair.seeds)
-    half = ((split[:, :, 0] - split[:, :, 1]) / 2).reshape(len(table.sums), table.sums.shape[1] // 2)
-    centre = sums.reshape(len(sums), -1, 2, pair.seeds).mean(axis=2)
-    null = []
-    for draw in swapped(table, half, repeats, rng):
-        move = draw.reshape(len(draw), *centre.shape)
-        both = np.stack([centre + move, centre - move], axis=3).reshape(len(draw), len(sums), -1)
-        value = measures(pair, both, np.broadcast_to(sizes, (len(draw), *sizes.shape)), reduce)
-        null.append(value[:, :, 0] - value[:, :, 1])
-    world = np.concatenate(null)
-    maxima = directions(pair, sums, sizes, reduce, min(repeats, DRAWS), rng)
-    results = [
-        judged(observed[index], world[:, index], maxima[index], index, undefined(pair, index), rng)
-        for index in range(3)
-    ]
-    gap, accuracy, worst_group = results
-    return Comparison(gap, accuracy, worst_group, pair.seeds, flags)
+    table = pair.table
+    sums, sizes = (table.counts.T @ table.sums)[None], (table.counts.T @ table.sizes)[None]
+    own = pair.measures(sums, sizes)[0]
+    null = exchanged(pair, sums[0], sizes[0], repeats, rng)
+    extremes, scaled = resampled(pair, sums, sizes, min(repeats, DRAWS), rng)
+    found = {}
+    for index, name in enumerate(MEASURES):
+        observed, world = own[index, 0] - own[index, 1], null[:, index]
+        if np.isnan(observed).any():
+            found[name] = Difference(reason=undefined(pair, name))
+        elif name == "equity_scaled":
+            found[name] = judged_scaled(own[index], world, scaled, rng)
+        else:
+            found[name] = judged(observed, world, extremes[name], rng)
+    return Comparison(accuracy=overall, seeds=pair.seeds, flags=flags, **found)
+
+
+def mirrored(comparison: Comparison) -> Comparison:
+    """B minus A."""
+    return replace(
+        comparison,
+        gap=opposite(comparison.gap),
+        accuracy=opposite(comparison.accuracy),
+        worst_group=opposite(comparison.worst_group),
+        best_group=opposite(comparison.best_group),
+        equity_scaled=opposite(comparison.equity_scaled),
+    )
+
+
+def _later(a: Sequence[Floats], b: Sequence[Floats]) -> bool:
+    """Put any two methods in one order, so that which is called A does not change the draws."""
+    first, second = (b"".join(np.ascontiguousarray(rate, float).tobytes() for rate in rates) for rates in (a, b))
+    return first > second
 
 
 def paired(
     a: Sequence[Floats],
     b: Sequence[Floats],
     group: Ints,
-    cluster: Ints | None,
-    correct: tuple[Floats, Floats] | None,
-    reduce: str,
-    names: Sequence[str] | None,
+    cluster: Ints | None = None,
+    correct: tuple[Floats, Floats] | None = None,
+    reduce: str = "max",
+    names: Sequence[str] | None = None,
+    equity: Equity | None = None,
 ) -> tuple[Pair, tuple[str, ...]]:
     """Both methods' rows as one table. Raises FairbenchError where they are not the same rows or seeds."""
     if reduce not in ("max", "mean"):
         raise FairbenchError(f"no gap is called {reduce!r}", "choose max or mean")
-    if len(a) != len(b):
-        raise FairbenchError(f"A has {len(a)} rates and B has {len(b)}")
     first, second = list(a), list(b)
     if correct is not None:
         first, second = [*first, correct[0]], [*second, correct[1]]
-    values, codes, clusters = checked([*first, *second], group, cluster)
+    left, right, codes, clusters = same_rows(first, second, group, cluster)
+    labels = labelled(codes, names)
+    codes = np.where(codes < 0, len(labels), codes)
+    seeds = len(left[0])
+    columns = [row for x, y in zip(left, right, strict=True) for row in (*x, *y)]
+    table = tabulate(columns, codes, clusters, len(labels) + 1, paired=2 * seeds)
+    accuracy = len(a) if correct is not None else 0 if len(a) == 1 else None
+    return Pair(table, seeds, len(a), accuracy, reduce, equity), (ONE_SEED,) if seeds == 1 else ()
+
+
+def same_rows(
+    a: Sequence[Floats], b: Sequence[Floats], group: Ints, cluster: Ints | None
+) -> tuple[list[Floats], list[Floats], Ints, Ints | None]:
+    """Both methods' rates as (seeds, n), with checked codes and clusters.
+
+    A method with one seed is repeated for every seed of the other. Raises FairbenchError where rows or seeds
+    differ.
+    """
+    if len(a) != len(b):
+        raise FairbenchError(f"A has {len(a)} rates and B has {len(b)}")
+    values, codes, clusters = checked([*a, *b], group, cluster)
     values = [np.atleast_2d(value) for value in values]
     seeds = max(len(value) for value in values)
     if any(len(value) not in (1, seeds) for value in values):
         raise FairbenchError("A and B have different numbers of seeds", "compare the seeds both have")
-    columns: list[Floats] = []
-    for left, right in zip(values[: len(first)], values[len(first) :], strict=True):
-        rows = [*np.broadcast_to(left, (seeds, left.shape[1]))]
-        rows += [*np.broadcast_to(right, (seeds, right.shape[1]))]
-        if any((np.isnan(row) != np.isnan(rows[0])).any() for row in rows):
+    left, right = (
+        [np.broadcast_to(value, (seeds, value.shape[1])) for value in part]
+        for part in (values[: len(a)], values[len(a) :])
+    )
+    for x, y in zip(left, right, strict=True):
+        outside = np.isnan(x[0])
+        if (np.isnan(x) != outside).any() or (np.isnan(y) != outside).any():
             hint = "score an unreadable answer as wrong, not as missing"
             raise FairbenchError("A and B do not score the same rows", hint)
-        columns += rows
-    labels = labelled(codes, names)
-    codes = np.where(codes < 0, len(labels), codes)
-    table = tabulate(columns, codes, clusters, len(labels) + 1, paired=2 * seeds)
-    accuracy = len(a) if correct is not None else 0 if len(a) == 1 else None
-    return Pair(table, seeds, len(a), accuracy), (ONE_SEED,) if seeds == 1 else ()
+    return left, right, codes, clusters
 
 
-def measures(pair: Pair, sums: Floats, sizes: Floats, reduce: str) -> Floats:
-    """Gap, accuracy and worst-group accuracy; (draws, 3, methods, seeds)."""
-    values = pair.values(sums, sizes)[..., :-1]
-    low, high = np.nan_to_num(values, nan=np.inf), np.nan_to_num(values, nan=-np.inf)
-    compared = (~np.isnan(values)).sum(axis=-1) > 1
-    spread = np.where(compared, high.max(-1, initial=-np.inf) - low.min(-1, initial=np.inf), np.nan)[
-        ..., : pair.rates
-    ]
-    gap = spread.max(axis=-1) if reduce == "max" else spread.mean(axis=-1)
-    nothing = np.full(gap.shape, np.nan)
-    if pair.correct is None:
-        return np.stack([gap, nothing, nothing], axis=1)
-    lowest = low[..., pair.correct, :].min(axis=-1, initial=np.inf)
-    worst = np.where(np.isinf(lowest), np.nan, lowest)
-    accuracy = pair.overall(sums, sizes) if sizes[..., pair.correct].any() else nothing
-    return np.stack([gap, accuracy, worst], axis=1)
-
-
-def judged(
-    observed: Floats, world: Floats, parts: Sequence[Part], index: int, reason: str, rng: np.random.Generator
+def mean_difference(
+    a: Floats, b: Floats, cluster: Ints | None = None, repeats: int = 10_000, seed: int = 0
 ) -> Difference:
-    """One difference with its interval and p-values; observed: (seeds,), world: (draws, seeds)."""
-    if np.isnan(observed).any():
-        return Difference(reason=reason)
-    known = [defined(part) for part in parts]
-    low, high = bounds(known)
-    if index == 2:  # the worst group is minus a maximum
-        low, high = -high, -low
-    mean, reach = float(observed.mean()), seed_reach(observed)
-    exchange = two_sided(observed, world, rng)
-    placed = exchange if index == 1 else two_sided(observed, placed_noise(known), rng)
-    return Difference(
-        value=mean,
-        low=mean - float(np.hypot(mean - low, reach)),
-        high=mean + float(np.hypot(high - mean, reach)),
-        p=max(exchange, placed),
-        exchange_p=exchange,
-    )
+    """Mean of A − B over rows, whole clusters swapped; a, b: (seeds, n) or (n,), NaN outside in both alike.
+
+    With one 0/1 row a cluster this is McNemar's test. p and interval come from the same draws.
+    """
+    rows = np.asarray(a).shape[-1]
+    if rows == 0 or np.isnan(np.asarray(a, float)).all():
+        return Difference(reason="no rows")
+    left, right, codes, clusters = same_rows([a], [b], np.zeros(rows, dtype=np.int64), cluster)
+    columns, seeds = [*left[0], *right[0]], len(left[0])
+    table = tabulate(columns, codes, clusters, 1, paired=2 * seeds)
+    split = table.sums.reshape(len(table.sums), 2, seeds)
+    half = (split[:, 0] - split[:, 1]) / 2
+    total = float((table.counts[:, 0] * table.sizes[:, 0]).sum())
+    observed = 2 * (table.counts[:, 0] @ half) / total
+    rng = np.random.default_rng(seed)
+    null = np.concatenate([*swapped(table, half, affordable_swaps(table, repeats), rng)])[:, 0] * 2 / total
+    draws = two_sided(observed, null, rng)
+    value, critical = float(observed.mean()), critical_value(draws)
+    critical = (
+        max(critical, 3 / table.units) if critical < CLOSE * 10 else critical
+    )  # the rule of three: no certainty
+    p = p_value(draws, abs(value), seeds - 1 if seeds > 1 else np.inf)
+    low, high = within(table, value - critical, value + critical)
+    return Difference(value, low, high, p=p, exchange_p=p)
 
 
-def two_sided(observed: Floats, world: Floats, rng: np.random.Generator) -> float:
-    """Two-sided p-value of the seed mean; observed: (seeds,), worlds without a difference: (draws, seeds)."""
+def affordable_swaps(table: Table, repeats: int) -> int:
+    """As many draws as CELLS allows, at least DRAWS."""
+    return min(repeats, max(DRAWS, CELLS // max(1, int(np.count_nonzero(table.counts)))))
+
+
+def exchanged(pair: Pair, sums: Floats, sizes: Floats, repeats: int, rng: np.random.Generator) -> Floats:
+    """A − B in worlds where the two methods' answers are swapped at random: (draws, measures, seeds)."""
+    table = pair.table
+    split = table.sums.reshape(len(table.sums), table.sizes.shape[1], 2, pair.seeds)
+    half = ((split[:, :, 0] - split[:, :, 1]) / 2).reshape(len(table.sums), table.sums.shape[1] // 2)
+    centre = sums.reshape(len(sums), -1, 2, pair.seeds).mean(axis=2)
+    null = []
+    for draw in swapped(table, half, affordable_swaps(table, repeats), rng):
+        move = draw.reshape(len(draw), *centre.shape)
+        both = np.stack([centre + move, centre - move], axis=3).reshape(len(draw), len(sums), -1)
+        value = pair.measures(both, np.broadcast_to(sizes, (len(draw), *sizes.shape)))
+        null.append(value[:, :, 0] - value[:, :, 1])
+    return np.concatenate(null)
+
+
+def resampled(
+    pair: Pair, sums: Floats, sizes: Floats, repeats: int, rng: np.random.Generator
+) -> tuple[dict[str, Extreme], Floats]:
+    """Gap, worst and best group from one set of bootstrap draws; and draws of ES-M, (draws, methods, seeds)."""
+    table, width = pair.table, pair.table.sums.shape[1]
+    drawn, scaled = [], []
+    for draw in bootstrapped(table, np.concatenate([table.sums, table.sizes], axis=1), repeats, rng):
+        drawn.append(pair.values(draw[..., :width], draw[..., width:]))
+        if pair.equity is not None:
+            scaled.append(pair.measures(draw[..., :width], draw[..., width:])[:, 3])
+    draws, values = np.concatenate(drawn), pair.values(sums, sizes)[0]
+    row = 1.0 if table.binary else float(np.std(table.sums))
+    pad = (row / np.maximum(sizes[0, :-1].T, 1)) ** 2
+    kinds = {"gap": ("range", pair.reduce, slice(0, pair.rates))}
+    if pair.correct is not None:
+        score = slice(pair.correct, pair.correct + 1)
+        kinds |= {"worst_group": ("worst", "mean", score), "best_group": ("best", "mean", score)}
+    extremes = {
+        name: Extreme(kind, reduce, values[..., part, :], draws[..., part, :], pad[part])
+        for name, (kind, reduce, part) in kinds.items()
+    }
+    return extremes, np.concatenate(scaled) if scaled else np.empty(0)
+
+
+def judged(observed: Floats, world: Floats, found: Extreme, rng: np.random.Generator) -> Difference:
+    """One difference of extremes with its interval and p-values; observed: (seeds,), world: (draws, seeds)."""
+    value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
+    tests = [two_sided(observed, draws, rng) for draws in (world, found.placed_noise())]
+    exchange, placed = (p_value(draws, abs(value), freedom) for draws in tests)
+    low, high = found.bounds()
+    reach = seed_reach(observed)
+    low, high = value - float(np.hypot(value - low, reach)), value + float(np.hypot(high - value, reach))
+    low, high = agreeing(value, low, high, max(map(critical_value, tests)))
+    return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
+
+
+def judged_scaled(own: Floats, world: Floats, drawn: Floats, rng: np.random.Generator) -> Difference:
+    """Difference of two equity-scaled scores; own: (2, seeds), world: (draws, seeds), drawn: (draws, 2, seeds).
+
+    ES-M is too small on average, since a gap is too large; an interval allows for the bias that the bootstrap
+    shows, and the noise is centred on it.
+    """
+    observed = own[0] - own[1]
+    value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
+    bias = np.maximum(0, (own - np.nanmean(drawn, axis=0)).mean(axis=1))
+    noise = np.nan_to_num(drawn[:, 0] - drawn[:, 1])
+    tests = [two_sided(observed, draws, rng) for draws in (world, noise - noise.mean(axis=0))]
+    exchange, placed = (p_value(draws, abs(value), freedom) for draws in tests)
+    critical = max(map(critical_value, tests))
+    low, high = max(-1.0, value - critical - bias[1]), min(1.0, value + critical + bias[0])
+    low, high = agreeing(value, float(low), float(high), critical)
+    return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
+
+
+def agreeing(value: float, low: float, high: float, critical: float) -> tuple[float, float]:
+    """Let an interval leave out 0 exactly where the test does, that is where |value| > critical.
+
+    The interval is the set of differences that are not rejected: 0 by the test, others by bounds that hold
+    whatever the two methods' worst groups. An end on the wrong side of 0 moves to value ± critical.
+    """
+    if abs(value) > critical:
+        low, high = (
+            (value - critical if value > 0 >= low else low),
+            (value + critical if value < 0 <= high else high),
+        )
+    else:
+        low, high = (value - critical if low > 0 else low), (value + critical if high < 0 else high)
+    return min(low, value), max(high, value)
+
+
+def two_sided(observed: Floats, world: Floats, rng: np.random.Generator) -> Floats:
+    """Draws of |seed mean| without a difference, (draws,); observed: (seeds,), world: (draws, seeds)."""
     seeds = observed.size
     draws = world.mean(axis=1)
     if seeds > 1:
@@ -201,53 +343,29 @@ def two_sided(observed: Floats, world: Floats, rng: np.random.Generator) -> floa
         share = np.clip(shared / mean_square, 0, 1) if mean_square > 0 else 0.0
         scale = observed.std(ddof=1) / np.sqrt(seeds)
         draws = np.sqrt(share) * draws + scale * rng.standard_t(seeds - 1, draws.size)
-    as_far = np.count_nonzero(np.abs(draws) >= abs(observed.mean()) - 1e-12)
-    return float((1 + as_far) / (draws.size + 1))
+    size: Floats = np.abs(draws)
+    return size
 
 
 def seed_reach(observed: Floats) -> float:
     """Half width of the 95 % t interval that the seeds alone would give; 0 with one seed."""
     if observed.size == 1:
         return 0.0
-    t = stats.t.ppf(0.975, observed.size - 1)
+    t = stats.t.ppf(1 - ALPHA / 2, observed.size - 1)
     return float(t * observed.std(ddof=1) / np.sqrt(observed.size))
 
 
-def directions(
-    pair: Pair, sums: Floats, sizes: Floats, reduce: str, repeats: int, rng: np.random.Generator
-) -> list[list[Part]]:
-    """Gap, accuracy and worst group as maxima over directions, from one set of bootstrap draws."""
-    table = pair.table
-    width = table.sums.shape[1]
-    drawn_values, drawn_overall = [], []
-    for draw in bootstrapped(table, np.concatenate([table.sums, table.sizes], axis=1), repeats, rng):
-        drawn_values.append(pair.values(draw[..., :width], draw[..., width:])[..., :-1])
-        if pair.correct is not None:
-            drawn_overall.append(pair.overall(draw[..., :width], draw[..., width:])[..., None])
-    drawn = np.concatenate(drawn_values)
-    value = pair.values(sums[None], sizes[None])[0][..., :-1]
-    row = 1.0 if table.binary else float(np.std(table.sums))
-    pad = (row / np.maximum(sizes[:-1].T, 1)) ** 2
-    i, j = np.where(~np.eye(value.shape[-1], dtype=bool))
-    gaps = [
-        Part(value[..., r, i] - value[..., r, j], drawn[..., r, i] - drawn[..., r, j], pad[r, i] + pad[r, j])
-        for r in range(pair.rates)
-    ]
-    if reduce == "max":
-        values, draws = (
-            np.concatenate([getattr(part, name) for part in gaps], -1) for name in ("estimate", "draws")
-        )
-        gaps = [Part(values, draws, np.concatenate([part.pad for part in gaps]))]
-    if pair.correct is None:
-        return [gaps, [], []]
-    c = pair.correct
-    overall = pair.overall(sums[None], sizes[None])[0][..., None]
-    accuracy = Part(overall, np.concatenate(drawn_overall), np.array([(row / max(sizes[:, c].sum(), 1)) ** 2]))
-    return [gaps, [accuracy], [Part(-value[..., c, :], -drawn[..., c, :], pad[c])]]
+def within(table: Table, low: float, high: float) -> tuple[float, float]:
+    """Cut an interval at what no mean difference can exceed: the largest |score| twice, 1 for fractions."""
+    values = table.sums / np.maximum(table.sizes[:, :1], 1)
+    widest = float(np.ptp(values)) if not table.binary else 1.0
+    return max(low, -widest), min(high, widest)
 
 
-def undefined(pair: Pair, index: int) -> str:
+def undefined(pair: Pair, name: str) -> str:
     """Say why a difference is undefined."""
-    if index == 0:
+    if name == "gap" or (pair.correct is not None and name != "equity_scaled"):
         return "fewer than two groups have rows of every rate"
-    return "no accuracy was given beside the rates" if pair.correct is None else "no row of a recorded group"
+    if pair.correct is None:
+        return "no accuracy was given beside the rates"
+    return "no equity-scaled score was asked for" if pair.equity is None else "fewer than two groups have rows"

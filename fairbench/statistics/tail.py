@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -42,12 +41,7 @@ def p_value(draws: Floats, observed: float, freedom: float = np.inf) -> float:
 
 
 def critical_value(draws: Floats, alpha: float = ALPHA) -> float:
-    """The value that an observed one must exceed for its counted p to be `alpha` or less; draws: (n,).
-
-    Where no draw differs from 0 at all, a normal quantile, so that rows that all agree are not certainty.
-    """
-    if draws.max(initial=0) <= CLOSE:
-        return float(stats.norm.ppf(1 - alpha / 2))
+    """The value that an observed one must exceed for its counted p to be `alpha` or less; draws: (n,)."""
     allowed = int(np.floor(alpha * (draws.size + 1) + CLOSE)) - 1
     if allowed < 0:
         return float("inf")

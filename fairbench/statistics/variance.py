@@ -9,7 +9,7 @@ import numpy as np
 
 from fairbench.statistics.intervals import Floats, Ints, labelled
 from fairbench.statistics.moments import group_moments
-from fairbench.statistics.paired import DRAWS, measures, paired
+from fairbench.statistics.paired import DRAWS, paired
 from fairbench.statistics.resampling import bootstrapped, checked, tabulate
 from fairbench.statistics.results import Estimate
 
@@ -69,15 +69,14 @@ def variance_parts(
     is sample + rest/seeds, that of one seed's gap is sample + rest, and the variance between seeds is seed +
     rest.
     """
-    pair, _ = paired(rates, rates, group, cluster, None, reduce, None)
+    pair, _ = paired(rates, rates, group, cluster, None, reduce)
     table, width = pair.table, pair.table.sums.shape[1]
-    own = measures(pair, (table.counts.T @ table.sums)[None], (table.counts.T @ table.sizes)[None], reduce)
-    gaps = own[0, 0, 0]
+    gaps = pair.measures((table.counts.T @ table.sums)[None], (table.counts.T @ table.sizes)[None])[0, 0, 0]
     if np.isnan(gaps).any():
         return None
     features = np.concatenate([table.sums, table.sizes], axis=1)
     draws = [
-        measures(pair, draw[..., :width], draw[..., width:], reduce)[:, 0, 0]
+        pair.measures(draw[..., :width], draw[..., width:])[:, 0, 0]
         for draw in bootstrapped(table, features, repeats, np.random.default_rng(seed))
     ]
     world = np.concatenate(draws)

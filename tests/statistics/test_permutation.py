@@ -315,6 +315,54 @@ def test_comparison_by_hand():
     assert result.gap.low <= 0.5 <= result.gap.high
 
 
+def test_b_against_a_is_the_mirror_image():
+    rng = np.random.default_rng(9)
+    group, cluster = np.repeat([0, 1, 2], 100), np.arange(300) // 2
+    a, b = (rng.random((2, 300)) < 0.7).astype(float)
+    there, back = compare([a], [b], group, cluster), compare([b], [a], group, cluster)
+    for name in ("gap", "accuracy", "worst_group", "best_group"):
+        first, second = getattr(there, name), getattr(back, name)
+        assert (first.value, first.p) == (-second.value, second.p)
+        assert first.interval == (-second.high, -second.low)
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.1])
+def test_intervals_and_p_values_of_two_methods_agree(cut):
+    """Half of the boards with p <= .05 used to print an interval that contained 0, and the reverse."""
+    rng, rejected = np.random.default_rng(10), 0
+    group = np.repeat([0, 1, 2], 300)
+    for world in range(60):
+        luck = rng.random(900)
+        a = (luck < 0.75).astype(float)
+        b = (np.where(rng.random(900) < 0.8, luck, rng.random(900)) < 0.75 - cut * (group == 2)).astype(float)
+        result = compare([a], [b], group, repeats=399, seed=world, equity=equity)
+        for name in ("gap", "accuracy", "worst_group", "best_group", "equity_scaled"):
+            found = getattr(result, name)
+            assert (found.p <= 0.05) == (found.low > 0 or found.high < 0), (world, name, found)
+            assert found.low <= found.value <= found.high
+        rejected += result.gap.p <= 0.05
+    assert (rejected > 10) == (cut > 0)
+
+
+def equity(groups, overall):
+    return overall[0] / (1 + 100 * (np.nanmax(groups[0], axis=-1) - np.nanmin(groups[0], axis=-1)))
+
+
+def test_what_clusters_span_does_not_change_the_overall_difference(shared):
+    """Both eyes of a patient: exact McNemar on patients gives .092 whichever attribute is looked at."""
+    a, b = (pd.read_csv(shared / f"cases/evidence/two_eyes_{x}.csv") for x in "AB")
+    right, wrong = ((frame.target == frame.answer).to_numpy(float) for frame in (a, b))
+    per_patient = pd.Series(right - wrong).groupby(a.cluster).sum()
+    exact = stats.binomtest(int((per_patient > 0).sum()), int((per_patient != 0).sum())).pvalue
+    by_eye, by_sex = (
+        compare([right], [wrong], pd.factorize(a[attribute])[0], a.cluster.to_numpy()).accuracy
+        for attribute in ("eye", "sex")
+    )
+    assert by_eye == by_sex
+    assert by_eye.value == pytest.approx(0.11667, abs=1e-4)
+    assert by_eye.p == pytest.approx(exact, abs=0.01) == pytest.approx(0.092, abs=0.01)
+
+
 def test_the_swap_test_of_accuracy_is_mcnemars():
     """15 to 5 disagreements: two-sided exact binomial p = 0.0414."""
     a = np.r_[np.ones(15), np.zeros(5), np.ones(60), np.zeros(20)]
