@@ -33,7 +33,7 @@ def features(job, loaded, roots, store):
     table = rows(dataset)
     backbone = loaded.make("backbone", job.backbone, roots)
     backbone.build(dataset.classes, dataset.words, torch.float32, torch.device("cpu"))
-    folder = store.root / ".features" / cache_key(job, backbone, torch.float32)
+    folder = store.features_folder(cache_key(job, backbone, torch.float32))
     seen = encode(backbone, Prepared(dataset, table, backbone), folder, 8 << 30, lambda *_: None)
     return dataset, table, np.stack([seen[i]["features"].mean(0).numpy() for i in range(len(table))])
 

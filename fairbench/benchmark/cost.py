@@ -13,8 +13,9 @@ from rich.table import Table
 
 from fairbench.benchmark.plan import Planned
 from fairbench.data.dataset import rows
-from fairbench.jobs.job import Job, Record
-from fairbench.jobs.store import Store
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Job, Record, Stage
+from fairbench.jobs.store import Refused, Store
 from fairbench.models.backbone import Backbone
 
 UTILISATION = 0.3  # of the matrix-multiplication rate that a whole training step reaches, roughly
@@ -47,7 +48,7 @@ class Cost:
 
 def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list[Cost]:
     """Estimate every job that would run: from finished jobs of the same data and backbone, else from arithmetic."""
-    records = {record.job.key: record for record in store.records()} if store.root.is_dir() else {}
+    records = store.records() if store.root.is_dir() else ()
     counts = {name: rows(data)["split"].value_counts().to_dict() for name, data in planned.datasets.items()}
     sizes: dict[str, Size] = {}
     speed: dict[torch.dtype, float] = {}
@@ -60,25 +61,38 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
             sizes[kind] = _size(planned.backbones[job.backbone.name], job, data.classes, generates)
         size = sizes[kind]
         count = counts[job.dataset.name]
-        epochs = sum(stage.epochs for stage in planned.stages[job.key])
+        stages, failing = _stages(planned, job)
+        epochs = sum(stage.epochs for stage in stages)
         steps = round(epochs * -(-count.get("train", 0) // job.batch_size))
         dtype = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
-        rate = _measured_rate(job, records.values())
+        rate = _measured_rate(job, records)
         measured = rate is not None
         if rate is None:
             speed.setdefault(dtype, _flops(dtype))
             rate = 4 * size.language * size.activations * job.batch_size / speed[dtype]
         evaluated = (count.get("val", 0) + count.get("test", 0)) / job.batch_size / 2
-        record = records.get(job.key)
-        state = "to run" if record is None else "failed" if record.failed else "done"
+        state = _state(store.ended(job)) or failing or "to run"
         width = 2 if dtype == torch.bfloat16 else 4
         frozen = size.total * planned.backbones[job.backbone.name].weight_bytes(width)
         memory = frozen + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
-        seconds = (
-            None if record is not None and not (record.failed and retry_failed) else rate * (steps + evaluated)
-        )
+        runs = state in ("to run", failing) or (state == "failed" and retry_failed)
+        seconds = rate * (steps + evaluated) if runs else None
         costs.append(Cost(job, state, steps, size.trained if steps else 0, seconds, memory, measured))
     return costs
+
+
+def _stages(planned: Planned, job: Job) -> tuple[tuple[Stage, ...], str]:
+    """Return what a job's method plans, or why it will fail."""
+    try:
+        return planned.stages(job), ""
+    except FairbenchError as error:
+        return (), f"to run, will fail: {error.message}"
+
+
+def _state(ended: Record | Refused | None) -> str:
+    if isinstance(ended, Refused):
+        return "refused"
+    return "" if ended is None else "failed" if ended.failed else "done"
 
 
 def _size(backbone: Backbone, job: Job, classes: tuple[str, ...], generates: bool) -> Size:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fairbench.benchmark.benchmark import Benchmark
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Precision, Stage
 from fairbench.plugins import Plugins
@@ -19,11 +20,9 @@ from fairbench.training.selection import needs_groups
 if TYPE_CHECKING:
     from fairbench.data.dataset import Dataset
     from fairbench.models.backbone import Backbone
-from fairbench.benchmark.benchmark import Benchmark
+    from fairbench.training.method import Method
 
 PARTS = ("lora", "head", "projector", "vision")
-
-
 POLICIES = ("keep", "drop", "merge:GROUP")
 
 
@@ -34,8 +33,15 @@ class Planned:
     jobs: tuple[Job, ...]
     datasets: Mapping[str, Dataset]
     backbones: Mapping[str, Backbone]
-    stages: Mapping[str, tuple[Stage, ...]]  # by job key, as the job's method plans them
+    methods: Mapping[str, Method]  # by job key
     absent: tuple[FairbenchError, ...] = ()  # weights that a run would need
+
+    def stages(self, job: Job) -> tuple[Stage, ...]:
+        """Return the stages that a job's method plans; raises FairbenchError when it raises."""
+        try:
+            return tuple(self.methods[job.key].plan(job.stages))
+        except (Exception, SystemExit) as error:
+            raise FairbenchError(f"{job.method.label} raised in plan: {type(error).__name__}: {error}") from error
 
 
 def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], planning: bool = False) -> Planned:
@@ -71,28 +77,36 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
         for name, dataset in datasets.items()
     }
     found: dict[str, Job] = {}
-    planned: dict[str, tuple[Stage, ...]] = {}
+    makers: dict[str, Method] = {}
     crossed = itertools.product(backbones.items(), datasets, methods)
     for (backbone_name, backbone), dataset_name, (method, made) in crossed:
         require(made.name, made.needs, datasets[dataset_name], backbone)
-        stages = benchmark.stages or backbone.recipe
         ways = attributes[dataset_name] if made.uses_attributes or needs_groups(benchmark.select) else [()]
-        for way, seed in itertools.product(ways, benchmark.seeds):
-            job = Job(
-                dataset=data[dataset_name],
-                backbone=chosen[backbone_name],
-                method=method,
-                stages=stages,
-                attributes=way,
-                seed=seed,
-                batch_size=benchmark.batch_size or backbone.batch_size,
-                precision=native_precision() if benchmark.precision == "auto" else benchmark.precision,
-                unrecorded=benchmark.unrecorded,
-                select=benchmark.select,
-            )
+        three = data[dataset_name], chosen[backbone_name], method
+        for job in _each(benchmark, backbone, three, ways):
             found.setdefault(job.key, job)
-            planned.setdefault(job.key, made.plan(stages))
-    return Planned(tuple(found.values()), datasets, backbones, planned, tuple(absent))
+            makers.setdefault(job.key, made)
+    return Planned(tuple(found.values()), datasets, backbones, makers, tuple(absent))
+
+
+def _each(
+    benchmark: Benchmark,
+    backbone: Backbone,
+    three: tuple[Choice, Choice, Choice],
+    ways: Sequence[tuple[str, ...]],
+) -> Iterable[Job]:
+    """Yield the jobs of one dataset, backbone and method: each way of attributes, each seed."""
+    for way, seed in itertools.product(ways, benchmark.seeds):
+        yield Job(
+            *three,
+            stages=benchmark.stages or backbone.recipe,
+            attributes=way,
+            seed=seed,
+            batch_size=benchmark.batch_size or backbone.batch_size,
+            precision=native_precision() if benchmark.precision == "auto" else benchmark.precision,
+            unrecorded=benchmark.unrecorded,
+            select=benchmark.select,
+        )
 
 
 def _weights(backbone: Backbone, absent: list[FairbenchError]) -> str:

@@ -40,8 +40,8 @@ def probe(
     from fairbench.benchmark import launch, progress
     from fairbench.cli.options import warn_of_broken
     from fairbench.data.locations import places, shared_roots
-    from fairbench.jobs.probe import READABLE, Probe
-    from fairbench.jobs.store import RECORD, Store
+    from fairbench.jobs.probe import Probe
+    from fairbench.jobs.store import Store, is_job
     from fairbench.report import files as sheet
 
     plugins = plugin_loader.load(files=files)
@@ -49,10 +49,12 @@ def probe(
     asked = Probe(layer, tokens)  # type: ignore[arg-type]
     plugin_files = tuple(str(Path(file).resolve()) for file in files)
     for folder in runs:
-        alone = (folder / RECORD).exists()
+        alone = is_job(folder)
         store = Store(folder.parent if alone else folder)
-        records = [r for r in store.records() if not r.failed and (not alone or r.job.key == folder.name)]
-        jobs = [record.job for record in records]
+        contents = store.contents()
+        jobs = [r.job for r in contents.records if not r.failed and (not alone or r.job.key == folder.name)]
+        for refused in contents.refused:
+            click.echo(f"warning: {refused}", err=True)
         missing = store.missing(jobs, probe=asked)
         names = {job.dataset.name for job in missing}
         found = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
@@ -61,4 +63,4 @@ def probe(
             with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:
                 launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)
         done = [record for job in jobs if (record := store.record(job)) is not None]
-        sheet.readable([(record.job.title, record.facts[READABLE]) for record in done], console())
+        sheet.readable([(record.job.title, record.readable) for record in done if record.readable], console())

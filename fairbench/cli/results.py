@@ -139,21 +139,20 @@ def leaderboard(
 @click.option("--attr", "attributes", metavar="A,B", help="Default: what the job was trained for, else all.")
 def show(run_folder: Path, attributes: str | None) -> None:
     """Show one job: every group's accuracy with its interval, the gap beside chance, the errors made."""
-    from fairbench.jobs.store import PREDICTIONS, RECORD, read_record
+    from fairbench.jobs.store import job_at
     from fairbench.leaderboard.row import judge
     from fairbench.metrics.metric import ACCURACY
-    from fairbench.predictions.predictions import Predictions
     from fairbench.report import job as portrait
 
-    record = read_record(run_folder / RECORD)
+    store, record = job_at(run_folder)
     if record.error is not None:
         portrait.failure(record, console())
         return
-    predictions = Predictions.load(run_folder / PREDICTIONS, split="test")
+    predictions = store.predictions(record)
     chosen = listed(attributes) if attributes else ["+".join(record.job.attributes)]
     wanted = [name for name in chosen if name] or list(predictions.attributes)
     known = {metric.name: metric for metric in (ACCURACY, *metrics())}
-    measure = judge(str(record.facts.get("measure", ACCURACY.name)), known, predictions)
+    measure = judge(record.measure, known, predictions)
     portrait.job(record, predictions, wanted, measure, console())
 
 

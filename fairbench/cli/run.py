@@ -10,6 +10,7 @@ import click
 
 from fairbench import __version__
 from fairbench.cli.options import console, metrics, warn_of_broken, what_to_run
+from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
     from fairbench.benchmark.benchmark import Benchmark
@@ -33,7 +34,14 @@ def add_to(cli: click.Group) -> None:
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples computed at once (default: the whole batch).")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a worker.")
 @click.option("--loaders", type=click.IntRange(0), default=2, show_default=True, help="A worker's image readers.")
-@click.option("--feature-cache", default=8.0, show_default=True, metavar="GIB", help="Memory for image features.")
+@click.option(
+    "--feature-cache",
+    type=click.FloatRange(0, 1e6),
+    default=8.0,
+    show_default=True,
+    metavar="GIB",
+    help="Memory for image features.",
+)
 def run(
     dry_run: bool,
     probe: bool,
@@ -55,41 +63,49 @@ def run(
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store
 
+    store = Store(chosen["out"])
+    files = tuple(str(Path(file).resolve()) for file in chosen["files"])
     _, benchmark, planned, roots = _planned(dry_run, **chosen)
     benchmark = replace(benchmark, probe=benchmark.probe or probe)
     reading = Probe() if benchmark.probe else None
-    store = Store(chosen["out"])
     missing = store.missing(planned.jobs, retry_failed, reading)
     if dry_run:
         _print_plan(planned, store, retry_failed)
         return
-    if launch.leads():
+    if launch.leads() and missing:
         for job in missing:
             store.forget_failure(job)
         _write_benchmark(benchmark, store)
-    setup = launch.Setup(
-        out=str(store.root),
-        roots=roots,
-        plugin_files=tuple(str(Path(file).resolve()) for file in chosen["files"]),
-        micro_batch=micro_batch,
-        feature_bytes=int(feature_cache * 2**30),
-        loaders=loaders,
-        threads=threads,
-        probe=reading,
-    )
+    memory = int(feature_cache * 2**30)
+    setup = launch.Setup(str(store.root), roots, files, micro_batch, memory, loaders, threads, reading)
     if missing:
         count = workers or launch.default_workers(len(missing))
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
             launch.launch(missing, setup, count, watch)
     if launch.leads():
-        _publish(store, {job.key for job in planned.jobs}, benchmark)
-    if store.missing(planned.jobs, retry_failed=True):
+        _publish(store, {job.key for job in planned.jobs}, benchmark, changed=bool(missing))
+    _end(store, planned)
+
+
+def _end(store: Store, planned: Planned) -> None:
+    """Name what did not come to a good end; the status says so, too."""
+    from fairbench.jobs.store import ASIDE
+
+    refused = store.refused(planned.jobs)
+    for one in refused:
+        click.echo(f"error: {one}\nhint: {ASIDE}", err=True)
+    failed = store.missing(planned.jobs, retry_failed=True)
+    if failed:
         click.echo("some jobs failed; --retry-failed runs them again", err=True)
+    if failed or refused:
         click.get_current_context().exit(1)
 
 
-def _publish(store: Store, keys: set[str], benchmark: Benchmark) -> None:
-    """Build the leaderboard from what is on disk, print it, and write it beside the results."""
+def _publish(store: Store, keys: set[str], benchmark: Benchmark, changed: bool) -> None:
+    """Build the leaderboard from what is on disk, print it, and write it beside the results.
+
+    Where nothing was run, as in a folder that cannot be written to, printing is enough.
+    """
     from fairbench import report
     from fairbench.leaderboard import build as leaderboard
     from fairbench.report import terminal
@@ -97,11 +113,18 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark) -> None:
     name = benchmark.name
     asked = sorted({"+".join(map(str.strip, entry.split("+"))) for entry in benchmark.attributes})
     board = leaderboard.build(store, keys, asked or None, metrics=metrics())
-    with store.writing():
-        for kind in ("md", "json"):
-            report.write(board, store.root / f"{name}.{kind}", kind)
     terminal.show(board, console())
-    click.echo(f"written: {store.root / name}.md and .json (aggregates only); {name}.toml runs the same again")
+    try:
+        with store.writing():
+            for kind in ("md", "json"):
+                report.write(board, store.sheet(name, kind), kind)
+    except FairbenchError as error:
+        if changed:
+            raise
+        click.echo(f"not written: {error.message}", err=True)
+        return
+    written = Path(store.name) / name
+    click.echo(f"written: {written}.md and .json (aggregates only); {name}.toml runs the same again")
 
 
 @click.command()
@@ -117,6 +140,7 @@ def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: A
     from fairbench.benchmark import power_plan as foresight
     from fairbench.jobs.store import Store
 
+    store = Store(chosen["out"])
     assumed = foresight.Assumed(accuracy, agreement, gap)
     _, benchmark, planned, _ = _planned(True, **chosen)
     if power:
@@ -129,7 +153,7 @@ def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: A
         ]
         foresight.show(found, assumed, console())
         return
-    _print_plan(planned, Store(chosen["out"]))
+    _print_plan(planned, store)
 
 
 def _planned(
@@ -171,12 +195,14 @@ def _write_benchmark(benchmark: Benchmark, store: Store) -> None:
     text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
     with store.writing():
         store.root.mkdir(parents=True, exist_ok=True)
-        (store.root / f"{benchmark.name}.toml").write_text(text + to_toml(benchmark), encoding="utf-8")
+        store.sheet(benchmark.name, "toml").write_text(text + to_toml(benchmark), encoding="utf-8")
 
 
 def _print_plan(planned: Planned, store: Store, retry_failed: bool = False) -> None:
     from fairbench.benchmark import cost
 
     cost.show(cost.estimate(planned, store, retry_failed), console())
+    for refused in store.refused(planned.jobs):
+        click.echo(f"note: {refused}", err=True)
     for error in planned.absent:
         click.echo(f"note: to run this, {error.message}: {error.hint}", err=True)

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fairbench.errors import FairbenchError
+from fairbench.jobs.conversion import departures, from_json, to_json
 from fairbench.settings import Count, NonNegative, Positive, Range, checked, convert
+
+# What a key is made of. A key leaves defaults out, so a changed default needs another number here.
+SCHEMA = 2
 
 Decay = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bfloat16"]
+Role = Literal["contender", "baseline", "control"]
+Steps = Annotated[int, Range(0)]
+Epochs = Annotated[float, Range(0, 100_000, above=True)]
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,10 @@ class Stage:
 
     name: str = "lora"
     train: tuple[str, ...] = ("lora", "head")
-    epochs: Positive = 3.0
+    epochs: Epochs = 3.0
     lr: Positive = 1e-4
     lr_scale: dict[str, float] = field(default_factory=dict)
-    warmup: Annotated[int, Range(0)] = 100
+    warmup: Steps = 100
     decay: Decay = "linear"
     weight_decay: NonNegative = 0.0
     clip: Positive = 1.0
@@ -91,7 +98,7 @@ class Job:
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits: equal keys mean the same experiment."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        text = json.dumps({"schema": SCHEMA, **departures(self)}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -102,44 +109,48 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same job."""
-        return {"key": self.key, **json.loads(json.dumps(asdict(self)))}
+        return {"schema": SCHEMA, "key": self.key, **to_json(self)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Job:
+    def from_json(cls, data: Any) -> Self:
         """Rebuild a job; raises FairbenchError when the object is not one or its key disagrees."""
-        try:
-            values = dict(data)
-            key = values.pop("key")
-            for name in ("dataset", "backbone", "method"):
-                values[name] = Choice(**values[name])
-            values["stages"] = tuple(Stage.read(stage) for stage in values["stages"])
-            values["attributes"] = tuple(values["attributes"])
-            job = cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FairbenchError(f"this is not a job that this version wrote: {error}") from error
-        if job.key != key:
-            raise FairbenchError(f"job {key} does not match its own content", "the file was edited; run it again")
-        return job
+        key, values = _opened(data)
+        job = from_json(cls, values)
+        return _agreeing(job, job, key)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a job leaves beside its predictions: how it went, what it cost, what it ran on.
+    """What a job leaves beside its predictions: what row it is, how it went, what it cost, what it ran on.
 
-    Times are seconds, memory is bytes, `error` is None for a job that finished. `facts` holds what
-    the run found out (group counts, share of active steps …); `versions` the software it ran on.
+    `role`, and for a control what it `stands_for`, say what row it is; `measure` names the metric that judges
+    it; `stages` are those that its method trained (None when it failed before that was known);
+    `adjusts_with_group`: its answers were adjusted knowing each test patient's group; `tried` counts the
+    trainings inside the method before its last. `readable` holds what a probe read, by attribute (None: not
+    probed). `files` are the SHA-256 of what lies beside the record, by path.
+
+    Times are seconds, memory is bytes, `error` is None for a job that finished. `facts` are free notes that
+    nothing reads (group counts, share of active steps …); `versions` the software it ran on.
     """
 
     job: Job
     started: str
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    steps: int = 0
-    peak_memory: int = 0
-    trainable_parameters: int = 0
-    total_parameters: int = 0
+    seconds: Mapping[str, NonNegative] = field(default_factory=dict)
+    steps: Steps = 0
+    peak_memory: Steps = 0
+    trainable_parameters: Steps = 0
+    total_parameters: Steps = 0
     device: str = ""
     processes: int = 1
-    micro_batch: int = 0
+    micro_batch: Steps = 0
+    role: Role = "contender"
+    stands_for: str = ""
+    measure: str = "accuracy"
+    stages: tuple[Stage, ...] | None = None
+    adjusts_with_group: bool = False
+    tried: Steps = 0
+    readable: Mapping[str, dict[str, Any]] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -152,16 +163,29 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same record."""
-        values = {key: getattr(self, key) for key in self.__dataclass_fields__ if key != "job"}
-        # A fact that is not a number (a method may note one) is null in JSON, which has no NaN.
-        plain = json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
-        return {"job": self.job.to_json(), **plain}
+        return {"schema": SCHEMA, "key": self.job.key, **to_json(self)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """Rebuild a record; raises FairbenchError when the object is not one."""
-        try:
-            values = {**data, "job": Job.from_json(data["job"]), "warnings": tuple(data.get("warnings", ()))}
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FairbenchError(f"this is not a record that this version wrote: {error}") from error
+    def from_json(cls, data: Any) -> Self:
+        """Rebuild a record; raises FairbenchError when the object is not one or its job's key disagrees."""
+        key, values = _opened(data)
+        record = from_json(cls, values)
+        return _agreeing(record, record.job, key)
+
+
+T = TypeVar("T")
+
+
+def _opened(data: Any) -> tuple[Any, dict[str, Any]]:
+    """Split what was written into the key and the rest, refusing what another schema means."""
+    if not isinstance(data, Mapping) or not {"schema", "key"} <= set(data):
+        raise FairbenchError("it has no schema and key, so this version of fairbench did not write it")
+    if data["schema"] != SCHEMA:
+        raise FairbenchError(f"it is of schema {data['schema']!r}; this version of fairbench reads schema {SCHEMA}")
+    return data["key"], {name: value for name, value in data.items() if name not in ("schema", "key")}
+
+
+def _agreeing(thing: T, job: Job, key: Any) -> T:
+    if job.key != key:
+        raise FairbenchError(f"job {key} does not match its own content: the file was edited")
+    return thing

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from fairbench.jobs.job import Record
 
-READABLE = "readable"  # the fact of a record that holds what its probe found, by attribute
-
-
 Layer = Literal["first", "middle", "last"]
-
-
 Tokens = Literal["image", "text", "all"]
 
 
@@ -29,5 +23,5 @@ def wants_probe(record: Record, probe: Probe | None) -> bool:
     """Whether a finished job still lacks what this probe asks."""
     if probe is None or record.failed:
         return False
-    found: Mapping[str, Any] | None = record.facts.get(READABLE)
+    found = record.readable
     return found is None or any({**entry, **asdict(probe)} != entry for entry in found.values())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job
-from fairbench.jobs.store import JOB, RECORD, Store
+from fairbench.jobs.store import Store
 
-STATES = ("finished", "failed", "under way", "interrupted")
+STATES = ("finished", "failed", "refused", "under way", "interrupted")
 
 
 def states(store: Store) -> dict[str, Any]:
@@ -17,37 +15,18 @@ def states(store: Store) -> dict[str, Any]:
 
     A job that was begun is under way while a process holds its lease, else interrupted.
     """
-    records = store.records()
-    jobs = [_entry(r.job, "failed" if r.failed else "finished", r.error or "") for r in records]
-    for job in unfinished(store):
-        held = _held(store, job)
+    contents = store.contents()
+    jobs = [_entry(r.job, "failed" if r.failed else "finished", r.error or "") for r in contents.records]
+    for one in contents.refused:
+        jobs.append({"key": one.key, "title": str(one.path), "state": "refused", "reason": one.reason})
+    for job in contents.begun:
+        held = store.held(job)
         reason = "" if held else "its process ended; the same command runs it again"
         jobs.append(_entry(job, "under way" if held else "interrupted", reason))
     jobs.sort(key=lambda one: (STATES.index(one["state"]), one["title"]))
     counts = {state: sum(one["state"] == state for one in jobs) for state in STATES}
-    return {"runs": str(store.root), "counts": counts, "jobs": jobs}
+    return {"runs": store.name, "counts": counts, "jobs": jobs}
 
 
 def _entry(job: Job, state: str, reason: str) -> dict[str, str]:
     return {"key": job.key, "title": job.title, "state": state, "reason": reason}
-
-
-def _held(store: Store, job: Job) -> bool:
-    """Whether a process is at work on the job; looks without leaving a lock file behind."""
-    if not (store.root / ".leases" / f"{job.key}.lock").exists():
-        return False
-    with store.lease(job) as mine:
-        return not mine
-
-
-def unfinished(store: Store) -> list[Job]:
-    """Return the jobs that were begun and have no record: under way, or interrupted."""
-    folders = sorted(path.parent for path in store.root.glob(f"*/{JOB}"))
-    begun = [folder for folder in folders if not (folder / RECORD).exists()]
-    jobs = []
-    for folder in begun:
-        try:
-            jobs.append(Job.from_json(json.loads((folder / JOB).read_text(encoding="utf-8"))))
-        except (OSError, ValueError) as error:
-            raise FairbenchError(f"cannot read {folder / JOB}: {error}", f"delete {folder}") from error
-    return jobs

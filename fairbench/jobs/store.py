@@ -4,26 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from fairbench.errors import FairbenchError
+from fairbench.jobs.conversion import read_json
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import Probe, wants_probe
 from fairbench.predictions.predictions import Predictions
 
-RECORD, JOB, PREDICTIONS, LOG, ADAPTER = (
+RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES = (
     "record.json",
     "job.json",
     "predictions.parquet",
     "log.jsonl",
+    "traceback.txt",
     "adapter",
+    ".leases",
+    ".features",
 )
+ASIDE = "what lies beside it is untouched; move the folder elsewhere to run the job again"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A record (or a begun job's description) that cannot be believed, why, and whose it is if that is known."""
+
+    path: Path
+    reason: str
+    job: Job | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of the job whose folder this is."""
+        return self.path.parent.name
+
+    def __str__(self) -> str:
+        return f"{self.path} is refused: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder of runs holds: jobs that ended, jobs that were only begun, and what cannot be believed."""
+
+    records: tuple[Record, ...]
+    begun: tuple[Job, ...]
+    refused: tuple[Refused, ...]
 
 
 class Store:
@@ -33,37 +66,118 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.name = str(root)
+        self.root = Path(root).absolute()  # a plugin may change the working directory
+
+    # ── layout ───────────────────────────────────────────────────────────────────────────────────
 
     def folder(self, job: Job) -> Path:
         """Return the folder of a job, which need not exist yet."""
         return self.root / job.key
 
-    def record(self, job: Job) -> Record | None:
-        """Return a job's record, or None while it has not ended."""
-        path = self.folder(job) / RECORD
-        return read_record(path) if path.exists() else None
+    def predictions_file(self, job: Job) -> Path:
+        """Return where a job's predictions go."""
+        return self.folder(job) / PREDICTIONS
 
-    def records(self) -> list[Record]:
-        """Return all records, in the order of their keys."""
+    def adapter_folder(self, job: Job) -> Path:
+        """Return where a job's trained weights go."""
+        return self.folder(job) / ADAPTER
+
+    def log_file(self, job: Job) -> Path:
+        """Return where a job's losses go, a JSON object a line."""
+        return self.folder(job) / LOG
+
+    def traceback_file(self, job: Job) -> Path:
+        """Return where the traceback of an unexpected error goes."""
+        return self.folder(job) / TRACEBACK
+
+    def features_folder(self, name: str) -> Path:
+        """Return where the vision features of one dataset by one backbone are kept for all jobs."""
+        return self.root / FEATURES / name
+
+    def sheet(self, benchmark: str, kind: str) -> Path:
+        """Return where a benchmark's leaderboard (`md`, `json`) or the benchmark itself (`toml`) goes."""
+        return self.root / f"{benchmark}.{kind}"
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def ended(self, job: Job) -> Record | Refused | None:
+        """Return a job's record, or why it is refused, or None while the job has not ended."""
+        path = self.folder(job) / RECORD
+        return _record(path) if path.exists() else None
+
+    def record(self, job: Job) -> Record | None:
+        """Return a job's record, or None while it has not ended; raises FairbenchError for a refused one."""
+        found = self.ended(job)
+        if isinstance(found, Refused):
+            raise FairbenchError(str(found), ASIDE)
+        return found
+
+    def contents(self) -> Contents:
+        """Read every job's folder, in the order of their keys; what cannot be believed stops nothing else."""
         if not self.root.is_dir():
             raise FairbenchError(
-                f"{self.root} is not a folder of runs", "`fairbench run` makes one; name it with --out"
+                f"{self.name} is not a folder of runs", "`fairbench run` makes one; name it with --out"
             )
-        return [read_record(path) for path in sorted(self.root.glob(f"*/{RECORD}"))]
+        records, begun, refused = [], [], []
+        for folder in sorted({path.parent for name in (JOB, RECORD) for path in self.root.glob(f"*/{name}")}):
+            over = (folder / RECORD).exists()
+            found = _record(folder / RECORD) if over else _begun(folder / JOB)
+            if isinstance(found, Refused):
+                described = _begun(folder / JOB)
+                refused.append(replace(found, job=described if isinstance(described, Job) else None))
+            elif isinstance(found, Record):
+                records.append(found)
+            else:
+                begun.append(found)
+        return Contents(tuple(records), tuple(begun), tuple(refused))
 
-    def predictions(self, record: Record, split: str = "test") -> Predictions:
-        """Return the predictions of a finished job."""
-        return Predictions.load(self.folder(record.job) / PREDICTIONS, split=split)
+    def records(self) -> tuple[Record, ...]:
+        """Return all records that can be believed, in the order of their keys."""
+        return self.contents().records
+
+    def predictions(self, record: Record, split: str | None = "test") -> Predictions:
+        """Return the predictions of a finished job; raises FairbenchError when they are not those of its record."""
+        self._check(record, PREDICTIONS)
+        return Predictions.load(self.predictions_file(record.job), split=split)
+
+    def adapter(self, record: Record) -> Path:
+        """Return the folder of a job's trained weights; raises FairbenchError when they are not its record's."""
+        for name in record.files:
+            if name.startswith(f"{ADAPTER}/"):
+                self._check(record, name)
+        return self.adapter_folder(record.job)
+
+    def _check(self, record: Record, name: str) -> None:
+        path = self.folder(record.job) / name
+        if name not in record.files:
+            raise FairbenchError(f"the record of {record.job.title} ({path.parent}) names no {name}", ASIDE)
+        try:
+            digest = _digest(path)
+        except OSError as error:
+            raise FairbenchError(f"cannot read {path}: {error.strerror or error}") from error
+        if digest != record.files[name]:
+            raise FairbenchError(
+                f"{path} is not what its record describes: it was damaged or changed, or is another job's",
+                "put the right file back, or move the folder elsewhere to run the job again",
+            )
 
     def missing(self, jobs: Iterable[Job], retry_failed: bool = False, probe: Probe | None = None) -> list[Job]:
         """Return the jobs that have no record yet (or, on request, a failed one, or one without this probe)."""
 
         def wanted(job: Job) -> bool:
-            record = self.record(job)
-            return record is None or (retry_failed and record.failed) or wants_probe(record, probe)
+            found = self.ended(job)
+            if isinstance(found, Refused):
+                return False  # running it again would overwrite what may be intact
+            return found is None or (retry_failed and found.failed) or wants_probe(found, probe)
 
         return [job for job in jobs if wanted(job)]
+
+    def refused(self, jobs: Iterable[Job]) -> list[Refused]:
+        """Return which of these jobs have a record that is refused."""
+        return [found for job in jobs if isinstance(found := self.ended(job), Refused)]
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     @contextlib.contextmanager
     def lease(self, job: Job) -> Iterator[bool]:
@@ -71,11 +185,10 @@ class Store:
 
         The operating system releases the lock when its holder dies, however it dies.
         """
-        folder = self.root / ".leases"
-        lock = FileLock(folder / f"{job.key}.lock")
+        lock = FileLock(self._lease_file(job))
         held = True
         with self.writing():
-            folder.mkdir(parents=True, exist_ok=True)
+            self._lease_file(job).parent.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -84,6 +197,16 @@ class Store:
             yield held
         finally:
             lock.release()
+
+    def held(self, job: Job) -> bool:
+        """Whether a process is at work on the job; looks without leaving a lock file behind."""
+        if not self._lease_file(job).exists():
+            return False
+        with self.lease(job) as mine:
+            return not mine
+
+    def _lease_file(self, job: Job) -> Path:
+        return self.root / LEASES / f"{job.key}.lock"
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -94,13 +217,13 @@ class Store:
             if says_full(error):
                 raise self.full() from error
             raise FairbenchError(
-                f"cannot write to {self.root}: {error.strerror or error}", "choose another folder with --out"
+                f"cannot write to {self.name}: {error.strerror or error}", "choose another folder with --out"
             ) from error
 
     def full(self) -> FairbenchError:
         """Build the error for a disk that takes no more."""
         return FairbenchError(
-            f"the disk that holds {self.root} is full; finished jobs are safe",
+            f"the disk that holds {self.name} is full; finished jobs are safe",
             "make room and run the same command again",
         )
 
@@ -117,14 +240,65 @@ class Store:
     def forget_failure(self, job: Job) -> None:
         """Make a failed job one that has not run; nothing happens while another process runs it."""
         with self.lease(job) as held:
-            record = self.record(job) if held else None
-            if record is not None and record.failed:
+            record = self.ended(job) if held else None
+            if isinstance(record, Record) and record.failed:
                 self.prepare(job)
 
-    def save(self, record: Record) -> None:
-        """Write a job's record, which ends the job."""
+    def save(self, record: Record) -> Record:
+        """Write a job's record, which ends the job, once all that lies beside it is on disk and hashed in it."""
+        folder = self.folder(record.job)
+        with self.writing():
+            files = [folder / PREDICTIONS, *sorted((folder / ADAPTER).glob("*"))]
+            kept = [file for file in files if file.is_file()]
+            sealed = replace(record, files={str(file.relative_to(folder).as_posix()): _seal(file) for file in kept})
+            for directory in {file.parent for file in kept}:
+                _sync(directory)
+            write_json(folder / RECORD, sealed.to_json())
+            _sync(folder)
+        return sealed
+
+    def amend(self, record: Record) -> None:
+        """Write a finished job's record again, with more in it; what lies beside it must be what it describes."""
         with self.writing():
             write_json(self.folder(record.job) / RECORD, record.to_json())
+
+
+def job_at(folder: Path) -> tuple[Store, Record]:
+    """Return the folder of runs and the record in a job's own folder, RUNS/KEY; raises FairbenchError without."""
+    path = folder / RECORD
+    if not path.exists():
+        raise FairbenchError(
+            f"{folder} has no {RECORD}: no job has ended in there", "name a job's folder: RUNS/KEY"
+        )
+    found = _record(path)
+    if isinstance(found, Refused):
+        raise FairbenchError(str(found), ASIDE)
+    return Store(folder.parent), found
+
+
+def is_job(folder: Path) -> bool:
+    """Whether this is the folder of one job that ended, not one of runs."""
+    return (folder / RECORD).exists()
+
+
+def _record(path: Path) -> Record | Refused:
+    try:
+        record = Record.from_json(read_json(path))
+    except FairbenchError as error:
+        return Refused(path, error.message)
+    if record.job.key != path.absolute().parent.name:
+        return Refused(path, f"it is the record of another job: {record.job.title} ({record.job.key})")
+    return record
+
+
+def _begun(path: Path) -> Job | Refused:
+    try:
+        job = Job.from_json(read_json(path))
+    except FairbenchError as error:
+        return Refused(path, error.message)
+    if job.key != path.absolute().parent.name:
+        return Refused(path, f"it describes another job: {job.title} ({job.key})")
+    return job
 
 
 def says_full(error: BaseException) -> bool:
@@ -133,30 +307,36 @@ def says_full(error: BaseException) -> bool:
     return number in (errno.ENOSPC, errno.EDQUOT) or f"(os error {errno.ENOSPC})" in str(error)
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal(path: Path) -> str:
+    """Bring a file to disk for good, and return its hash."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return _digest(path)
+
+
+def _sync(folder: Path) -> None:
+    """Bring a folder's names to disk for good, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def write_json(path: Path, data: object) -> None:
     """Write JSON so that the file is either there whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(data, file, indent=1, ensure_ascii=False, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def read_record(path: Path) -> Record:
-    """Read one record; raises FairbenchError naming a file that is not one."""
-    try:
-        return Record.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise FairbenchError(
-            f"{path.parent} has no {path.name}: no job has ended in there", "name a job's folder: RUNS/KEY"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise FairbenchError(f"cannot read {path}: {error}", "delete its folder to run the job again") from error
-    except FairbenchError as error:
-        raise FairbenchError(
-            f"{path}: {error.message}", error.hint or "delete its folder to run the job again"
-        ) from error

@@ -5,15 +5,13 @@ Aggregates only, never a patient's row. Values are fractions, times seconds, mem
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from fairbench.errors import FairbenchError
+from fairbench.jobs.conversion import departures, from_json
 from fairbench.statistics.results import Difference, Estimate, Gap
 from fairbench.statistics.variance import VarianceParts
 
@@ -209,45 +207,16 @@ class Board:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same board."""
-        plain: dict[str, Any] = json.loads(json.dumps(_plain(self), allow_nan=False))
+        plain: dict[str, Any] = json.loads(json.dumps(departures(self), allow_nan=False))
         return plain
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Board:
+    def from_json(cls, data: Any) -> Self:
         """Rebuild a board; raises FairbenchError when the object is not one."""
         try:
-            board = _rebuild(cls, data)
-        except (KeyError, TypeError, AttributeError) as error:
+            return from_json(cls, data)
+        except FairbenchError as error:
             raise FairbenchError(
-                f"this is not a leaderboard that this version wrote: {error}", "build it again from its runs"
+                f"this is not a leaderboard that this version wrote: {error.message}",
+                "build it again from its runs",
             ) from error
-        assert isinstance(board, cls)
-        return board
-
-
-def _plain(value: Any) -> Any:
-    """Turn dataclasses into objects that leave out what equals its default."""
-    if dataclasses.is_dataclass(value):
-        defaults = {
-            f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(value)
-        }
-        return {name: _plain(own) for name, own in vars(value).items() if own != defaults[name]}
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
-
-
-def _rebuild(kind: Any, data: Any) -> Any:
-    """Turn JSON back into what `kind` says: dataclasses and tuples of them; everything else stays."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        return kind(**{key: _rebuild(hints[key], value) for key, value in data.items()})
-    if origin is tuple:
-        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
-        return tuple(_rebuild(item, value) for item, value in zip(kinds, data, strict=True))
-    if isinstance(origin, type) and issubclass(origin, Mapping) and dataclasses.is_dataclass(arguments[1]):
-        return {key: _rebuild(arguments[1], value) for key, value in data.items()}
-    if origin in (typing.Union, types.UnionType) and data is not None:
-        return _rebuild(arguments[0], data)
-    return data

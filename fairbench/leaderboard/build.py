@@ -10,7 +10,6 @@ import numpy as np
 from fairbench import __version__
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job
-from fairbench.jobs.status import unfinished
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.board import Board, Constant, Excluded, Flag, FurtherMeasure, Group, Row, Table, Trials
 from fairbench.leaderboard.collect import Entry, contenders, excluded_job, load, same_patients, stale_rows
@@ -41,17 +40,25 @@ def build(
     `metrics` that scores rows (default: what the dataset names). Raises FairbenchError when nothing has
     ended, or for a measure that cannot judge.
     """
-    records = [r for r in store.records() if keys is None or r.job.key in keys]
+    contents = store.contents()
+    records = [r for r in contents.records if keys is None or r.job.key in keys]
+    refused = [r for r in contents.refused if keys is None or r.key in keys]
     if not records:
-        raise FairbenchError(f"no job in {store.root} has ended yet", f"see `fairbench status {store.root}`")
+        why = "".join(f"; {one}" for one in refused)
+        raise FairbenchError(f"no job in {store.name} has ended yet{why}", f"see `fairbench status {store.name}`")
     entries = [load(store, record) for record in records]
-    waiting = [job for job in unfinished(store) if keys is None or job.key in keys]
+    outside = [
+        (job, "unfinished", "begun and not ended") for job in contents.begun if keys is None or job.key in keys
+    ]
+    outside += [(one.job, "refused", str(one)) for one in refused if one.job]
+    unknown = [f"{one}. It may belong to this table." for one in refused if not one.job]
     tables = []
     for place in dict.fromkeys(_place(entry.record.job) for entry in sorted(entries, key=_order)):
         here = [entry for entry in entries if _place(entry.record.job) == place]
-        jobs = [job for job in waiting if _place(job) == place]
+        others = [one for one in outside if _place(one[0]) == place]
         for attribute in attributes or _attributes(here):
-            tables.append(_table(attribute, here, jobs, {m.name: m for m in (ACCURACY, *metrics)}, measure))
+            table = _table(attribute, here, others, {m.name: m for m in (ACCURACY, *metrics)}, measure)
+            tables.append(replace(table, notes=(*table.notes, *unknown)))
     board = Board(title, tuple(tables), __version__)
     return replace(board, tables=tuple(_published(table, min_cell) for table in tables)) if min_cell else board
 
@@ -74,7 +81,7 @@ def _attributes(entries: Sequence[Entry]) -> list[str]:
 def _table(
     attribute: str,
     entries: Sequence[Entry],
-    waiting: Sequence[Job],
+    outside: Sequence[tuple[Job, str, str]],
     metrics: Mapping[str, Metric],
     measure: str | None,
 ) -> Table:
@@ -88,14 +95,14 @@ def _table(
     usable, refused = same_patients([e for e in mine if e.predictions is not None])
     found, duplicates = contenders(usable, attribute)
     excluded = [excluded_job(e.record.job, *e.excluded) for e in mine if e.excluded]
-    excluded += [excluded_job(job, "unfinished", "begun and not ended") for job in waiting if belongs(job)]
+    excluded += [excluded_job(*one) for one in outside if belongs(one[0])]
     excluded += [*refused, *duplicates]
     job = mine[0].record.job
     if not attribute or not found:
         return _empty(attribute, job, usable, excluded, mine)
     predictions = usable[0].predictions
     assert predictions is not None
-    chosen = judge(measure or str(usable[0].record.facts.get("measure", ACCURACY.name)), metrics, predictions)
+    chosen = judge(measure or usable[0].record.measure, metrics, predictions)
     found = [replace(c, answers=c.answers.by(chosen)) for c in found]
     methods, controls = [c for c in found if not c.control], [c for c in found if c.control]
     groups = Groups.of(predictions.table, attribute, job.unrecorded)
@@ -189,10 +196,8 @@ def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Consta
 
 
 def _trials(entries: Sequence[Entry]) -> Trials:
-    """Count what was tried, also inside a method that searches (its fact `tried`) before its last training."""
-    tried = [
-        (e.record.job, int(e.record.facts.get("tried", 0))) for e in entries if not e.record.facts.get("control")
-    ]
+    """Count what was tried, also inside a method that searches (`tried` of its record) before its last training."""
+    tried = [(e.record.job, e.record.tried) for e in entries if e.record.role != "control"]
     settings: dict[str, int] = {}
     for job, inside in tried:
         settings[job.method.label] = max(settings.get(job.method.label, 0), inside, 1)

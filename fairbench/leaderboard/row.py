@@ -10,7 +10,6 @@ import numpy as np
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Record, Stage
-from fairbench.jobs.probe import READABLE
 from fairbench.leaderboard.board import Flag, Improvement, Measure, ProbeResult, Row
 from fairbench.leaderboard.seeds import Answers
 from fairbench.metrics.metric import ACCURACY, Metric, Undefined
@@ -43,12 +42,12 @@ class Contender:
     @property
     def baseline(self) -> bool:
         """Whether everything else is measured against this."""
-        return bool(self.first.facts.get("baseline"))
+        return self.first.role == "baseline"
 
     @property
     def control(self) -> str | None:
         """What this row guards against, if it is no contender."""
-        return self.first.facts.get("control") or None
+        return self.first.stands_for if self.first.role == "control" else None
 
 
 def recipe(record: Record) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def measured(contender: Contender, groups: Groups) -> Row:
 
 def _probes(records: Sequence[Record]) -> Iterable[ProbeResult]:
     """Average what the probes of all seeds found; where a seed has none, or of another layer, there is nothing."""
-    found: list[Mapping[str, Any]] = [record.facts.get(READABLE, {}) for record in records]
+    found: list[Mapping[str, Any]] = [record.readable or {} for record in records]
     for attribute in found[0]:
         entries = [entry[attribute] for entry in found if attribute in entry]
         where = {f"{entry['layer']} layer, {entry['tokens']} tokens" for entry in entries}
@@ -136,10 +135,10 @@ def _cost(records: Sequence[Record]) -> dict[str, Any]:
 
 def own_flags(contender: Contender, coverages: Iterable[tuple[int, int]]) -> Iterable[Flag]:
     """Flag what a row shows on its own: other stages, known groups, groups without rows."""
-    facts, job = contender.first.facts, contender.first.job
-    if not contender.control and "stages" in facts and facts["stages"] != [_plain(stage) for stage in job.stages]:
+    record = contender.first
+    if record.role != "control" and record.stages not in (None, record.job.stages):
         yield Flag("† own stages")
-    if facts.get("adjusts with group"):
+    if record.adjusts_with_group:
         yield Flag("‡ knows groups")
     if facts.get("spends validation"):
         yield Flag("§ validation rows")

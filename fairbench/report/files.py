@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -177,7 +177,7 @@ def status(found: Json, console: Console) -> None:
         _table(console, "", ("State", "Job", "Key", "Reason"), rows)
 
 
-def readable(found: Iterable[tuple[str, Json]], console: Console) -> None:
+def readable(found: Iterable[tuple[str, Mapping[str, Json]]], console: Console) -> None:
     """Print what the probes of several jobs found (`fairbench.statistics.probe.read`), attribute by attribute."""
     rows = []
     for title, attributes in found:

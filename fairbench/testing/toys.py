@@ -21,7 +21,7 @@ from fairbench import plugins as plugin_loader
 from fairbench.data.dataset import Dataset
 from fairbench.hookspecs import hookimpl
 from fairbench.jobs.job import Choice, Job, Record, Stage
-from fairbench.jobs.store import ADAPTER, PREDICTIONS, Store
+from fairbench.jobs.store import Store
 from fairbench.metrics.metric import RATES, Metric
 from fairbench.models.adapter import load as load_adapter
 from fairbench.models.backbone import Backbone
@@ -234,20 +234,20 @@ def train(
 
 def _outcome(worker: Worker, loaded: plugin_loader.Plugins, record: Record) -> Outcome:
     """Read what a training left, and see that its adapter loads into a fresh backbone."""
-    job, folder = record.job, worker.store.folder(record.job)
+    job, store = record.job, worker.store
     if record.error:
-        trace = folder / "traceback.txt"
+        trace = store.traceback_file(job)
         raise AssertionError(trace.read_text() if trace.exists() else record.error)
     model: Backbone = worker.kept("backbone")
     weights = {name: p.detach().clone() for name, p in model.trainable().items()}
-    if (folder / ADAPTER).exists():
+    if store.adapter_folder(job).exists():
         data: Dataset = loaded.make("dataset", job.dataset)
         fresh: Backbone = loaded.make("backbone", job.backbone)
         fresh.build(data.classes, data.words, torch.float32, torch.device("cpu"), generates=data.task == "generate")
-        load_adapter(fresh, folder / ADAPTER)
+        load_adapter(fresh, store.adapter(record))
         for name, parameter in fresh.trainable().items():
             assert torch.equal(parameter, weights[name]), f"{name} does not survive saving and loading"
-    return Outcome(record, weights, pd.read_parquet(folder / PREDICTIONS))
+    return Outcome(record, weights, pd.read_parquet(store.predictions_file(job)))
 
 
 def difference(left: Outcome, right: Outcome) -> float:

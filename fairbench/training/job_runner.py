@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from torch.utils.data import DataLoader
 from fairbench.data.dataset import Dataset, rows
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record, Stage
-from fairbench.jobs.probe import READABLE, Probe
-from fairbench.jobs.store import ADAPTER, LOG, PREDICTIONS
+from fairbench.jobs.probe import Probe
 from fairbench.models import adapter
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Rows, States
@@ -47,13 +46,14 @@ PACKAGES = ("fairbench", "torch", "transformers", "peft", "accelerate", "numpy",
 class Attempt:
     """One try at one job: the phases in order, and what the record needs of them."""
 
-    def __init__(self, resources: Resources, job: Job, folder: Path) -> None:
-        self.resources, self.job, self.folder = resources, job, folder
+    def __init__(self, resources: Resources, job: Job) -> None:
+        self.resources, self.job, self.store = resources, job, resources.store
         self.device = resources.accelerator.device
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
         self.facts: dict[str, Any] = {}
+        self.described: dict[str, Any] = {}  # the record's fields that say what row this is
         self.error: str | None = None
         self.steps = 0
         self.trained = 0
@@ -96,14 +96,13 @@ class Attempt:
         """Load, look, train, predict, adjust, save, and probe where that is asked."""
         job, resources, method = self.job, self.resources, self.ready()
         stages = method.plan(job.stages)
-        self.facts |= {
-            "features": "cached" if isinstance(self.source, Encoded) else "computed each time",
-            "baseline": method.role == "baseline",
-            "control": method.stands_for,
+        self.facts["features"] = "cached" if isinstance(self.source, Encoded) else "computed each time"
+        self.described = {
+            "role": method.role.removesuffix(" on request"),
+            "stands_for": method.stands_for,
             "measure": self.dataset.measure,
-            "adjusts with group": method.group_at_test,
-            "spends validation": any(stage.split == "val" for stage in stages),
-            "stages": [asdict(stage) for stage in stages],
+            "adjusts_with_group": method.group_at_test,
+            "stages": tuple(stages),
         }
         parts = {part for stage in stages for part in stage.train}
         self.trained = sum(p.numel() for part in parts for p in self.backbone.part(part))
@@ -114,6 +113,7 @@ class Attempt:
             for number, stage in enumerate(stages):
                 self._train(run, method, number, stage, select=number == chosen)
             self.facts["notes"] = run.noted()
+            self.described["tried"] = run.tried
             self.micro_batch = run.micro_batch
         with self.phase("predict"):
             names = tuple(self.dataset.attributes)
@@ -121,18 +121,18 @@ class Attempt:
             test = adjusted(method, run, validation, test, self.dataset)
         if resources.leads:
             both = pd.concat([validation, test], ignore_index=True)
-            Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.folder / PREDICTIONS)
+            Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.store.predictions_file(job))
             if self.steps:
-                adapter.save(self.backbone, self.folder / ADAPTER)
+                adapter.save(self.backbone, self.store.adapter_folder(job))
         if resources.probe:
-            self.facts[READABLE] = self.read(resources.probe)
+            self.described["readable"] = self.read(resources.probe)
 
     def again(self, record: Record, probe: Probe) -> Record:
         """Probe a job that has finished: the same weights, the same rows, and nothing else of it changes."""
         self.ready()
         if record.steps:
-            adapter.load(self.backbone, self.folder / ADAPTER)
-        return replace(record, facts={**record.facts, READABLE: self.read(probe)})
+            adapter.load(self.backbone, self.store.adapter(record))
+        return replace(record, readable=self.read(probe))
 
     def read(self, probe: Probe) -> dict[str, Any]:
         """Say how well each attribute can be read from the hidden states."""
@@ -172,7 +172,7 @@ class Attempt:
         return encode(
             self.backbone,
             prepared,
-            self.resources.store.root / ".features" / name,
+            self.store.features_folder(name),
             self.resources.feature_bytes,
             lambda done, total: report("features", done, total, None),
         )
@@ -240,7 +240,9 @@ class Attempt:
         shares = [run.share(len(batch)) for batch in batches]
         loader = self._loader([where[batch[share]].tolist() for batch, share in zip(batches, shares, strict=True)])
         kept: list[tuple[Predictions, dict[str, Tensor]]] = []
-        log = (self.folder / LOG).open("a", buffering=1, encoding="utf-8") if self.resources.leads else None
+        log = (
+            self.store.log_file(self.job).open("a", buffering=1, encoding="utf-8") if self.resources.leads else None
+        )
         with log or nullcontext():
             for step, (chosen, share, examples) in enumerate(zip(batches, shares, loader, strict=True)):
                 run.advance(step)
@@ -308,6 +310,7 @@ class Attempt:
             micro_batch=self.micro_batch,
             versions={**versions(PACKAGES), "git": _git()},
             facts=self.facts,
+            **self.described,
             warnings=tuple(dict.fromkeys(self.warnings)),
             error=self.error,
         )

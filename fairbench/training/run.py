@@ -57,9 +57,9 @@ class Run:
 
     `train` and `validation` are the rows of these splits (never the test split), `rows` those that this stage
     draws from, `device` where tensors live, `progress` the share of this stage's steps already taken,
-    `generator` random numbers that are the same on every
-    process. `answers` are the model's to a split, with the weights as they are. `facts` ends up in
-    the record; under `tried` it says how many settings a method tried before it chose one.
+    `generator` random numbers that are the same on every process. `answers` are the model's to a split, with
+    the weights as they are. `facts` are free notes for the record; `tried` is how many settings a method tried
+    before it chose one.
     """
 
     job: Job
@@ -73,6 +73,7 @@ class Run:
     warn: Callable[[str], None]
     answers: Callable[[Split], Predictions]
     facts: dict[str, Any] = field(default_factory=dict)
+    tried: int = 0
     stage: Stage | None = None
     stage_number: int = -1
     step: int = 0

@@ -20,9 +20,10 @@ class Worker(Resources):
         Where several processes share the job an error ends them all, because the others would wait
         for ever for the one that failed; the same command then goes on with the next job.
         """
-        folder = self.store.prepare(job) if self.leads else self.store.folder(job)
+        if self.leads:
+            self.store.prepare(job)
         self.accelerator.wait_for_everyone()
-        attempt = Attempt(self, job, folder)
+        attempt = Attempt(self, job)
         failure: Exception | None = None
         try:
             attempt.go()
@@ -33,10 +34,10 @@ class Worker(Resources):
             attempt.error = str(error) if isinstance(error, FairbenchError) else f"{type(error).__name__}: {error}"
             if not isinstance(error, FairbenchError):
                 with self.store.writing():
-                    (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                    self.store.traceback_file(job).write_text(traceback.format_exc(), encoding="utf-8")
         record = attempt.record()
         if self.leads or failure:
-            self.store.save(record)
+            record = self.store.save(record)
             self.plugins.tell("fairbench_job_finished", record=record)
         if failure and self.accelerator.num_processes > 1:
             raise failure
@@ -47,10 +48,10 @@ class Worker(Resources):
         """Probe a finished job and save what was found in its record; raises what the probe raises."""
         assert self.probe is not None
         try:
-            found = Attempt(self, record.job, self.store.folder(record.job)).again(record, self.probe)
+            found = Attempt(self, record.job).again(record, self.probe)
         except FairbenchError as error:
             raise FairbenchError(f"cannot probe {record.job.title}: {error.message}", error.hint) from error
         if self.leads:
-            self.store.save(found)
+            self.store.amend(found)
         self.accelerator.wait_for_everyone()
         return found

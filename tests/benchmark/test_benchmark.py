@@ -105,7 +105,7 @@ def test_backbones_bring_their_own_stages_and_batch_size():
 
 def test_a_plan_that_trains_nothing_is_known_before():
     planned = plan.jobs(narrow(TOY, {"methods": "ask"}), PLUGINS, {})
-    assert [planned.stages[job.key] for job in planned.jobs] == [ToyBackbone.recipe, ()]
+    assert [planned.stages(job) for job in planned.jobs] == [ToyBackbone.recipe, ()]
 
 
 # ── --set ────────────────────────────────────────────────────────────────────────────────────────

@@ -295,7 +295,9 @@ def runs(tmp_path):
         table = scored(RACES).assign(split="test").rename(columns={"score": "p_1"})
         table["p_0"] = 1 - table["p_1"]
         Predictions(table, ("no", "yes"), ("race", "gender")).save(folder / "predictions.parquet")
-        store.save(Record(job, "2026", {"train": 1.0}, facts={"baseline": name == "vanilla"}, error=error))
+        store.save(
+            Record(job, "2026", {"train": 1.0}, role="baseline" if name == "vanilla" else "contender", error=error)
+        )
         jobs.append(job)
     (store.folder(jobs[-1]) / "record.json").unlink()
     return store, jobs

@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairbench import FairbenchError
-from fairbench.jobs.job import Choice, Job, Record, Stage
+from fairbench.jobs.conversion import to_json
+from fairbench.jobs.job import SCHEMA, Choice, Job, Record, Stage
 
+NOBODY = {"name": "", "settings": {}, "version": "", "fingerprint": ""}
 JOB = Job(
     dataset=Choice("ham", {"limit": 100}, "fairbench 1", "d1"),
     backbone=Choice("qwen", {"targets": ["q", "v"]}, "fairbench 1", "b1"),
@@ -71,6 +73,67 @@ def test_equal_content_has_an_equal_key():
 )
 def test_whatever_could_change_predictions_changes_the_key(changed):
     assert changed.key != JOB.key
+
+
+@dataclass(frozen=True)
+class LaterStage(Stage):
+    momentum: float = 0.9
+
+
+@dataclass(frozen=True)
+class LaterJob(Job):
+    stages: tuple[LaterStage, ...]
+    augment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LaterRecord(Record):
+    job: LaterJob
+    stages: tuple[LaterStage, ...] | None = None
+    energy: float = 0.0
+
+
+def test_a_new_field_with_a_default_changes_no_key_and_reads_what_was_written_before():
+    record = Record(JOB, "2026-01-01", stages=JOB.stages, role="control", stands_for="nothing", tried=2)
+    later = LaterJob.from_json(json.loads(json.dumps(JOB.to_json())))
+    assert later.key == JOB.key
+    assert (later.stages[0].momentum, later.augment) == (0.9, ())
+    again = LaterRecord.from_json(json.loads(json.dumps(record.to_json())))
+    assert (again.job, again.energy, again.tried) == (later, 0.0, 2)
+    assert again.stages == later.stages
+    assert replace(later, augment=("flip",)).key != JOB.key
+    assert replace(later, stages=(replace(later.stages[0], momentum=0.5), later.stages[1])).key != JOB.key
+
+
+def test_a_default_has_not_changed_under_the_same_schema():
+    """Keys leave defaults out: who changes one here must raise SCHEMA, or old results pass for new ones."""
+    assert SCHEMA == 2
+    assert to_json([Stage(), Choice(""), Job(Choice(""), Choice(""), Choice(""), ())]) == [
+        {
+            "name": "lora",
+            "train": ["lora", "head"],
+            "epochs": 3.0,
+            "lr": 1e-4,
+            "lr_scale": {},
+            "warmup": 100,
+            "decay": "linear",
+            "weight_decay": 0.0,
+            "clip": 1.0,
+        },
+        NOBODY,
+        {
+            "dataset": NOBODY,
+            "backbone": NOBODY,
+            "method": NOBODY,
+            "stages": [],
+            "attributes": [],
+            "seed": 0,
+            "batch_size": 8,
+            "precision": "float32",
+            "unrecorded": "keep",
+            "select": "last",
+        },
+    ]
 
 
 def test_an_edited_job_is_refused():

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from fairbench import FairbenchError, Store
 from fairbench.jobs.job import Choice, Job, Record, Stage
-from fairbench.jobs.store import JOB, RECORD
+from fairbench.jobs.store import JOB, PREDICTIONS, RECORD
+from fairbench.predictions.predictions import Predictions
 
 
 def job(seed=0):
@@ -66,7 +68,7 @@ def test_a_record_appears_by_rename_when_all_of_it_is_on_disk(store, monkeypatch
     seen = []
 
     def replace(source, target):
-        seen.append((json.loads(source.read_text())["job"]["key"], (folder / RECORD).exists()))
+        seen.append((json.loads(source.read_text())["key"], (folder / RECORD).exists()))
         os.rename(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
@@ -75,22 +77,91 @@ def test_a_record_appears_by_rename_when_all_of_it_is_on_disk(store, monkeypatch
     assert sorted(path.name for path in folder.iterdir()) == sorted([JOB, RECORD])
 
 
-@pytest.mark.parametrize("content", ["", '{"job": {', "[]", "{}", '{"job": {"key": "x"}}', "\xff"])
-def test_a_file_that_is_no_record_is_named(store, content):
+NOT_A_RECORD = {
+    "empty": "",
+    "torn": '{"job": {',
+    "a list": "[]",
+    "nothing in it": "{}",
+    "no job": '{"schema": 2, "key": "x", "job": {}}',
+    "another encoding": "\xff",
+    "nested beyond sense": "[" * 50_000 + "]" * 50_000,
+}
+
+
+@pytest.mark.parametrize("content", NOT_A_RECORD.values(), ids=NOT_A_RECORD)
+def test_a_file_that_is_no_record_is_named_and_conceals_nothing_else(store, content):
+    save(store, record(1))
     folder = store.prepare(job())
     (folder / RECORD).write_bytes(content.encode("latin-1"))
-    with pytest.raises(FairbenchError) as caught:
-        store.records()
-    assert str(folder / RECORD) in caught.value.message
-    assert "delete its folder" in caught.value.hint
+    contents = store.contents()
+    assert contents.records == (record(1),)
+    (refused,) = contents.refused
+    assert (refused.path, refused.job) == (folder / RECORD, job())
+    assert store.missing([job(0), job(1), job(2)]) == [job(2)]  # what lies beside it may be intact
+    with pytest.raises(FairbenchError, match="is refused") as caught:
+        store.record(job())
+    assert "delete" not in caught.value.hint
 
 
-def test_an_edited_record_is_refused(store):
-    save(store, record())
+def odd(**changes):
+    return lambda data: {**data, **changes}
+
+
+ODD = {
+    "a newer version's field": (odd(colour="red"), "unknown field colour"),
+    "text for a number": (odd(steps="3"), "'3' is not of type int @ record.steps"),
+    "a negative number": (odd(steps=-1), "-1 must be at least 0 @ record.steps"),
+    "a role that is none": (odd(role="winner"), "record.role"),
+    "text for a list": (odd(warnings="three"), "'three' is not a list @ record.warnings"),
+    "no start": (lambda data: {k: v for k, v in data.items() if k != "started"}, "no field 'started'"),
+    "another schema": (odd(schema=99), "it is of schema 99"),
+    "other settings": (lambda data: {**data, "job": {**data["job"], "seed": 7}}, "does not match its own content"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), ODD.values(), ids=ODD)
+def test_a_record_without_sense_is_refused_with_its_reason(store, change, reason):
+    save(store, record(0), record(1))
     path = store.folder(job()) / RECORD
-    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
-    with pytest.raises(FairbenchError, match="does not match its own content"):
-        store.records()
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    (refused,) = store.contents().refused
+    assert reason in refused.reason
+    assert store.records() == (record(1),)
+
+
+def answers(seed=0):
+    table = pd.DataFrame({"id": ["a", "b"], "split": "test", "target": [0, 1], "answer": [0, seed], "site": "x"})
+    return Predictions(table, ("no", "yes"), ("site",))
+
+
+def leave(store, seed=0):
+    store.prepare(job(seed))
+    answers(seed).save(store.predictions_file(job(seed)))
+    return store.save(record(seed))
+
+
+def test_predictions_are_read_only_as_their_record_describes_them(store):
+    first, second = leave(store, 0), leave(store, 1)
+    assert store.predictions(second).answer.tolist() == [0, 1]
+    path = store.predictions_file(job(0))
+    for content in (store.predictions_file(job(1)).read_bytes(), path.read_bytes()[:-9], b"", bytes(1000)):
+        path.write_bytes(content)
+        with pytest.raises(FairbenchError, match="is not what its record describes"):
+            store.predictions(first)
+    path.unlink()
+    with pytest.raises(FairbenchError, match="No such file"):
+        store.predictions(first)
+    with pytest.raises(FairbenchError, match=f"names no {PREDICTIONS}"):
+        store.predictions(record(0))
+
+
+def test_a_record_in_another_jobs_folder_is_refused(store):
+    leave(store, 0), leave(store, 1)
+    for name in (RECORD, PREDICTIONS):
+        (store.folder(job(0)) / name).write_bytes((store.folder(job(1)) / name).read_bytes())
+    (refused,) = store.contents().refused
+    assert "it is the record of another job: fr on site · toy-backbone · toy · seed 1" in refused.reason
+    assert [r.job.seed for r in store.records()] == [1]
 
 
 def test_a_folder_that_is_none_is_named(tmp_path):
@@ -115,7 +186,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_keeps_what_is_done(store, mon
             store.save(record(1))
         with pytest.raises(FairbenchError, match=message):
             store.prepare(job(2))
-    assert store.records() == [record(0)]
+    assert store.records() == (record(0),)
     assert not [path for path in store.root.rglob(".*") if path.is_file() and path.suffix != ".lock"]
 
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from fairbench.statistics.ranking import opposite
 from fairbench.statistics.results import Difference
 
 GROUPS = {"black": 300, "white": 700}
-BASE = {"baseline": True}
+BASE = {"role": "baseline"}
 
 
 def accuracy_of(shares, groups=GROUPS, seed=0):
@@ -32,7 +32,7 @@ def accuracy_of(shares, groups=GROUPS, seed=0):
 
 def add(store, name, correct, *, attributes=("race",), seed=0, table=None, error=None, **changes):
     """Leave a record, and predictions that are right where `correct` says so."""
-    facts, started = changes.pop("facts", {}), changes.pop("started", "2026-11-21T10:00:00+00:00")
+    about, started = changes.pop("about", {}), changes.pop("started", "2026-11-21T10:00:00+00:00")
     versions, settings = changes.pop("versions", {"fairbench": "0.1.0"}), changes.pop("settings", {})
     job = Job(
         Choice("toy", {}, "fairbench 0.1.0", changes.pop("fingerprint", "data-1")),
@@ -50,9 +50,7 @@ def add(store, name, correct, *, attributes=("race",), seed=0, table=None, error
         table["p_1"] = np.where(table["answer"] == 1, 0.8, 0.2)
         table["p_0"] = 1 - table["p_1"]
         Predictions(table, ("no", "yes"), ("race", "gender")).save(store.folder(job) / "predictions.parquet")
-    store.save(
-        Record(job, started, {"train": 12.0}, 10, 2**30, 1, 400, versions=versions, facts=facts, error=error)
-    )
+    store.save(Record(job, started, {"train": 12.0}, 10, 2**30, 1, 400, versions=versions, error=error, **about))
     return job
 
 
@@ -72,25 +70,25 @@ OVERLAP = Metric(
 )
 
 
-def wrote(store, name, words, *, facts=None, seed=0):
+def wrote(store, name, words, *, about=None, seed=0):
     """Leave a record and texts that hold `words[i]` of the four words of the reference."""
     table = patients(GROUPS).drop(columns="target")
     table["reference"] = "a b c d"
     table["text"] = [" ".join("abcd"[:n]) for n in words]
-    attributes = () if facts else ("race",)
+    attributes = () if about else ("race",)
     job = Job(Choice("toy", {}, "", "d"), Choice("tiny", {}, "", "w"), Choice(name), (Stage(),), attributes, seed)
     store.prepare(job)
     predictions = Predictions(table, (), ("race", "gender"), "generate")
     predictions.save(store.folder(job) / "predictions.parquet")
-    facts = {"measure": "overlap", **(facts or {})}
-    store.save(Record(job, "2026-11-21", {"train": 1.0}, 1, 1, 1, 1, versions={"fairbench": "0"}, facts=facts))
+    about = {"measure": "overlap", **(about or {})}
+    store.save(Record(job, "2026-11-21", {"train": 1.0}, 1, 1, 1, 1, versions={"fairbench": "0"}, **about))
 
 
 def test_texts_are_judged_by_the_measure_that_their_dataset_names(store):
     rng = np.random.default_rng(0)
     worse, better = rng.integers(0, 3, 1000), rng.integers(2, 5, 1000)
     worse[300:] += 2  # white patients get two words more
-    wrote(store, "vanilla", worse, facts=BASE)
+    wrote(store, "vanilla", worse, about=BASE)
     wrote(store, "fair", better)
     whole = replace(OVERLAP, name="whole", title="Whole", each=lambda rows: (rows.table["text"] == "a b c d") * 1.0)
     (table,) = build(store, metrics=(OVERLAP, whole)).tables
@@ -135,7 +133,7 @@ def store(tmp_path):
 
 
 def vanilla(store, black=0.65, white=0.9, **more):
-    return add(store, "vanilla", accuracy_of({"black": black, "white": white}), attributes=(), facts=BASE, **more)
+    return add(store, "vanilla", accuracy_of({"black": black, "white": white}), attributes=(), about=BASE, **more)
 
 
 def only(board):
@@ -158,7 +156,7 @@ def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
         job = Job(Choice("d"), Choice("b"), Choice(name, settings), (), ("ethnicity",))
         store.prepare(job)
         Predictions(table, ("no", "yes"), ("ethnicity",)).save(store.folder(job) / "predictions.parquet")
-        store.save(Record(job, "2026", facts={"baseline": name == "vanilla"}))
+        store.save(Record(job, "2026", role="baseline" if name == "vanilla" else "contender"))
 
     found, rows = only(build(store))
 
@@ -404,7 +402,11 @@ def test_a_row_that_beats_no_control_has_not_learned(store):
     vanilla(store)
     commonest = patients(GROUPS)["target"].value_counts(normalize=True).max()
     add(
-        store, "blank", accuracy_of({"black": 0.7, "white": 0.7}), attributes=(), facts={"control": "image-ablated"}
+        store,
+        "blank",
+        accuracy_of({"black": 0.7, "white": 0.7}),
+        attributes=(),
+        about={"role": "control", "stands_for": "image-ablated"},
     )
     add(store, "guesses", accuracy_of({"black": 0.53, "white": 0.53}, seed=3))
     add(store, "as-blank", accuracy_of({"black": 0.71, "white": 0.7}, seed=4))
@@ -465,9 +467,9 @@ def test_a_method_trained_for_several_attributes_stands_in_the_table_of_each(sto
 def test_methods_that_step_outside_the_rules_are_marked(store):
     vanilla(store)
     right = accuracy_of({"black": 0.7, "white": 0.9})
-    add(store, "longer", right, facts={"stages": []})
-    add(store, "as-told", right, facts={"stages": [asdict(Stage())]})
-    add(store, "peeks", right, facts={"adjusts with group": True})
+    add(store, "longer", right, about={"stages": ()})
+    add(store, "as-told", right, about={"stages": (Stage(),)})
+    add(store, "peeks", right, about={"adjusts_with_group": True})
     _, rows = only(build(store))
     assert "† own stages" in codes(rows["longer"])
     assert not {"† own stages", "‡ knows groups"} & codes(rows["as-told"])
@@ -549,9 +551,9 @@ def test_nothing_here_imports_torch(store):
 
 
 def test_a_control_of_other_seeds_says_nothing_about_a_row(store):
-    control = {"facts": {"control": "blank images"}, "attributes": ()}
+    control = {"about": {"role": "control", "stands_for": "blank images"}, "attributes": ()}
     for seed in (0, 1):
-        add(store, "vanilla", accuracy_of({"black": 0.9, "white": 0.9}, seed=seed), seed=seed, facts=BASE)
+        add(store, "vanilla", accuracy_of({"black": 0.9, "white": 0.9}, seed=seed), seed=seed, about=BASE)
         add(store, "ablated", accuracy_of({"black": 0.6, "white": 0.6}, seed=seed), seed=seed + 2, **control)
     (table,) = build(store).tables
     assert [flag.code for flag in table.rows[0].flags] == ["missing seeds"]

@@ -44,17 +44,18 @@ def test_the_best_of_the_trials_is_trained_in_full():
             asked.append(set(self.mask))
             return made[len(asked) - 1]
 
-    facts = train(Judged, {"trials": 3}).record.facts
+    record = train(Judged, {"trials": 3}).record
+    facts = record.facts
     assert facts["trials"] == made
     assert set(facts["mask"]) == asked[1]
-    assert facts["tried"] == 3
-    assert [stage["name"] for stage in facts["stages"]] == [
+    assert record.tried == 3
+    assert [stage.name for stage in record.stages] == [
         "trial 1: lora",
         "trial 2: lora",
         "trial 3: lora",
         "lora",
     ]
-    assert [stage["epochs"] for stage in facts["stages"]] == [0.5, 0.5, 0.5, 1.0]
+    assert [stage.epochs for stage in record.stages] == [0.5, 0.5, 0.5, 1.0]
 
 
 def test_every_trial_starts_from_the_start():

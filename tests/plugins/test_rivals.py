@@ -556,7 +556,7 @@ def test_thresholds_train_plainly_and_move_answers_only():
     pd.testing.assert_frame_equal(left, right)
     changed = ours.predictions["answer"] != plain.predictions["answer"]
     assert set(ours.predictions.loc[changed, "split"]) == {"test"}
-    assert ours.record.facts["adjusts with group"]
+    assert ours.record.adjusts_with_group
     assert set(ours.record.facts["thresholds"]) >= {"a", "b"}
 
 

@@ -12,8 +12,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from fairbench import FairbenchError, Method
-from fairbench.jobs.probe import READABLE, Probe
-from fairbench.jobs.store import PREDICTIONS, Store
+from fairbench.jobs.probe import Probe
+from fairbench.jobs.store import Store
 from fairbench.leaderboard import build as leaderboard
 from fairbench.leaderboard.board import Board
 from fairbench.models.batch import States
@@ -131,7 +131,7 @@ def finished(tmp_path):
 
 def test_a_visible_attribute_is_read_and_an_invisible_one_is_not(finished):
     record, folder = finished
-    found = worker(folder, Probe()).probe_again(record).facts[READABLE]
+    found = worker(folder, Probe()).probe_again(record).readable
     assert found["sex"]["value"] > 0.9
     assert found["sex"]["p"] < 0.01
     assert found["site"]["p"] > 0.05
@@ -142,7 +142,7 @@ def test_states_are_those_that_training_would_see(finished):
     """By hand: the trained backbone's own pooled states, row by row, and another reader of the same kind."""
     record, folder = finished
     made = worker(folder, Probe("last", "text"))
-    found = made.probe_again(record).facts[READABLE]["sex"]
+    found = made.probe_again(record).readable["sex"]
     backbone, (data, table) = made.kept("backbone"), made.kept("dataset")
     reads, unknown = States((1.0,), "text"), torch.tensor([-1])
     with torch.no_grad():
@@ -167,17 +167,17 @@ def test_states_are_those_that_training_would_see(finished):
 
 def test_afterwards_is_as_good_as_at_once_and_touches_nothing_else(finished, tmp_path_factory):
     record, folder = finished
-    predictions = folder / record.job.key / PREDICTIONS
+    predictions = Store(folder).predictions_file(record.job)
     before = hashlib.sha256(predictions.read_bytes()).hexdigest()
     after = worker(folder, Probe()).probe_again(record)
-    assert Store(folder).record(record.job).facts[READABLE] == after.facts[READABLE]
+    assert Store(folder).record(record.job).readable == after.readable
     assert hashlib.sha256(predictions.read_bytes()).hexdigest() == before
     other = tmp_path_factory.mktemp("at-once")
     Store(other).prepare(record.job)
     at_once = worker(other, Probe()).run(record.job)
     assert at_once.error is None
     assert at_once.job.key == record.job.key
-    assert at_once.facts[READABLE] == after.facts[READABLE]
+    assert at_once.readable == after.readable
 
 
 def test_only_what_lacks_this_probe_is_probed(finished):

@@ -50,7 +50,7 @@ class FairTune(Method):
         self.blocks = sorted(blocks, key=lambda block: [int(x) if x.isdigit() else x for x in block.split()])
         if not self.blocks:
             raise FairbenchError("fairtune masks blocks of LoRA, and this backbone has none")
-        run.facts["tried"] = self.trials
+        run.tried = self.trials
 
     def block(self, name: str) -> str | None:
         """Return which block a parameter belongs to, None for what is no LoRA."""
