@@ -29,7 +29,7 @@ SWEEP = (
     *("--datasets", "toy", "--backbones", "toy-backbone", "--attr", "site", "--plugin", str(TOYS)),
     *("--methods", "fr,gr", "--seeds", "0,1,2,3,4,5,6,7", "--set", "lora.epochs=3", "--no-controls"),
 )
-COMMAND = (sys.executable, "-c", "from fairbench.cli.run import main; main()", "run")
+COMMAND = (sys.executable, "-c", "from fairbench.cli.main import main; main()", "run")
 
 
 def start(choices, out, workers):

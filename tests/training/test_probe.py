@@ -194,7 +194,7 @@ def test_a_job_without_its_adapter_says_so(finished):
     record, folder = finished
     for file in (folder / record.job.key / "adapter").iterdir():
         file.unlink()
-    with pytest.raises(FairbenchError, match=r"cannot probe plain on site .* holds no adapter"):
+    with pytest.raises(FairbenchError, match=r"cannot probe plain on site .* cannot read .*adapter.* No such file"):
         worker(folder, Probe()).probe_again(record)
 
 
