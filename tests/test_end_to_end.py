@@ -56,6 +56,12 @@ def run(out, *options, code=0, workers=1):
     return result
 
 
+def call(*words, code=0):
+    result = CliRunner().invoke(main, [*map(str, words)])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
 def predictions(out):
     return {path.parent.name: pd.read_parquet(path) for path in Path(out).glob("*/predictions.parquet")}
 
@@ -115,6 +121,38 @@ def test_a_job_leaves_everything_that_the_record_promises(tmp_path):
     assert record.versions["torch"] != "not installed"
     assert record.facts["train groups"]["a"] > record.facts["train groups"]["b"]
     assert 0 < record.facts["notes"]["active"] <= 1
+
+
+def test_a_record_that_cannot_be_believed_is_one_refused_row_in_every_command(tmp_path, finished):
+    run(tmp_path, *BASE, "--methods", "fr,gr")
+    ran = finished()
+    first, second = (Store(tmp_path).folder(r.job) for r in Store(tmp_path).records() if r.role == "contender")
+    path = first / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "red"}))
+    (second / "predictions.parquet").write_bytes(next(tmp_path.glob("*/predictions.parquet")).read_bytes()[:-1])
+    known = ("--plugin", TOYS)
+    reason = "unknown field colour"
+
+    again = run(tmp_path, *BASE, "--methods", "fr,gr", code=1)
+    assert reason in again.stderr
+    assert "is not what its record describes" in again.stderr
+    assert "delete" not in again.output
+    assert finished() == ran
+    assert (first / "predictions.parquet").exists()
+    (table,) = json.loads((tmp_path / "quickstart.json").read_text())["tables"]
+    assert [row["method"] for row in table["rows"]] == ["vanilla"]
+    assert {one["status"] for one in table["excluded"]} == {"refused", "unreadable"}
+    assert any(str(path) in one["reason"] and reason in one["reason"] for one in table["excluded"])
+
+    shown = json.loads(call("status", tmp_path, "--json").stdout)
+    assert shown["counts"]["refused"] == 1
+    assert reason in call("leaderboard", tmp_path, "--format", "md").stdout
+    assert reason in call("show", first, code=2).stderr
+    assert "is not what its record describes" in call("show", second, code=2).stderr
+    planned = call("plan", *BASE, "--methods", "fr,gr", "--out", tmp_path)
+    assert "3 jobs, 0 to run" in " ".join(planned.stdout.split())
+    assert reason in planned.stderr
+    assert reason in call("probe", tmp_path, *known, "--workers", "1").stderr
 
 
 def test_failed_methods_are_records_that_say_why_and_the_sweep_goes_on(tmp_path, finished, monkeypatch):

@@ -174,8 +174,18 @@ class Store:
         return [job for job in jobs if wanted(job)]
 
     def refused(self, jobs: Iterable[Job]) -> list[Refused]:
-        """Return which of these jobs have a record that is refused."""
-        return [found for job in jobs if isinstance(found := self.ended(job), Refused)]
+        """Return which of these jobs have a record that is refused, or predictions that are not their record's."""
+        found = []
+        for job in jobs:
+            ended = self.ended(job)
+            if isinstance(ended, Refused):
+                found.append(ended)
+            elif ended is not None and not ended.failed:
+                try:
+                    self._check(ended, PREDICTIONS)
+                except FairbenchError as error:
+                    found.append(Refused(self.folder(job) / RECORD, error.message, job))
+        return found
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 

@@ -20,7 +20,7 @@ class Plain(Method):
 
     name = "plain"
     uses_attributes = False
-    baseline = True
+    role = "baseline"
 
 
 class Pull(Method):

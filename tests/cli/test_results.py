@@ -321,7 +321,7 @@ def test_leaderboard_prints_every_format_and_writes_files(runs, tmp_path):
 def test_status_tells_the_states_apart(runs):
     store, jobs = runs
     found = json.loads(call("status", store.root, "--json"))
-    assert found["counts"] == {"finished": 2, "failed": 1, "under way": 0, "interrupted": 1}
+    assert found["counts"] == {"finished": 2, "failed": 1, "refused": 0, "under way": 0, "interrupted": 1}
     assert "the loss is not finite" in call("status", store.root)
     with store.lease(jobs[-1]):
         assert json.loads(call("status", store.root, "--json"))["counts"]["under way"] == 1

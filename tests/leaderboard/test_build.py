@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -342,6 +342,23 @@ def test_failed_unfinished_unreadable_and_missing_seeds_are_shown(store):
     assert "missing seeds" in codes(rows["m"])
     assert rows["m"].changes["gap"].value is not None  # on the seed both have
     assert table.trials.trainings == 5
+
+
+@dataclass(frozen=True)
+class LaterBoard(Board):
+    licence: str = "CC0"
+
+
+def test_a_board_survives_json_and_a_new_field_with_a_default(store):
+    vanilla(store)
+    add(store, "m", accuracy_of({"black": 0.7, "white": 0.9}))
+    board = build(store)
+    written = json.loads(json.dumps(board.to_json()))
+    assert Board.from_json(written) == board
+    assert LaterBoard.from_json(written).licence == "CC0"
+    for bad in ({**written, "colour": "red"}, {**written, "tables": "none"}, [], {"title": "x"}):
+        with pytest.raises(FairbenchError, match="is not a leaderboard"):
+            Board.from_json(bad)
 
 
 def test_a_table_of_failures_says_so(store):
