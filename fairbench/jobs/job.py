@@ -157,6 +157,11 @@ class Record:
     error: str | None = None
 
     @property
+    def spends_validation(self) -> bool:
+        """Whether it was also trained on the validation split."""
+        return any(stage.split == "val" for stage in self.stages or ())
+
+    @property
     def failed(self) -> bool:
         """Whether the job ended in an error."""
         return self.error is not None

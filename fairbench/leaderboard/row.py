@@ -140,7 +140,7 @@ def own_flags(contender: Contender, coverages: Iterable[tuple[int, int]]) -> Ite
         yield Flag("† own stages")
     if record.adjusts_with_group:
         yield Flag("‡ knows groups")
-    if facts.get("spends validation"):
+    if record.spends_validation:
         yield Flag("§ validation rows")
     for used, present in coverages:
         if 0 < used < present:

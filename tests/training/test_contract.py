@@ -221,8 +221,8 @@ def test_a_stage_may_draw_from_validation_and_the_record_says_so():
     stage = Spends().plan(STAGES)[1]
     alone.train(loss("val"), stage, split="val", number=1, odds=odds)
     assert alone.difference(ours) < 3e-7
-    assert ours.record.facts["spends validation"]
-    assert not train(Plain).record.facts["spends validation"]
+    assert ours.record.spends_validation
+    assert not train(Plain).record.spends_validation
 
 
 def test_selection_is_over_epochs_that_did_not_train_on_validation():
