@@ -2,11 +2,15 @@
 
 __version__: str
 
+from .data.archives import ArchiveFolder as ArchiveFolder
+from .data.archives import Variable as Variable
+from .data.bins import Bins as Bins
 from .data.dataset import Dataset as Dataset
-from .data.dataset import ImageFolder as ImageFolder
+from .data.image_folder import ImageFolder as ImageFolder
 from .data.images import Unreadable as Unreadable
 from .data.images import open_array as open_array
 from .data.images import open_image as open_image
+from .data.tables import read_table as read_table
 from .errors import FairbenchError as FairbenchError
 from .hookspecs import hookimpl as hookimpl
 from .jobs.job import Choice as Choice
@@ -33,7 +37,6 @@ from .models.huggingface import Tiny as Tiny
 from .predictions.groups import Groups as Groups
 from .predictions.predictions import Predictions as Predictions
 from .predictions.read import read_predictions as read_predictions
-from .predictions.read import read_words as read_words
 from .settings import Count as Count
 from .settings import Fraction as Fraction
 from .settings import NonNegative as NonNegative

@@ -110,7 +110,8 @@ class Plugins:
         """Make what a choice names, with its settings and, for what lies on this disk, its folder."""
         item = self.find(kind, choice.name)(**choice.settings)
         root = (roots or {}).get(choice.name)
-        if root is None and (item.needs_root or ":" in choice.name):
+        needed = item.folder is not None if kind == "dataset" else item.needs_root
+        if root is None and (needed or ":" in choice.name):
             say = f"--data {choice.name}=FOLDER" if kind == "dataset" else f"--{kind}s {item.name}:FOLDER"
             raise FairbenchError(f"where is {choice.name}?", f"say {say}")
         if root is not None:
@@ -118,9 +119,9 @@ class Plugins:
         return item
 
     def folders(self, datasets: Iterable[str]) -> dict[str, str]:
-        """Return, for the datasets that need a folder, the name which that folder goes by."""
+        """Return, for the datasets that read a folder, the name which that folder goes by."""
         items = {name: self.find("dataset", name) for name in datasets}
-        return {name: item.folder or name for name, item in items.items() if item.needs_root}
+        return {name: item.folder or name for name, item in items.items() if item.folder is not None}
 
     def version(self, kind: str, name: str) -> str:
         """Return what provides a plugin, with its version: part of every job's key."""

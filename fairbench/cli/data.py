@@ -92,7 +92,7 @@ def example(name: str, path: Path, files: tuple[str, ...]) -> None:
         raise FairbenchError(f"{path} is there already and is not an empty folder", "name a new folder")
     path.mkdir(parents=True, exist_ok=True)
     try:
-        dataset.example(path)
+        needed = dataset.example(path)
     except FairbenchError:
         path.rmdir()
         raise
@@ -103,7 +103,7 @@ def example(name: str, path: Path, files: tuple[str, ...]) -> None:
     for inside in folders.values():
         more = f"  … and {len(inside) - LISTED:,} more" if len(inside) > LISTED else ""
         click.echo(f"  {'  '.join(file.as_posix() for file in inside[:LISTED])}{more}")
-    settings = [f"{name}.{key}={value}" for key, value in dataset.example_settings.items()]
+    settings = [f"{name}.{key}={value}" for key, value in needed.items()]
     words = ["fairbench", "data", "check", name, "--data", f"{name}={path}"]
     words += [word for setting in settings for word in ("--set", setting)]
     click.echo(f"look at it: {shlex.join(words)}")

@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from textwrap import wrap
-from typing import Any
+from textwrap import shorten, wrap
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
 
 from fairbench.data.dataset import SPLITS, Dataset, rows
 from fairbench.errors import FairbenchError
 from fairbench.predictions.groups import UNRECORDED
 from fairbench.settings import suggest
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ACROSS = 8  # pictures in a line
+DPI = 100
 SIDE = 144  # pixels that a picture may be wide or high
-GAP = 12
-TEXT, HEADING, TITLE = 13, 16, 20  # heights of letters
-LINE = 1.35  # of a letter's height, from line to line
-INK, FAINT, PAPER, MOUNT = "#1a1a1a", "#5f5f5f", "#ffffff", "#ececec"
+LETTER, LEADING, HEADING = 11, 1.25, 40  # height of letters, from line to line, of a heading
+WIDEST = 24  # letters of a caption's line
 
 
 def sample(dataset: Dataset, count: int, by: str | None = None, split: str | None = None) -> pd.DataFrame:
@@ -66,25 +67,40 @@ def _among(dataset: Dataset, split: str | None) -> pd.DataFrame:
     return table[table["split"].eq(split)] if split else table
 
 
-def draw(dataset: Dataset, chosen: pd.DataFrame, by: str | None = None, split: str | None = None) -> Image.Image:
+def draw(dataset: Dataset, chosen: pd.DataFrame, by: str | None = None, split: str | None = None) -> Figure:
     """Draw what `sample` chose under a heading for each split (or value of `by`), captions under each picture."""
+    from matplotlib.figure import Figure
+
     table = _among(dataset, split)
-    width = ACROSS * (SIDE + GAP) + GAP
-    blocks = [
-        _words(
-            [dataset.title, f"{len(chosen):,} of {len(table):,} rows{f' of {split}' if split else ''}"],
-            width,
-            TITLE,
-        ),
-        *_sections(dataset, chosen, by, table, width),
-        _words([notice(dataset)], width, TEXT, FAINT),
-    ]
-    sheet = Image.new("RGB", (width, sum(block.height for block in blocks)), PAPER)
-    top = 0
-    for block in blocks:
-        sheet.paste(block, (0, top))
-        top += block.height
-    return sheet
+    traits = [trait for trait in ("target", *dataset.attributes) if trait in chosen]
+    sections = list(_sections(dataset, chosen, by, table, traits))
+    lines = [-(-len(part) // ACROSS) for _, part in sections]
+    line = SIDE + LETTER * LEADING * (2 + len(traits) + (by is not None))
+    heights = [2 * HEADING, *(HEADING + count * line for count in lines)]
+    figure = Figure(figsize=(ACROSS * SIDE * 1.1 / DPI, sum(heights) / DPI), dpi=DPI)
+    title, *parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    said = f"{dataset.title}: {len(chosen):,} of {len(table):,} rows{f' of {split}' if split else ''}"
+    title.suptitle("\n".join(wrap(f"{said}. {notice(dataset)}", ACROSS * WIDEST)), **_plain(LETTER))
+    for part, (heading, rows_of), count in zip(parts, sections, lines, strict=True):
+        part.suptitle(heading, x=0.01, ha="left", **_plain(1.3 * LETTER))
+        axes = part.subplots(count, ACROSS, squeeze=False, gridspec_kw={"hspace": line / SIDE - 1, "wspace": 0.1})
+        part.subplots_adjust(
+            left=0.01, right=0.99, bottom=(line - SIDE) / line / count, top=1 - HEADING / (HEADING + count * line)
+        )
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for axis, record in zip(axes.flat, rows_of.to_dict("records"), strict=False):
+            picture = dataset.image(record)  # type: ignore[arg-type]
+            picture.thumbnail((SIDE, SIDE))
+            axis.imshow(picture)
+            caption = "\n".join(shorten(text, WIDEST, placeholder="…") for text in _caption(record, traits, by))
+            axis.text(0, -0.03, caption, va="top", transform=axis.transAxes, **_plain(LETTER))
+    return figure
+
+
+def _plain(size: float) -> dict[str, Any]:
+    """Say how to write text that comes from data: as it is, never as mathematics; `size` in pixels."""
+    return {"fontsize": size * 72 / DPI, "parse_math": False, "linespacing": LEADING}
 
 
 def notice(dataset: Dataset) -> str:
@@ -95,49 +111,27 @@ def notice(dataset: Dataset) -> str:
     )
 
 
-def write(sheet: Image.Image, path: Path) -> None:
+def write(sheet: Figure, path: Path) -> None:
     """Write a sheet as PNG; raises FairbenchError for a file of another name or a place that cannot be written."""
     if path.suffix.lower() != ".png":
         raise FairbenchError(f"{path}: a contact sheet is a PNG", f"call it {path.with_suffix('.png').name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path, "PNG")
+        sheet.savefig(path, format="png", dpi=DPI)
     except OSError as error:
         raise FairbenchError(f"cannot write {path}: {error.strerror or error}", "choose another --out") from error
 
 
 def _sections(
-    dataset: Dataset, chosen: pd.DataFrame, by: str | None, table: pd.DataFrame, width: int
-) -> Iterator[Image.Image]:
-    traits = [trait for trait in ("target", *dataset.attributes) if trait in chosen]
+    dataset: Dataset, chosen: pd.DataFrame, by: str | None, table: pd.DataFrame, traits: list[str]
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Return each heading with the rows under it."""
     named = chosen[by or "split"].fillna(UNRECORDED)
     everybody = table[by or "split"].fillna(UNRECORDED).value_counts()
     for value in (*(dataset.attributes[by] if by else SPLITS), UNRECORDED):
         part = chosen[named == value].sort_values([*traits, "id"])
         if len(part):
-            yield _words([f"{by or 'split'} {value}: {len(part):,} of {everybody[value]:,} rows"], width, HEADING)
-            for start in range(0, len(part), ACROSS):
-                yield _shelf(dataset, part.iloc[start : start + ACROSS].to_dict("records"), traits, by, width)
-
-
-def _shelf(
-    dataset: Dataset, records: list[dict[Any, Any]], traits: list[str], by: str | None, width: int
-) -> Image.Image:
-    """Draw one line of pictures with their captions."""
-    captions = [_caption(record, traits, by) for record in records]
-    pictures = [dataset.image(record) for record in records]
-    for picture in pictures:
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    tall, line = max(picture.height for picture in pictures), round(TEXT * LINE)
-    shelf = Image.new("RGB", (width, tall + GAP + max(map(len, captions)) * line + GAP), PAPER)
-    pen, font = ImageDraw.Draw(shelf), ImageFont.load_default(TEXT)
-    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        left = GAP + place * (SIDE + GAP)
-        pen.rectangle((left, 0, left + SIDE - 1, tall - 1), fill=MOUNT)
-        shelf.paste(picture, (left + (SIDE - picture.width) // 2, (tall - picture.height) // 2))
-        for number, text in enumerate(caption):
-            pen.text((left, tall + GAP // 2 + number * line), _fitted(text, font), INK if number else FAINT, font)
-    return shelf
+            yield f"{by or 'split'} {value}: {len(part):,} of {everybody[value]:,} rows", part
 
 
 def _caption(record: Mapping[Any, Any], traits: list[str], by: str | None) -> list[str]:
@@ -145,27 +139,3 @@ def _caption(record: Mapping[Any, Any], traits: list[str], by: str | None) -> li
     lines = [f"{trait} {UNRECORDED if pd.isna(record[trait]) else record[trait]}" for trait in said]
     shown = [str(record["target"])] if "target" in traits else []
     return [str(record["id"]), *shown, *([f"split {record['split']}"] if by else []), *lines]
-
-
-def _fitted(text: str, font: Any) -> str:
-    """Shorten a line to the width of a picture."""
-    text = " ".join(text.split())
-    while len(text) > 1 and font.getlength(text) > SIDE:
-        text = f"{text.removesuffix('…')[:-1]}…"
-    return text
-
-
-def _words(lines: list[str], width: int, size: int, ink: str = INK) -> Image.Image:
-    """Write lines over the whole width, the first in `size`, those after it smaller."""
-    written = [
-        (part, height)
-        for line, height in zip(lines, [size, *[TEXT] * (len(lines) - 1)], strict=True)
-        for part in wrap(line, int((width - 2 * GAP) / (0.55 * height)))
-    ]
-    block = Image.new("RGB", (width, GAP + sum(round(height * LINE) for _, height in written) + GAP // 2), PAPER)
-    pen = ImageDraw.Draw(block)
-    top = GAP
-    for text, height in written:
-        pen.text((GAP, top), text, ink, ImageFont.load_default(height))
-        top += round(height * LINE)
-    return block

@@ -5,24 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, BinaryIO, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairbench.data.images import Unreadable, open_image, peek
-from fairbench.data.inspection import Look, Stamp, Verdict, inspect, stamp
-from fairbench.data.locations import cache_folder
 from fairbench.data.splits import SPLITS, limited, split_clusters
 from fairbench.errors import FairbenchError
 from fairbench.predictions.classes import first_named
 from fairbench.predictions.groups import UNRECORDED
-from fairbench.settings import Configurable, Fraction, Range
+from fairbench.settings import Configurable, Range
 
-__all__ = ["SPLITS", "Dataset", "ImageFolder", "columns", "digest", "faults", "open_image", "rows"]
+__all__ = ["SPLITS", "Dataset", "columns", "digest", "faults", "rows"]
 
 # Columns of a predictions file, which an attribute's column stands beside.
 TAKEN = {"id", "cluster", "split", "image", "target", "answer", "prompt", "reference", "text", "loss"}
@@ -50,19 +46,17 @@ class Dataset(Configurable):
     publishable: ClassVar[str] = "aggregate results only"
     task: ClassVar[Literal["classify", "generate"]] = "classify"
     measure: ClassVar[str] = "accuracy"  # the metric, scoring rows, that leaderboards judge by
-    folder: ClassVar[str] = ""  # whose folder it reads, where that is another dataset's
+    folder: ClassVar[str | None] = None  # the name that `--data NAME=PATH` calls its folder by; None: it reads none
     published: ClassVar[Mapping[str, int]] = {}  # rows that the source states; keys as in docs/datasets.md
-    example_settings: ClassVar[Mapping[str, str]] = {}  # those with which the folder of `example` is read
 
     max_new_tokens: ClassVar[int] = 32  # how much may be written, where the task is to generate
 
     limit: Annotated[int, Range(1)] | None = None
     prompt: str = ""
 
-    root: ClassVar[Path | None] = None  # set on the instance, where needs_root
-
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.root: Path | None = None  # where its folder lies on this machine
         self.warnings: list[str] = []  # what the last reading found odd; ends up in every record
         self._known_rows: tuple[object, pd.DataFrame] | None = None
 
@@ -91,11 +85,12 @@ class Dataset(Configurable):
         return ()
 
     @classmethod
-    def example(cls, folder: Path) -> None:
+    def example(cls, folder: Path) -> Mapping[str, str]:
         """Write a small folder in exactly the format that `table` reads, with made-up people and images.
 
-        Names, columns, codes and quirks are those of the real thing, so that a user sees what is expected
-        and tests have something to read. Raises FairbenchError where a dataset needs no folder.
+        Returns the settings with which it is read. Names, columns, codes and quirks are those of the real thing, so
+        that a user sees what is expected and tests have something to read. Raises FairbenchError where a dataset
+        needs no folder.
         """
         raise FairbenchError(f"{cls.name} needs no folder", "use it as it is")
 
@@ -116,106 +111,6 @@ class Dataset(Configurable):
         return digest(rows(self), json.dumps(self.settings(), sort_keys=True), *self.classes, *self.words)
 
     split_clusters = staticmethod(split_clusters)
-
-
-class ImageFolder(Dataset):
-    """A dataset of image files under one root folder; `image` holds the path relative to it.
-
-    `table` passes its rows through `readable`, which looks at every file once (`verify`: `decode`
-    reads all pixels, `header` only the first bytes), leaves out those that cannot be read with a
-    warning, and stops when their share exceeds `unreadable_share`.
-    """
-
-    needs_root: ClassVar[bool] = True
-
-    verify: Literal["decode", "header"] = "decode"
-    unreadable_share: Fraction = 0.01
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.verdicts: dict[str, Verdict] = {}  # relative path → what was found; filled by `readable`
-
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """Files that the last reading left out: relative path → why."""
-        return {relative: verdict.fault for relative, verdict in self.verdicts.items() if verdict.fault}
-
-    def path(self, relative: str) -> Path:
-        """Return the file's path, refusing one that would leave the root (links in it are the user's own)."""
-        parts = PurePosixPath(str(relative).replace("\\", "/"))
-        outside = parts.is_absolute() or ".." in parts.parts or PureWindowsPath(str(relative)).drive
-        if self.root is None or outside or not parts.parts or "\0" in str(relative):
-            raise FairbenchError(f"{self.name}: image path {relative!r} is not inside the data folder")
-        return self.root / parts
-
-    def open(self, source: Path | BinaryIO) -> Image.Image:
-        """Decode one file to RGB; files that are no ordinary images need their own. Raises Unreadable."""
-        return open_image(source)
-
-    def peek(self, path: Path) -> None:
-        """Look at a file's first bytes only (`verify = "header"`); raises when they show it to be unreadable."""
-        peek(path)
-
-    def image(self, row: Mapping[str, object]) -> Image.Image:
-        """Open one file as RGB; raises FairbenchError naming a file that cannot be read."""
-        path = self.path(str(row["image"]))
-        try:
-            return self.open(path)
-        except Unreadable as error:
-            raise FairbenchError(f"{self.name}: cannot read image {path}: {error}") from error
-
-    def readable(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Leave out the rows whose file cannot be read; raises FairbenchError when there are too many."""
-        for relative in table["image"]:
-            self.path(relative)
-        assert self.root is not None  # path() has refused otherwise
-        self.verdicts, trouble = inspect(
-            self.root,
-            table["image"],
-            self.verify == "decode",
-            cache_folder("inspected"),
-            Look(self.name, self.open, self.peek),
-        )
-        if trouble:
-            self.warnings.append(f"every file will be read again next time; cannot write to {trouble}")
-        bad = table["image"].isin(list(self.unreadable))
-        if not bad.any():
-            return table
-        first = "; ".join(f"{relative}: {why}" for relative, why in list(self.unreadable.items())[:5])
-        more = "; …" if bad.sum() > 5 else ""
-        found = f"{int(bad.sum()):,} of {len(table):,} images cannot be read ({first}{more})"
-        if bad.mean() > self.unreadable_share:
-            raise FairbenchError(
-                f"{self.name}: {found}: more than the {self.unreadable_share:.2%} that are tolerated",
-                f"`fairbench data check {self.name}` lists them; get them again"
-                + (f" ({self.homepage})" if self.homepage else "")
-                + f", or tolerate more with --set {self.name}.unreadable_share=…",
-            )
-        self.warnings.append(f"{found} and were left out")
-        return table[~bad]
-
-    def sources(self) -> Sequence[Path]:
-        """Return the files beside the images that `table` reads."""
-        return ()
-
-    def stamp(self) -> object | None:
-        """Change with the settings, the root, and the size or time of any file that was read."""
-        files: list[Stamp | None] = [stamp(path) for path in self.sources()]
-        files += [stamp(self.path(relative)) for relative in self.verdicts]
-        return (str(self.root), json.dumps(self.settings(), sort_keys=True), files)
-
-    def fingerprint(self) -> str:
-        """Hash the table and the content of its files (by `header`: their sizes, and 256 files' content)."""
-        table = rows(self)
-        paths = [self.path(relative) for relative in table["image"]]
-        contents = [self.verdicts[relative].content for relative in table["image"]]
-        if self.verify == "header":
-            contents = [str(path.stat().st_size) for path in paths]
-            for index in np.unique(np.linspace(0, len(paths) - 1, 256).astype(int)):
-                contents.append(hashlib.sha256(paths[index].read_bytes()).hexdigest())
-        # How files are verified does not change what a model sees; `limit` shows in the table.
-        settings = {k: v for k, v in self.settings().items() if k not in ImageFolder.fields() or k == "prompt"}
-        return digest(table, json.dumps(settings, sort_keys=True), *self.classes, *self.words, *contents)
 
 
 def columns(dataset: Dataset) -> tuple[str, ...]:

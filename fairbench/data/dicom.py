@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -21,12 +20,8 @@ MAGIC = b"DICM"  # after 128 bytes that mean nothing
 # The first element of old files that lack both: a length, a character set, or the kind of image.
 UNMARKED = tuple(b"\x08\x00" + element for element in (b"\x00\x00", b"\x01\x00", b"\x05\x00", b"\x08\x00"))
 DEFLATED = b"1.2.840.10008.1.2.1.99"
-# PS3.3 C.11.2.1.2 and C.11.2.1.3, from 0 to 1 before clipping: values, centre, width.
-WINDOWS: dict[str, Callable[[Floats, float, float], Floats]] = {
-    "LINEAR": lambda x, centre, width: (x - (centre - 0.5)) / max(width - 1, 1e-9) + 0.5,
-    "LINEAR_EXACT": lambda x, centre, width: (x - centre) / width + 0.5,
-    "SIGMOID": lambda x, centre, width: (1 + np.tanh(2 * (x - centre) / width)) / 2,
-}
+DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"  # what compressed pixels end with
+TAIL = 4096
 
 
 def is_dicom(head: bytes) -> bool:
@@ -34,14 +29,14 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == MAGIC or head.startswith(UNMARKED)
 
 
-def first_frame(source: Path | BinaryIO, most: int) -> Image.Image:
+def first_frame(source: BinaryIO, most: int) -> Image.Image:
     """Decode the first frame to RGB.
 
     Grey values are rescaled (slope and intercept, or a table), then the first window makes 0 to 255 of
     them; without a window, the file's table for display; without either, all that up to 8 bits can say, or of
-    more bits the frame's own range. MONOCHROME1 is inverted; colours come from a palette, YBR or RGB. Raises
-    FairbenchError where pydicom is not installed, and anything else for a file that cannot be decoded or has
-    more than `most` pixels.
+    more bits the frame's own range. Padding (PixelPaddingValue) is black and no part of that range. MONOCHROME1 is
+    inverted; colours come from a palette, YBR or RGB. Raises FairbenchError where pydicom is not installed, and
+    anything else for a file that cannot be decoded or has more than `most` pixels.
     """
     pixels = _pydicom().pixels
     described = _read(source, most)
@@ -56,13 +51,29 @@ def first_frame(source: Path | BinaryIO, most: int) -> Image.Image:
         return _eight_bit(stored / np.iinfo(stored.dtype).max)
     if stored.ndim == 3:
         return _eight_bit(stored / (2**described.BitsStored - 1))
-    grey = _grey(stored, described)
-    return _eight_bit(1 - grey if described.PhotometricInterpretation == "MONOCHROME1" else grey)
+    padding = _padding(stored, described)
+    grey = _grey(stored, described, padding)
+    grey = 1 - grey if described.PhotometricInterpretation == "MONOCHROME1" else grey
+    return _eight_bit(np.where(padding, 0.0, grey))
 
 
-def measure(source: Path | BinaryIO, most: int) -> None:
-    """Read a file's header only; raises like `first_frame`."""
-    _read(source, most, stop_before_pixels=True)
+def measure(source: BinaryIO, most: int) -> tuple[int, int]:
+    """Return width and height from a file's header, having seen that all bytes of its pixels are there.
+
+    Raises like `first_frame`, which has the last word on a file that seems to be cut short.
+    """
+    described = _read(source, most, stop_before_pixels=True)
+    start, end = source.tell(), source.seek(0, io.SEEK_END)
+    size = int(described.get("Columns") or 0), int(described.get("Rows") or 0)
+    if described.file_meta.TransferSyntaxUID.is_compressed:
+        source.seek(max(0, end - TAIL))
+        whole = DELIMITER in source.read()
+    else:
+        frames, samples = (int(described.get(key) or 1) for key in ("NumberOfFrames", "SamplesPerPixel"))
+        bits = int(described.get("BitsAllocated") or 0) * samples * frames
+        whole = 0 < size[0] * size[1] * bits <= 8 * (end - start)
+    source.seek(0)
+    return size if whole else first_frame(source, most).size
 
 
 @cache
@@ -77,12 +88,9 @@ def _pydicom() -> ModuleType:
     return pydicom
 
 
-def _read(source: Path | BinaryIO, most: int, **options: Any) -> Any:
+def _read(source: BinaryIO, most: int, **options: Any) -> Any:
     """Return the file's elements, those of its first frame included; pixels are not decoded yet."""
     pydicom = _pydicom()
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            return _read(file, most, **options)
     if DEFLATED in source.read(HEAD):
         raise ValueError("a deflated DICOM file: what it unpacks to has no bound; convert it with dcmconv")
     source.seek(0)
@@ -102,20 +110,33 @@ def _read(source: Path | BinaryIO, most: int, **options: Any) -> Any:
     return described
 
 
-def _grey(stored: npt.NDArray[Any], described: Any) -> Floats:
+def _padding(stored: npt.NDArray[Any], described: Any) -> npt.NDArray[np.bool_]:
+    """Mark the stored values that fill up the frame (PS3.3 C.7.5.1.1.2): one value, or all up to the limit."""
+    if described.get("PixelPaddingValue") is None:
+        return np.zeros(stored.shape, dtype=np.bool_)
+    value = int(described.PixelPaddingValue)
+    limit = described.get("PixelPaddingRangeLimit")
+    low, high = sorted((value, value if limit is None else int(limit)))
+    return (stored >= low) & (stored <= high)
+
+
+def _grey(stored: npt.NDArray[Any], described: Any, padding: npt.NDArray[np.bool_]) -> Floats:
     """Return grey values from 0 (black) to 1; those beyond are for the caller to clip."""
-    pixels = _pydicom().pixels
+    pydicom = _pydicom()
+    pixels = pydicom.pixels
     values = pixels.apply_modality_lut(stored, described).astype(np.float64)
     if described.get("WindowCenter") is not None and described.get("WindowWidth") is not None:
-        centre, width = (float(np.ravel(described[key].value)[0]) for key in ("WindowCenter", "WindowWidth"))
-        shape = described.get("VOILUTFunction") or "LINEAR"
-        if shape not in WINDOWS or width <= 0:
-            raise ValueError(f"its window has the function {shape} and the width {width:g}")
-        return WINDOWS[shape](values, centre, width)
+        window = pydicom.Dataset()  # the values are rescaled already: one bit of output is 0 to 1
+        window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 1, 0
+        for key in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
+            if described.get(key) is not None:
+                window.add(described[key])
+        return np.asarray(pixels.apply_windowing(values, window), dtype=np.float64)
     if described.get("VOILUTSequence"):
         table = pixels.apply_voi(values.round().astype(np.int64), described)
         return np.asarray(table / (2.0 ** described.VOILUTSequence[0].LUTDescriptor[2] - 1))
-    low, high = values.min(), values.max()
+    content = values if padding.all() else values[~padding]
+    low, high = content.min(), content.max()
     if described.BitsStored <= 8:
         least = -(2 ** (described.BitsStored - 1)) if described.PixelRepresentation else 0
         ends = np.array([least, least + 2**described.BitsStored - 1])

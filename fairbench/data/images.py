@@ -1,9 +1,11 @@
-"""Open image files of unknown origin, and look at each of them only once."""
+"""Open image files of unknown origin: one way to decode, one to look without decoding."""
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,47 +24,92 @@ MAX_BYTES = 1 << 29
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 
 
+TAIL = 4096  # bytes at a file's end that are searched for its end marker
+ORIENTATION, BITS, PHOTOMETRIC = 0x0112, 258, 262  # TIFF's tags
+
+Grey = npt.NDArray[np.generic]
+Shade = Callable[[Grey], npt.NDArray[np.uint8]]  # 16-bit grey → 8-bit
+
+
 class Unreadable(Exception):
     """An image cannot be used, and why."""
 
 
-def open_image(source: Path | BinaryIO) -> Image.Image:
-    """Decode an image to RGB.
+def by_257(grey: Grey) -> npt.NDArray[np.uint8]:
+    """Make 8-bit of 16-bit grey: 65535 becomes 255."""
+    return np.asarray((grey / 257.0).round().astype(np.uint8))  # type: ignore[operator]
 
-    The first frame counts, the camera's orientation is applied, transparency goes onto black, and
-    16-bit grey is divided by 257 (65535 → 255). DICOM has rules of its own (`dicom.first_frame`) and
-    needs pydicom. Raises Unreadable for a file that is damaged, too large, of another format, or whose
-    pixels have no stated range (floats, 32-bit beyond 65535).
+
+def open_image(source: Path | BinaryIO, shade: Shade = by_257) -> Image.Image:
+    """Decode an image to RGB, always from its bytes: given a path, Pillow maps some files and reads them otherwise.
+
+    The first frame counts, the camera's orientation is applied, transparency goes onto black, and `shade` makes
+    8-bit of 16-bit grey (default: divided by 257, 65535 → 255). DICOM has rules of its own (`dicom.first_frame`)
+    and needs pydicom. Raises Unreadable for a file that is damaged, too large, of another format, or whose pixels
+    have no stated range (floats, 32-bit beyond 65535).
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise FairbenchError(
             "PIL is set to accept truncated images", "leave PIL.ImageFile.LOAD_TRUNCATED_IMAGES False"
         )
     try:
-        if _is_dicom(source):
-            return dicom.first_frame(source, MAX_PIXELS)
-        with Image.open(source, formats=FORMATS) as image:
-            check_size(image)
-            return _rgb(ImageOps.exif_transpose(image))
+        data = source.read_bytes() if isinstance(source, Path) else source.read()
+        if dicom.is_dicom(data[: dicom.HEAD]):
+            return dicom.first_frame(io.BytesIO(data), MAX_PIXELS)
+        with _opened(io.BytesIO(data)) as image:
+            kind = image.format
+        if kind == "PNG":
+            _check_sums(io.BytesIO(data))
+        with _opened(io.BytesIO(data)) as image:
+            return _rgb(ImageOps.exif_transpose(image), _white_is_zero(image), shade)
     except (Unreadable, FairbenchError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged input
-        raise Unreadable(_reason(error)) from error
+        raise Unreadable(reason(error)) from error
 
 
-def check_size(image: Image.Image) -> None:
-    """Refuse an image with more pixels than any medical image has, before decoding it."""
+def peek(file: BinaryIO) -> tuple[int, int]:
+    """Return an image's width and height, having looked at its structure; raises what its decoder would.
+
+    A JPEG that has its end, a PNG whose checksums are right and a DICOM file with all its bytes are whole, so no
+    pixel is decoded; any other file is.
+    """
+    head = file.read(dicom.HEAD)
+    file.seek(0)
+    if dicom.is_dicom(head):
+        return dicom.measure(file, MAX_PIXELS)
+    with _opened(file) as image:
+        kind = image.format
+        told = kind == "JPEG" or "exif" in image.info  # to look for it elsewhere, Pillow would decode a PNG
+        turned = told and image.getexif().get(ORIENTATION, 1) in range(5, 9)
+        size = (image.height, image.width) if turned else image.size
+    file.seek(0)
+    if kind == "PNG":
+        _check_sums(file)
+    elif kind != "JPEG" or not _ended(file):
+        file.seek(0)
+        return open_image(file).size
+    return size
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """Read a header; raises Unreadable for more pixels than any medical image has, before one is decoded."""
+    image = Image.open(file, formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+    return image
 
 
-def peek(path: Path) -> None:
-    """Read an image's header only; raises Unreadable, or what the decoder raises."""
-    if _is_dicom(path):
-        dicom.measure(path, MAX_PIXELS)
-    else:
-        with Image.open(path, formats=FORMATS) as image:
-            check_size(image)
+def _check_sums(file: BinaryIO) -> None:
+    """Hold every chunk of a PNG against its checksum, which decoding does not; raises where one is wrong."""
+    with _opened(file) as image:
+        image.verify()
+
+
+def _ended(file: BinaryIO) -> bool:
+    """Whether a JPEG has its end marker, padding aside; where it has not, it may still be whole."""
+    file.seek(max(0, file.seek(0, io.SEEK_END) - TAIL))
+    return file.read().rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def open_array(source: Path | BinaryIO, key: str) -> npt.NDArray[np.generic]:
@@ -95,24 +142,21 @@ def open_array(source: Path | BinaryIO, key: str) -> npt.NDArray[np.generic]:
     except Unreadable:
         raise
     except Exception as error:  # zipfile and numpy raise nearly anything on damaged input
-        raise Unreadable(_reason(error)) from error
+        raise Unreadable(reason(error)) from error
 
 
-def _is_dicom(source: Path | BinaryIO) -> bool:
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            return _is_dicom(file)
-    head = source.read(dicom.HEAD)
-    source.seek(0)
-    return dicom.is_dicom(head)
+def _white_is_zero(image: Image.Image) -> int:
+    """Return the greatest grey value of a TIFF that shows 0 white, which Pillow ignores above 8 bits; else 0."""
+    tags = getattr(image, "tag_v2", {})
+    return 2 ** int(tags.get(BITS, (16,))[0]) - 1 if tags.get(PHOTOMETRIC) == 0 else 0
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, white_is_zero: int, shade: Shade) -> Image.Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise Unreadable(f"grey values from {grey.min()} to {grey.max()} are not 16-bit")
-        image = Image.fromarray((grey / 257.0).round().astype(np.uint8))
+        image = Image.fromarray(shade(white_is_zero - grey if white_is_zero else grey))
     if image.mode == "F":
         raise Unreadable("floating-point pixels have no stated range")
     if image.has_transparency_data:
@@ -121,7 +165,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Say in a few words why a file could not be opened or decoded."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PIL.UnidentifiedImageError):

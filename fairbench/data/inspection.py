@@ -17,10 +17,10 @@ import PIL
 from filelock import FileLock
 from PIL import Image
 
-from fairbench.data.images import MAX_BYTES, Unreadable, _reason, open_image, peek
+from fairbench.data.images import MAX_BYTES, Unreadable, open_image, peek, reason
 from fairbench.errors import FairbenchError
 
-RULES = 2  # raise it when what counts as readable or odd changes: verdicts kept on disk are then made again
+RULES = 3  # raise it when what counts as readable or odd changes: verdicts kept on disk are then made again
 
 
 SHADE = 16  # grey levels, of 256, in which nothing can be told apart
@@ -47,7 +47,7 @@ class Verdict:
     """What was found when a file was last looked at; `fault` is empty for a readable one.
 
     `content` is a digest of all its bytes; it and `remark`, what is odd about a picture that can be
-    read, are empty where only the header was read.
+    read, are empty where pixels were not decoded. `width` and `height` are pixels, 0 where unknown.
     """
 
     size: int
@@ -55,18 +55,20 @@ class Verdict:
     content: str
     fault: str
     remark: str = ""
+    width: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True)
 class Look:
-    """How to look at a file: `peek` at its header, or `open` all of it; raising says it is unreadable.
+    """How to look at a file: `peek` at its structure, or `open` all of it; raising says it is unreadable.
 
     `kind` names the way: verdicts are shared between those who look alike.
     """
 
     kind: str = "image"
     open: Callable[[BinaryIO], Image.Image] = open_image
-    peek: Callable[[Path], object] = peek
+    peek: Callable[[BinaryIO], tuple[int, int]] = peek
 
 
 def inspect(
@@ -111,7 +113,8 @@ def _look(
         now = stamps[relative]
         if now is None:
             return relative, Verdict(-1, -1, "", _absence(root / relative))
-        return relative, Verdict(*now, *_try(root / relative, now.size, decode, look))
+        content, fault, remark, shape = _try(root / relative, now.size, decode, look)
+        return relative, Verdict(*now, content, fault, remark, *shape)
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL
         return dict(pool.map(one, relatives))
@@ -121,29 +124,31 @@ def _absence(path: Path) -> str:
     try:
         path.stat()
     except OSError as error:
-        return _reason(error)
+        return reason(error)
     return "it was not there a moment ago"
 
 
-def _try(path: Path, size: int, decode: bool, look: Look) -> tuple[str, str, str]:
-    """Return a file's content, fault and remark."""
+def _try(path: Path, size: int, decode: bool, look: Look) -> tuple[str, str, str, tuple[int, int]]:
+    """Return a file's content, fault, remark, and width and height."""
     content = remark = ""
     try:
         if not path.is_file():
             raise Unreadable("not a file")
-        if size > MAX_BYTES:
+        if decode and size > MAX_BYTES:
             raise Unreadable(f"{size:,} bytes are more than {MAX_BYTES:,}")
-        if decode:
-            data = path.read_bytes()
-            content = hashlib.sha256(data).hexdigest()[:32]
-            remark = _remark(look.open(io.BytesIO(data)))
-        else:
-            look.peek(path)
+        with path.open("rb") as file:
+            if decode:
+                data = file.read()
+                content = hashlib.sha256(data).hexdigest()[:32]
+                image = look.open(io.BytesIO(data))
+                remark, shape = _remark(image), image.size
+            else:
+                shape = look.peek(file)
     except FairbenchError:
         raise
     except Exception as error:
-        return content, _reason(error), ""
-    return content, "", remark
+        return content, reason(error), "", (0, 0)
+    return content, "", remark, shape
 
 
 def _remark(image: Image.Image) -> str:

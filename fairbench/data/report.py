@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.data.dataset import SPLITS, Dataset, ImageFolder, columns, faults, rows
+from fairbench.data.dataset import SPLITS, Dataset, columns, faults, rows
+from fairbench.data.image_folder import ImageFolder
 from fairbench.errors import FairbenchError
 from fairbench.predictions.groups import UNRECORDED
 
@@ -77,27 +78,8 @@ def check(dataset: Dataset) -> Report:
     Raises FairbenchError only where nothing can be counted: the folder, a file of it or a column is missing.
     """
     dataset = copy.copy(dataset)  # what is tolerated here must not be tolerated in the caller's
-    dataset.warnings, dataset._known_rows = [], None
-    tolerated = 1.0
-    if isinstance(dataset, ImageFolder):
-        tolerated, dataset.unreadable_share = dataset.unreadable_share, 1.0
-    try:
-        table, problems = rows(dataset), []
-    except FairbenchError:
-        dataset.warnings.clear()
-        table = dataset.table()
-        problems = list(faults(dataset, table))
-    if missing := [column for column in (*columns(dataset), *dataset.attributes) if column not in table]:
-        raise next(problem for problem in problems if missing[0] in problem.message)
-    unreadable = dataset.unreadable if isinstance(dataset, ImageFolder) else {}
-    found = [problem.message for problem in problems]
-    share = len(unreadable) / max(1, len(getattr(dataset, "verdicts", ())))
-    if share > tolerated:
-        found.append(
-            f"{len(unreadable):,} images cannot be read: {share:.2%}, more than the {tolerated:.2%} tolerated"
-        )
-    duplicates = _duplicates(dataset, table)
-    remarks = _remarks(dataset, table)
+    table, problems = _tolerantly(dataset)
+    duplicates, remarks = _duplicates(dataset, table), _remarks(dataset, table)
     published, unclear = _published(dataset, table)
     groups = {attribute: _groups(dataset, table, attribute) for attribute in dataset.attributes}
     return Report(
@@ -106,19 +88,19 @@ def check(dataset: Dataset) -> Report:
             for fact in ("name", "title", "licence", "citation", "homepage", "publishable", "notes")
         },
         settings=dataset.settings(),
-        fingerprint=None if found else dataset.fingerprint(),
+        fingerprint=None if problems else dataset.fingerprint(),
         rows=len(table),
         clusters={split: int(table["cluster"][table["split"] == split].nunique()) for split in SPLITS},
         counts=_count(dataset, table),
         groups=groups,
         missing={attribute: int(table[attribute].isna().sum()) for attribute in dataset.attributes},
         leaking=_leaking(table),
-        unreadable=unreadable,
+        unreadable=dataset.unreadable if isinstance(dataset, ImageFolder) else {},
         duplicates=duplicates,
         remarks=remarks,
         published=published,
         lengths=_lengths(table),
-        problems=tuple(found),
+        problems=tuple(problems),
         cautions=(
             *dataset.warnings,
             *unclear,
@@ -129,6 +111,32 @@ def check(dataset: Dataset) -> Report:
             *_empty(groups),
         ),
     )
+
+
+def _tolerantly(dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
+    """Read the table however many images are damaged or rules are broken; return it with what is wrong."""
+    dataset.warnings, dataset._known_rows = [], None
+    tolerated = 1.0
+    if isinstance(dataset, ImageFolder):
+        tolerated, dataset.unreadable_share = dataset.unreadable_share, 1.0
+    problems: list[FairbenchError] = []
+    try:
+        table = rows(dataset)
+    except FairbenchError:
+        dataset.warnings.clear()
+        table = dataset.table()
+        problems = list(faults(dataset, table))
+    if missing := [column for column in (*columns(dataset), *dataset.attributes) if column not in table]:
+        raise next(problem for problem in problems if missing[0] in problem.message)
+    said = [problem.message for problem in problems]
+    if isinstance(dataset, ImageFolder):
+        share = len(dataset.unreadable) / max(1, len(dataset.verdicts))
+        if share > tolerated:
+            said.append(
+                f"{len(dataset.unreadable):,} images cannot be read: {share:.2%}, more than the {tolerated:.2%} "
+                "tolerated"
+            )
+    return table, said
 
 
 def _count(dataset: Dataset, table: pd.DataFrame) -> Counts:
@@ -152,7 +160,7 @@ def _leaking(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 
 def _duplicates(dataset: Dataset, table: pd.DataFrame) -> tuple[Duplicate, ...] | None:
-    if not isinstance(dataset, ImageFolder) or dataset.verify == "header":
+    if not isinstance(dataset, ImageFolder) or dataset.verify == "structure":
         return None
     if dataset.task == "generate":  # several questions about one image are no copies of it
         table = table.drop_duplicates(["image", "split", "cluster"])

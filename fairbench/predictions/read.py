@@ -189,19 +189,3 @@ def _one_split(table: pd.DataFrame, split: str | None, path: Path) -> pd.DataFra
     kept = table[pd.Series(there).eq(split).to_numpy()[splits.codes.to_numpy()]].copy(deep=False)
     kept["split"] = split
     return kept
-
-
-def read_words(path: Path, name: str, hint: str) -> pd.DataFrame:
-    """Read a dataset's table, separated by commas, semicolons or tabs, as stripped words; empty is missing.
-
-    Raises FairbenchError for a file that cannot be read, in the dataset's name and with its hint.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-        separator = max(",;\t", key=header.count)
-        table = pd.read_csv(path, sep=separator, dtype=object, encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError) as error:
-        raise FairbenchError(f"{name}: cannot read {path}: {error}", hint) from error
-    table.columns = [str(column).strip() for column in table.columns]
-    return table.map(lambda cell: cell.strip() or None if isinstance(cell, str) else None)

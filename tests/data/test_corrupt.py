@@ -253,7 +253,7 @@ CASES = [
     Case("an empty image", image(b""), "not an image of a known format"),
     Case("a web page called png", image(b"<!doctype html><title>Log in</title>"), "not an image of a known format"),
     Case("truncated JPEG", image(encoded(noise(size=(24, 24)), "JPEG")[:-200]), "truncated"),
-    Case("truncated PNG", image(encoded(noise(size=(200, 200)), "PNG")[:-9000]), "truncated"),
+    Case("truncated PNG", image(encoded(noise(size=(200, 200)), "PNG")[:-9000]), "Truncated"),
     Case("a decompression bomb", image(png_bomb(60_000, 60_000)), "it claims more pixels than 80,000,000"),
     Case(
         "16-bit grey out of range",

@@ -290,7 +290,7 @@ def test_an_image_that_vanishes_later_is_an_error_with_its_path(folder):
 # ── fingerprints ─────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("verify", ["decode", "header"])
+@pytest.mark.parametrize("verify", ["decode", "structure"])
 def test_a_fingerprint_notices_content_and_nothing_else(folder, tmp_path, verify):
     def print_of(root, **settings):
         return opened(root, ToyFolder, verify=verify, **settings).fingerprint()

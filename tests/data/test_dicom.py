@@ -57,6 +57,11 @@ def written(made):
     return buffer
 
 
+def peek(path):
+    with path.open("rb") as file:
+        return images.peek(file)
+
+
 def grey(made):
     """One band of the opened picture; the three must be equal."""
     opened = np.asarray(open_image(written(made)))
@@ -94,6 +99,49 @@ def test_without_a_window_up_to_8_bits_stay_and_more_are_stretched():
     assert grey(elements(signed, 16)).tolist() == [[0, 128], [191, 255]]
     assert grey(elements(signed, 16, RescaleSlope=-1, RescaleIntercept=7)).tolist() == [[255, 128], [64, 0]]
     assert grey(elements(np.full((2, 2), 900, dtype=np.uint16))).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("said", [{}, {"WindowCenter": 2000, "WindowWidth": 3000}])
+def test_padding_is_black_and_no_part_of_the_range(photometric, said):
+    stored = np.linspace(520, 4095, 256).astype(np.int16).reshape(16, 16)
+    content = grey(elements(stored, 16, PhotometricInterpretation=photometric, **said))
+    if not said:
+        assert sorted((content[0, 0], content[-1, -1])) == [0, 255]
+    padded = stored.copy()
+    padded[:, :2] = -2000
+    for limits in ({"PixelPaddingValue": -2000}, {"PixelPaddingValue": -2100, "PixelPaddingRangeLimit": -1900}):
+        shown = grey(elements(padded, 16, PhotometricInterpretation=photometric, **said, **limits))
+        assert (shown[:, :2] == 0).all()
+        if said:
+            assert (shown[:, 2:] == content[:, 2:]).all()
+        else:
+            low, high = stored[:, 2:].min(), stored[:, 2:].max()
+            expected = (stored[:, 2:] - low) / (high - low)
+            expected = 1 - expected if photometric == "MONOCHROME1" else expected
+            assert np.abs(shown[:, 2:] - 255 * expected).max() <= 0.51
+
+
+def test_padding_as_an_earlier_version_read_it_wrong(shared):
+    path = shared / "cases/images/padding_no_window.dcm"
+    stored, shown = pydicom.dcmread(path).pixel_array, np.asarray(open_image(path))[..., 0]
+    padding = stored == pydicom.dcmread(path).PixelPaddingValue
+    assert padding.mean() == 1 / 8
+    assert (shown[padding] == 0).all()
+    assert np.abs(shown[~padding] - (stored[~padding] - 520) / (4095 - 520) * 255).max() <= 0.51
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_files_that_are_cut_short_show_it_in_their_structure(tmp_path, compressed):
+    made = elements(np.tile(RAMP, (4, 4)))
+    if compressed:
+        made.compress(RLELossless)
+    data, path = written(made).getvalue(), tmp_path / "a.dcm"
+    for end, whole in ((None, True), (-700, False)):
+        path.write_bytes(data[:end])
+        verdict = inspection.inspect(tmp_path, ["a.dcm"], False, tmp_path / f"cache{whole}")[0]["a.dcm"]
+        assert (not verdict.fault) == whole, verdict
+        assert (verdict.width, verdict.height) == ((64, 64) if whole else (0, 0))
 
 
 def test_monochrome1_is_inverted_after_its_window():
@@ -176,7 +224,7 @@ def test_dicom_is_told_by_its_content_whatever_it_is_called(tmp_path):
     path = tmp_path / "scan.jpg"
     path.write_bytes(written(elements()).getvalue())
     assert open_image(path).size == (16, 16)
-    images.peek(path)
+    assert peek(path) == (16, 16)
     assert not dicom.is_dicom(b"\x89PNG" + bytes(200))
 
 
@@ -202,7 +250,10 @@ def spoilt(change):
             spoilt(lambda m: (setattr(m, "Rows", 60_000), setattr(m, "Columns", 60_000))),
             "60000×60000 pixels are more",
         ),
-        (spoilt(lambda m: (setattr(m, "WindowCenter", 3), setattr(m, "WindowWidth", 0))), "LINEAR and the width 0"),
+        (
+            spoilt(lambda m: (setattr(m, "WindowCenter", 3), setattr(m, "WindowWidth", 0))),
+            "Window Width must be greater than or equal to 1",
+        ),
         (spoilt(lambda m: delattr(m, "Rows")), "Rows"),
         (b"\0" * 128 + b"DICM", "without pixel data"),
         (b"\0" * 128 + b"DICM" + b"\xff" * 300, "without pixel data"),
@@ -225,7 +276,7 @@ def test_too_many_pixels_are_refused_before_any_is_decoded(monkeypatch, tmp_path
     monkeypatch.setattr(pydicom.pixels, "pixel_array", decode)
     path = tmp_path / "big.dcm"
     path.write_bytes(spoilt(lambda m: (setattr(m, "Rows", 60_000), setattr(m, "Columns", 60_000))))
-    for look in (open_image, images.peek):
+    for look in (open_image, peek):
         with pytest.raises((Unreadable, ValueError), match="more than 80,000,000"):
             look(path)
 
@@ -256,7 +307,7 @@ def test_without_pydicom_one_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "__import__", absent)
     dicom._pydicom.cache_clear()
     try:
-        for look in (open_image, images.peek):
+        for look in (open_image, peek):
             with pytest.raises(FairbenchError, match="need pydicom") as error:
                 look(tmp_path / "a.dcm")
             assert error.value.hint == "pip install 'fairbench[dicom]', or convert them to PNG"

@@ -4,6 +4,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from fairbench import FairbenchError
-from fairbench.data import inspection
+from fairbench.data import images, inspection
 from fairbench.data.images import Unreadable, open_array, open_image
 from fairbench.data.inspection import Look, inspect
 
@@ -32,6 +33,48 @@ def test_16_bit_grey_is_divided_by_257(kind):
     grey = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
     opened = np.asarray(open_image(saved(Image.fromarray(grey), kind)))
     assert opened.tolist() == [[[0] * 3, [1] * 3, [100] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("mode", "kind"), [("L", "TIFF"), ("RGB", "TIFF"), ("RGB", "JPEG")])
+def test_orientation_is_the_same_from_path_and_bytes(tmp_path, mode, kind, orientation):
+    """Against the eight transpositions as TIFF 6.0 defines them, on a ramp that none of them leaves as it is."""
+    ramp = np.add.outer(3 * np.arange(30), np.arange(40)).astype(np.uint8)
+    turned = {
+        1: ramp, 2: ramp[:, ::-1], 3: ramp[::-1, ::-1], 4: ramp[::-1],
+        5: ramp.T, 6: ramp[::-1].T, 7: ramp[::-1, ::-1].T, 8: ramp[:, ::-1].T,
+    }  # fmt: skip
+    options = {"tiffinfo": {0x0112: orientation}} if kind == "TIFF" else {}
+    if kind == "JPEG":
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = orientation
+    path = tmp_path / "turned"
+    path.write_bytes(encoded(Image.fromarray(ramp).convert(mode), kind, **options))
+    one, other = open_image(path), open_image(io.BytesIO(path.read_bytes()))
+    assert (np.asarray(one) == np.asarray(other)).all()
+    assert np.abs(np.asarray(one)[..., 0].astype(int) - turned[orientation]).max() <= (3 if kind == "JPEG" else 0)
+    with path.open("rb") as file:
+        assert images.peek(file) == one.size
+
+
+def test_grey_that_shows_0_white_is_turned_over():
+    grey = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
+    plain = encoded(Image.fromarray(grey), "TIFF")
+    tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert plain.count(tag) == 1
+    turned = plain.replace(tag, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
+    assert np.asarray(open_image(io.BytesIO(turned)))[0, :, 0].tolist() == [255, 254, 155, 0]
+
+
+def test_the_cases_that_an_earlier_version_read_wrong(shared):
+    upright = np.asarray(Image.open(shared / "cases/images/upright.png"))
+    turned = open_image(shared / "cases/images/grey_orientation_6.tif")
+    assert turned.size == (48, 64)
+    assert (np.asarray(turned)[..., 0] == np.rot90(upright, -1)).all()
+    negative = np.asarray(open_image(shared / "cases/images/white_is_zero_16bit.tif"))[..., 0].astype(int)
+    assert np.abs(negative - (255 - upright)).max() <= 1
+    with pytest.raises(Unreadable, match="truncated"):
+        open_image(shared / "cases/images/truncated_60_bytes.jpg")
 
 
 def test_grey_palette_and_cmyk_become_rgb():
@@ -134,7 +177,7 @@ def test_each_file_is_looked_at_until_it_changes(folder, tmp_path, looks):
     gone, _ = inspect(folder, NAMES, True, tmp_path / "cache")
     assert gone["4.png"].fault == "there is no such file"
     inspect(folder, NAMES[:2], False, tmp_path / "cache")
-    assert looks[7:] == NAMES[:2], "a look at headers is not a look at pixels"
+    assert looks[7:] == NAMES[:2], "a look at the structure is not a look at pixels"
 
 
 def test_content_tells_equal_files_from_different_ones(folder, tmp_path):
@@ -144,10 +187,27 @@ def test_content_tells_equal_files_from_different_ones(folder, tmp_path):
     assert len({verdict.content for verdict in found.values()}) == 5
 
 
-def test_headers_alone_do_not_reveal_a_missing_end(folder, tmp_path):
-    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:1000])
-    assert inspect(folder, NAMES, True, tmp_path / "a")[0]["2.png"].fault
-    assert not inspect(folder, NAMES, False, tmp_path / "b")[0]["2.png"].fault
+@pytest.mark.parametrize("decode", [True, False])
+def test_what_is_cut_short_or_damaged_in_the_middle_is_found_either_way(folder, tmp_path, decode):
+    """A JPEG without its end, a PNG with a bit turned, whether pixels are decoded or only the structure is seen."""
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:1000])
+    data = bytearray((folder / "2.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "2.png").write_bytes(data)
+    jpeg = encoded(noise(3, (300, 200)), "JPEG")
+    (folder / "3.png").write_bytes(jpeg[:-60])
+    (folder / "4.png").write_bytes(jpeg + bytes(100))  # padded, and whole
+    (folder / "5.png").write_bytes(encoded(noise(5, (40, 30)), "TIFF")[:-60])
+    found, _ = inspect(folder, NAMES, decode, tmp_path / "cache")
+    assert [bool(found[name].fault) for name in NAMES] == [False, True, True, True, False, True]
+    assert "truncated" in found["3.png"].fault
+    assert "checksum" in found["2.png"].fault
+    assert [(found[name].width, found[name].height) for name in ("0.png", "4.png")] == [(40, 30), (300, 200)]
+
+
+def test_a_jpeg_with_odd_bytes_at_its_end_is_whole_all_the_same(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(JPEG + b"appended by some camera")
+    assert not inspect(tmp_path, ["a.jpg"], False, tmp_path / "cache")[0]["a.jpg"].fault
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"0.png": 3}', '{"0.png": {"size": 1}}', "\0\xff"])

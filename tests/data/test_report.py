@@ -117,7 +117,7 @@ def test_duplicates_across_splits_and_classes_are_cautions(ward):
     assert duplicate.splits == ("test", "train")
     text = " ".join(report.cautions)
     assert all(f"in several {what}, for instance i000 = i007" in text for what in ("splits", "clusters", "classes"))
-    ward.verify = "header"
+    ward.verify = "structure"
     assert check(ward).duplicates is None
     assert "not looked for" in printed(check(ward))
 
@@ -195,7 +195,7 @@ def test_pictures_that_show_nothing_are_remarked_on(ward, image, remark):
 
 def test_headers_say_nothing_about_what_pictures_show(ward):
     Image.new("RGB", (5, 5)).save(ward.root / "3.png")
-    ward.verify = "header"
+    ward.verify = "structure"
     assert check(ward).remarks == {}
 
 

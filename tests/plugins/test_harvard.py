@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 import zipfile
 
@@ -24,11 +25,11 @@ from fairbench.testing import toys
 ATTRIBUTES = ("race", "gender", "ethnicity", "language", "marital-status", "age")
 VARIANTS = {
     "fairvlmed": (HarvardFairVLMed, {}),
-    "fairvlmed jpg": (HarvardFairVLMed, {"image_file": "jpg", "verify": "header"}),
+    "fairvlmed jpg": (HarvardFairVLMed, {"image_file": "jpg", "verify": "structure"}),
     "fairvlmed summary": (HarvardFairVLMed, {"note": "summary", "display": "stretch"}),
     "fairvlmed note": (HarvardFairVLMed, {"note": "note", "ages": "medfair5"}),
     "gf": (HarvardGF, {}),
-    "gf header": (HarvardGF, {"verify": "header", "ages": "fairmedfm"}),
+    "gf header": (HarvardGF, {"verify": "structure", "ages": "fairmedfm"}),
     "fairvision": (FairVision, {}),
     "fairvision amd": (FairVision, {"disease": "amd"}),
     "fairvision stages": (FairVision, {"disease": "amd", "labels": "stages", "image_file": "jpg"}),
@@ -248,7 +249,7 @@ def test_columns_that_the_csv_lacks_are_read_from_the_npz_files(copied, kind):
     same(rows(at(kind, root)), before)
 
 
-@pytest.mark.parametrize("kind", [HarvardGF, FairVision])
+@pytest.mark.parametrize("kind", HOMES)
 def test_without_the_csv_folders_and_npz_files_suffice(copied, kind):
     root = copied(kind)
     before = rows(at(kind, root))
@@ -256,7 +257,7 @@ def test_without_the_csv_folders_and_npz_files_suffice(copied, kind):
     dataset = at(kind, root)
     after = rows(dataset)
     same(after.drop(columns="age"), before.drop(columns="age"))
-    if kind is HarvardGF:
+    if kind is not FairVision:
         same(after, before)
     else:
         assert "age is recorded for nobody" in dataset.warnings
@@ -497,11 +498,14 @@ def test_without_any_text_the_task_is_refused(copied):
 @pytest.mark.parametrize("note", ["none", "summary"])
 def test_a_model_trains_on_the_example(examples, note):
     class Rooted(HarvardFairVLMed):
-        needs_root = False
-        root = examples[HarvardFairVLMed]
+        folder = None
+
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            self.root = examples[HarvardFairVLMed]
 
     outcome = toys.train(
-        Vanilla, dataset=Rooted, dataset_settings={"note": note, "verify": "header"}, attributes=("race",)
+        Vanilla, dataset=Rooted, dataset_settings={"note": note, "verify": "structure"}, attributes=("race",)
     )
     assert outcome.record.error is None
     assert outcome.predictions["split"].value_counts().to_dict() == {"test": 16, "val": 8}
@@ -570,7 +574,7 @@ def test_ages_are_binned_by_completed_years(kind, ages, hundredths):
     dataset = kind(ages=ages)
     place = sum(hundredths // 100 >= edge for edge in EDGES[ages])
     for cell in (f"{hundredths / 100:.2f}", hundredths / 100):
-        assert dataset._meaning("age", cell) == dataset.attributes["age"][place]
+        assert dataset.codebook["age"].meaning(cell) == dataset.attributes["age"][place]
 
 
 @given(
@@ -579,18 +583,10 @@ def test_ages_are_binned_by_completed_years(kind, ages, hundredths):
 def test_whatever_a_cell_holds_becomes_a_declared_value_or_an_error(kind, attribute, cell):
     dataset = kind()
     try:
-        found = dataset._meaning(attribute, cell)
-    except ValueError:
+        found = dataset.codebook[attribute].meaning(cell)
+    except KeyError:
         return
     assert found is None or found in dataset.attributes[attribute]
-
-
-def test_a_code_in_the_csv_is_no_word(copied):
-    for kind in HOMES:
-        root = copied(kind)
-        rewrite(kind, put("race", "2"))(root)
-        with pytest.raises(FairbenchError, match=r"data_summary.*csv: data_0+4 has race '2'"):
-            rows(at(kind, root))
 
 
 # ── what is missing or wrong ─────────────────────────────────────────────────────────────────────
@@ -613,7 +609,7 @@ def move_file(kind):
 
 
 def encoded(kind):
-    return lambda root: summary(kind, root).write_bytes(b"\xff\xfe\0,")
+    return lambda root: summary(kind, root).write_bytes(b"\xff\xfe\0")
 
 
 def with_separator(kind, separator):
@@ -633,44 +629,30 @@ def everywhere(column, value):
 
 BROKEN = {  # what is done to any of the three, and what is said
     "no folder": (lambda kind: shutil.rmtree, "is not a folder"),
-    "empty csv": (lambda kind: lambda root: summary(kind, root).write_text(""), "cannot read .*data_summary"),
-    "not text": (encoded, "cannot read .*data_summary"),
-    "other delimiter": (lambda kind: with_separator(kind, "|"), "lacks the columns filename, use|cannot read"),
+    "empty csv": (lambda kind: lambda root: summary(kind, root).write_text(""), "data_summary.*csv is empty"),
+    "not text": (encoded, "data_summary.*csv is not written in utf-16"),
+    "other delimiter": (lambda kind: with_separator(kind, ":"), "lacks the columns filename, use|its header 1"),
     "no split column": (lambda kind: rewrite(kind, lambda p: p.drop(columns="use")), "lacks the columns use; it"),
     "no file column": (lambda kind: rewrite(kind, lambda p: p.drop(columns="filename")), "the columns filename;"),
     "column twice": (lambda kind: rewrite(kind, lambda p: p.assign(Race="white")), "names a column twice"),
-    "unknown split": (lambda kind: rewrite(kind, put("use", "holdout")), "data_0+4 has (use|split) 'holdout'"),
-    "no split": (lambda kind: rewrite(kind, put("use", "")), "data_0+4 has no (use|split)"),
-    "unknown label": (lambda kind: rewrite(kind, put("glaucoma", "maybe")), "has (glaucoma|target) 'maybe'"),
-    "no label": (lambda kind: rewrite(kind, put("glaucoma", "")), "has no (glaucoma|target)"),
-    "unknown race": (lambda kind: rewrite(kind, put("race", "martian")), "csv: data_0+4 has race 'martian'"),
-    "no age": (lambda kind: rewrite(kind, put("age", "old")), "has age 'old'"),
-    "impossible age": (lambda kind: rewrite(kind, put("age", "650")), "has age '650'"),
+    "no known split": (lambda kind: rewrite(kind, everywhere("use", "fold")), r"unknown split \('fold'\)"),
+    "no known label": (
+        lambda kind: rewrite(kind, everywhere("glaucoma", "maybe")),
+        r"unknown target \('maybe'\)",
+    ),
+    "no label": (lambda kind: rewrite(kind, everywhere("glaucoma", "")), "nobody in .* has a target"),
+    "no known race": (lambda kind: rewrite(kind, everywhere("race", "2")), r"csv: .* unknown race \('2'\)"),
     "repeated person": (lambda kind: rewrite(kind, twice), "1 ids stand in several rows, for instance 'data_0+4'"),
     "another folder": (lambda kind: rewrite(kind, put("filename", "../../etc/passwd")), r"(\.\./|missing)"),
     "missing file": (lambda kind: lambda root: [p.unlink() for p in root.rglob("*_00*1.*")], "files .*are missing"),
     "file twice": (copy_file, "data_0+1.npz and .*data_0+1.npz are both in"),
     "file in another split": (move_file, "Test/data_0+1.npz"),
-    "unknown code": (
-        lambda kind: lambda root: (
-            rewrite(kind, lambda p: p.drop(columns="race"))(root),
-            repack(file_of(kind, root), race=7),
-        ),
-        "npz files in .*: data_0+1 has race 7",
-    ),
-    "several codes": (
-        lambda kind: lambda root: (
-            rewrite(kind, lambda p: p.drop(columns="race"))(root),
-            repack(file_of(kind, root), race=np.array([1, 2])),
-        ),
-        r"data_0+1 has race 'array",
-    ),
     "attribute nowhere": (
         lambda kind: lambda root: (
             rewrite(kind, lambda p: p.drop(columns="race"))(root),
             [repack(path, race=None) for path in root.rglob("*.npz")],
         ),
-        "neither data_summary.*csv nor any npz file has `race`",
+        "neither .*data_summary.*csv nor any npz file has `race`",
     ),
 }  # fmt: skip
 
@@ -687,16 +669,65 @@ def test_what_is_broken_is_named(copied, kind, case):
         assert "huggingface.co/datasets/harvardairobotics/" in error.value.hint
         assert f"--data {kind.name}=" in error.value.hint
     elif case == "other delimiter":
-        assert "commas, semicolons or tabs" in error.value.hint
-    elif case.startswith("unknown"):
+        assert "commas, semicolons, tabs or |" in error.value.hint
+    elif case.startswith("no known"):
         assert error.value.hint.startswith("expected ")
 
 
-def test_the_csv_that_fairvlmed_needs(copied):
-    root = copied(HarvardFairVLMed)
-    summary(HarvardFairVLMed, root).unlink()
-    with pytest.raises(FairbenchError, match=r"no data_summary.csv in .* \(it holds ReadMe, Test, Training, Vali"):
-        rows(at(HarvardFairVLMed, root))
+UNKNOWN = {  # what is written of one person, and what is said; the row stays unless it says otherwise
+    "split": ("use", "holdout", "1 of {n} rows have an unknown split ('holdout'): unrecorded"),
+    "target": ("glaucoma", "maybe", "1 of {n} rows have an unknown target ('maybe'): unrecorded"),
+    "race": ("race", "martian", "1 of {n} rows have an unknown race ('martian'): unrecorded"),
+    "code": ("race", "2", "1 of {n} rows have an unknown race ('2'): unrecorded"),
+    "age": ("age", "old", "1 of {n} rows have an unknown age ('old'): unrecorded"),
+    "old age": ("age", "650", "1 of {n} rows have an unknown age ('650'): unrecorded"),
+}
+
+
+@pytest.mark.parametrize("case", UNKNOWN)
+@pytest.mark.parametrize("kind", HOMES)
+def test_an_unknown_word_is_unrecorded_and_counted_and_ends_nothing(copied, kind, case):
+    root = copied(kind)
+    column, word, said = UNKNOWN[case]
+    before = rows(at(kind, root)).set_index("id")
+    rewrite(kind, put(column, word))(root)
+    dataset = at(kind, root)
+    after = rows(dataset).set_index("id")
+    person, total = before.index[3], len(before)
+    assert dataset.warnings[0] == said.format(n=total)
+    attribute = case.replace("code", "race").replace("old ", "")
+    if case == "target":
+        same(after, before.drop(index=person))
+        assert dataset.warnings[1] == f"1 of {total} rows have no target and were left out"
+    elif case == "split":  # the folder says it too
+        same(after, before)
+    else:
+        assert pd.isna(after.loc[person, attribute])
+        same(after.drop(columns=attribute), before.drop(columns=attribute))
+
+
+@pytest.mark.parametrize("code", [7, np.array([1, 2])], ids=["unknown", "several"])
+@pytest.mark.parametrize("kind", HOMES)
+def test_an_unknown_code_is_unrecorded_and_counted(copied, kind, code):
+    root = copied(kind)
+    rewrite(kind, lambda p: p.drop(columns="race"))(root)
+    repack(file_of(kind, root), race=code)
+    dataset = at(kind, root)
+    assert rows(dataset)["race"].isna().tolist() == [True] + [False] * (len(rows(dataset)) - 1)
+    assert re.search(r"^1 of \d+ rows have an unknown race \((7|'array.*)\): unrecorded$", dataset.warnings[0])
+
+
+def test_published_spellings_of_every_disease_are_known(copied):
+    for disease in ("Glaucoma", "AMD", "DR"):
+        root = copied(FairVision, disease)
+        path = root / f"{disease}/ReadMe/data_summary_{disease.lower()}.csv"
+        people = pd.read_csv(path, dtype=str, keep_default_na=False)
+        before = rows(at(FairVision, root, disease=disease.lower()))
+        people = people.replace({"language": {"other": "other languages"}, "use": {"test": "testing"}})
+        people.to_csv(path, index=False)
+        dataset = at(FairVision, root, disease=disease.lower())
+        same(rows(dataset), before)
+        assert dataset.warnings == []
 
 
 def test_folders_that_hold_nothing_are_named(copied, tmp_path):
@@ -708,7 +739,9 @@ def test_folders_that_hold_nothing_are_named(copied, tmp_path):
         rows(at(FairVision, root, disease="amd"))
     (tmp_path / "gf").mkdir()
     (tmp_path / "gf/notes.txt").touch()
-    with pytest.raises(FairbenchError, match=r"no data_0001.npz .* \(it holds notes.txt\)"):
+    with pytest.raises(
+        FairbenchError, match=r"neither data_summary.csv nor npz files in .* \(it holds notes.txt\)"
+    ):
         rows(at(HarvardGF, tmp_path / "gf"))
 
 
@@ -759,7 +792,7 @@ DAMAGE = {  # what is done to one file, and whether its first bytes tell
 SEEN = [
     (case, verify)
     for case, (_, early) in DAMAGE.items()
-    for verify in ("decode", "header")
+    for verify in ("decode", "structure")
     if early or verify == "decode"
 ]
 
@@ -800,7 +833,7 @@ def test_jpgs_do_without_npz_files_and_say_what_is_then_unrecorded(copied):
         table = rows(dataset)
         assert table["race"].isna().tolist() == [True] + [False] * (len(table) - 1)
         assert len(dataset.warnings) == 1
-        assert "not recorded" in dataset.warnings[0]
+        assert "unrecorded" in dataset.warnings[0]
 
 
 def test_the_examples_pictures_show_the_label(examples):

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 
 from fairbench import (
+    Bins,
     Count,
     Dataset,
     FairbenchError,
     Fraction,
     ImageFolder,
     hookimpl,
-    read_words,
+    read_table,
 )
 
 # Each diagnosis with the words that name it; no two begin with the same letter, hence not the same token.
@@ -69,12 +70,11 @@ LABELS = {
     "dx7": LabelMap(1, f"What type of skin lesion is this? Answer with one of: {', '.join(DIAGNOSES.values())}."),
 }
 
-# Each bin with the first age, in completed years, that lies above it.
-AGES: dict[str, dict[str, float]] = {
-    "fairllava": {"<45": 45, "45-65": 66, ">=66": np.inf},
-    "medfair2": {"<=60": 61, ">60": np.inf},
-    "medfair5": {"0-19": 20, "20-39": 40, "40-59": 60, "60-79": 80, ">=80": np.inf},
-    "fairmedfm": {"<60": 60, ">=60": np.inf},
+AGES = {
+    "fairllava": Bins.read("<45", "45-65", ">=66"),
+    "medfair2": Bins.read("<=60", ">60"),
+    "medfair5": Bins.read("0-19", "20-39", "40-59", "60-79", ">=80"),
+    "fairmedfm": Bins.read("<60", ">=60"),
 }
 SITES = (
     "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand", "lower extremity",
@@ -152,14 +152,14 @@ class Lesions(ImageFolder):
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
         """Sex, binned age and, on request, body site."""
         sites = {"localization": SITES} if self.localization else {}
-        return {"sex": ("female", "male"), "age": tuple(AGES[self.ages]), **sites}
+        return {"sex": ("female", "male"), "age": AGES[self.ages].names, **sites}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Age bins and splits in force."""
         shares = "/".join(f"{share:.0%}" for share in self.fractions)
         return (
-            f"ages {self.ages}: {', '.join(AGES[self.ages])}; age 0: {self.age_zero}",
+            f"ages {self.ages}: {', '.join(AGES[self.ages].names)}; age 0: {self.age_zero}",
             f"splits {shares} made by fairbench with seed {self.split_seed}: grouped by lesion, stratified "
             "by diagnosis; the data names no patients, so one patient's lesions may sit in several splits",
         )
@@ -258,9 +258,7 @@ class Lesions(ImageFolder):
             raise FairbenchError(f"ham10000: age {odd.iloc[0]!r} is not a number of years from 0 to 120", SOURCE)
         if self.age_zero == "missing":
             age = age.where(age != 0)
-        bins = AGES[self.ages]
-        names = np.array([*bins, None], dtype=object)  # what is not a number sorts last
-        return pd.Series(names[np.searchsorted(list(bins.values()), age, side="right")], index=written.index)
+        return AGES[self.ages].cut(age)
 
     def _images(self, ids: pd.Series[Any]) -> pd.Series[Any]:
         """Return each image's path under the root; all must be there."""
@@ -404,15 +402,10 @@ def _isic(kind: str) -> tuple[str, ...]:
 
 
 def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    """Read columns of a table as strings; empty is missing."""
-    table = read_words(path, "ham10000", SOURCE)
-    missing = [column for column in wanted if column not in table]
-    if missing:
-        raise FairbenchError(
-            f"ham10000: {path} lacks the columns {', '.join(missing)}; it has {', '.join(table.columns)}",
-            SOURCE,
-        )
-    return table[list(wanted)]
+    """Read columns of a table as words."""
+    return read_table(path, "ham10000", SOURCE, {name: (name,) for name in wanted}, lines=False).reset_index(
+        drop=True
+    )
 
 
 @hookimpl

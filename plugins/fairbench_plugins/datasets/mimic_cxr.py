@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -16,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairbench import Dataset, FairbenchError, ImageFolder, hookimpl
+from fairbench import Bins, Dataset, FairbenchError, ImageFolder, hookimpl, read_table
 
 # Each CheXpert label with the words that ask for it.
 LABELS = {
@@ -36,10 +33,9 @@ LABELS = {
     "Support Devices": "a support device",
 }
 
-# Each bin with the first age, in completed years, that lies above it; FairLLaVA writes [0, 44], (44, 65], (65, ∞).
-AGES: dict[str, dict[str, float]] = {
-    "fairllava": {"0-44": 45, "45-65": 66, ">=66": np.inf},
-    "decades": {"<40": 40, "40-59": 60, "60-79": 80, ">=80": np.inf},
+AGES = {  # FairLLaVA writes [0, 44], (44, 65], (65, ∞)
+    "fairllava": Bins.read("0-44", "45-65", ">=66"),
+    "decades": Bins.read("<40", "40-59", "60-79", ">=80"),
 }
 OLDEST = 120
 
@@ -102,7 +98,7 @@ class Radiographs(ImageFolder):
     )
     published: ClassVar[Mapping[str, int]] = {}  # the counts that are known hold before views and labels are chosen
 
-    verify: Literal["decode", "header"] = "header"  # decoding 377,110 radiographs takes hours
+    verify: Literal["decode", "structure"] = "structure"  # decoding 377,110 radiographs takes hours
     mimic_iv: str = ""
     views: tuple[str, ...] = ("AP", "PA")
     ages: Literal["fairllava", "decades"] = "fairllava"
@@ -112,7 +108,7 @@ class Radiographs(ImageFolder):
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
         """Sex, binned age and race."""
-        return {"sex": ("female", "male"), "age": tuple(AGES[self.ages]), "race": tuple(RACES)}
+        return {"sex": ("female", "male"), "age": AGES[self.ages].names, "race": tuple(RACES)}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -121,7 +117,7 @@ class Radiographs(ImageFolder):
         rule = {"mode": "what most admissions write, unknown aside", "first": "what the first admission writes"}
         return (
             f"views {', '.join(self.views)}; the official split, by patient",
-            f"ages {self.ages}: {', '.join(AGES[self.ages])}; age = {age[self.age_at]} (above 89 coded 91)",
+            f"ages {self.ages}: {', '.join(AGES[self.ages].names)}; age = {age[self.age_at]} (above 89 coded 91)",
             f"race_rule {self.race_rule}: {rule[self.race_rule]}; one field mixes race and ethnicity, "
             "hispanic is a group of its own; South American counts as hispanic, Portuguese as white",
             "patients who are not in MIMIC-IV have no sex, age and race recorded",
@@ -129,9 +125,10 @@ class Radiographs(ImageFolder):
         )
 
     @classmethod
-    def example(cls, folder: Path) -> None:
+    def example(cls, folder: Path) -> Mapping[str, str]:
         """Write MIMIC-CXR-JPG, MIMIC-IV and the LLaVA-Rad annotations of 50 made-up people."""
         _write_example(folder)
+        return {}
 
     def sources(self) -> Sequence[Path]:
         """Return every place that a table may be read from, there or not."""
@@ -211,7 +208,10 @@ class Radiographs(ImageFolder):
             raise FairbenchError(
                 f"{self.name}: there is no {places[0].name}[.gz] in {looked} ({self._root()} holds {there})", hint
             )
-        return _read(self.name, path, wanted, hint), path
+        table = read_table(path, self.name, hint, wanted, lines=False).reset_index(drop=True)
+        if table.empty:
+            raise FairbenchError(f"{self.name}: {path} has no rows", hint)
+        return table, path
 
     def _images(self) -> pd.DataFrame:
         """Return dicom_id, subject_id, study_id, year and split of the views asked for, by dicom_id."""
@@ -315,9 +315,7 @@ class Radiographs(ImageFolder):
     def _binned(self, age: pd.Series[Any]) -> pd.Series[Any]:
         odd = (age < 0) | (age > OLDEST)
         self._warn(int(odd.sum()), len(age), f"ages at the study are below 0 or above {OLDEST}: unrecorded")
-        bins = AGES[self.ages]
-        names = np.array([*bins, None], dtype=object)  # what is not a number sorts last
-        return pd.Series(names[np.searchsorted(list(bins.values()), age.mask(odd), side="right")], index=age.index)
+        return AGES[self.ages].cut(age.mask(odd))
 
     def _race(self, subjects: pd.Series[Any], hint: str) -> pd.Series[Any]:
         """Return each subject's group by the rule in force."""
@@ -522,41 +520,6 @@ def _years(name: str, dates: pd.Series[Any], path: Path) -> pd.Series[Any]:
         odd = dates[parsed.isna()].iloc[0]
         raise FairbenchError(f"{name}: {path}: {dates.name} {odd!r} is not a date such as 21800506", SOURCE)
     return parsed.dt.year
-
-
-def _read(name: str, path: Path, wanted: Mapping[str, Sequence[str]], hint: str) -> pd.DataFrame:
-    """Read columns of a table, gzipped or not, as strings; each has the names that it may be written with."""
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
-            line = file.readline()
-        separator = max(",;\t", key=line.count)
-        header = [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
-        lower = [cell.lower() for cell in header]
-        spelt = {column: [n.lower() for n in names if n.lower() in lower] for column, names in wanted.items()}
-        missing = [column for column, found in spelt.items() if not found]
-        if missing:
-            there = ", ".join(header) or "nothing"
-            raise FairbenchError(f"{name}: {path} lacks the columns {', '.join(missing)}; it has {there}", hint)
-        places = [lower.index(found[0]) for found in spelt.values()]
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            compression="gzip" if packed else None,
-            encoding="utf-8-sig",
-            dtype=object,  # strings of Python: pandas looks them up several times faster than its own
-            usecols=places,
-        )
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise FairbenchError(
-            f"{name}: cannot read {path}: {error}", f"it may be damaged: get it again; {hint}"
-        ) from error
-    table = table.set_axis(sorted(places), axis=1)[places].set_axis(list(wanted), axis=1)
-    if table.empty:
-        raise FairbenchError(f"{name}: {path} has no rows", hint)
-    stripped: pd.DataFrame = table.apply(lambda column: column.str.strip())
-    return stripped.mask(stripped == "")
 
 
 # ── an example ───────────────────────────────────────────────────────────────────────────────────

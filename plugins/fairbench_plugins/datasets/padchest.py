@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import os
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import product
@@ -16,14 +13,14 @@ from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fairbench import Dataset, FairbenchError, Fraction, ImageFolder, Unreadable, hookimpl, open_image
+from fairbench import Bins, Dataset, FairbenchError, Fraction, ImageFolder, hookimpl, open_image, read_table
 
-# Each bin with the first age, in completed years, that lies above it; FairLLaVA writes [0, 44], (44, 65], (65, ∞).
-AGES: dict[str, dict[str, float]] = {
-    "fairllava": {"0-44": 45, "45-65": 66, ">=66": np.inf},
-    "decades": {"<40": 40, "40-59": 60, "60-79": 80, ">=80": np.inf},
+AGES = {  # FairLLaVA writes [0, 44], (44, 65], (65, ∞)
+    "fairllava": Bins.read("0-44", "45-65", ">=66"),
+    "decades": Bins.read("<40", "40-59", "60-79", ">=80"),
 }
 OLDEST = 120
 SEXES = {"F": "female", "M": "male"}
@@ -33,8 +30,6 @@ EXCLUDED = "exclude"
 
 METADATA = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 BASES = ("", "images", "images-224")
-MAX_PIXELS = 80_000_000
-PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 COLUMNS = (
     "ImageID", "ImageDir", "StudyDate_DICOM", "PatientID", "PatientBirth", "PatientSex_DICOM", "Projection",
     "PhotometricInterpretation_DICOM", "MethodLabel", "Labels",
@@ -71,7 +66,7 @@ class PadChest(ImageFolder):
     publishable: ClassVar[str] = "aggregate results only; no image and no report"
     published: ClassVar[Mapping[str, int]] = {}  # 160,868 images are known before projections and labels are chosen
 
-    verify: Literal["decode", "header"] = "header"  # decoding a terabyte takes hours; `peek` finds what was cut off
+    verify: Literal["decode", "structure"] = "structure"  # decoding takes hours more than holding checksums
     label: tuple[str, ...] = ("pleural effusion",)
     labelled_by: Literal["any", "Physician", "RNN"] = "any"
     projections: tuple[str, ...] = ("PA", "AP")
@@ -84,7 +79,7 @@ class PadChest(ImageFolder):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._negatives: frozenset[str] | None = None  # paths of the images to turn over, once the table is read
+        self._negatives: frozenset[str] | None = None  # ids of the images to turn over, once the table is read
         self.label = tuple(label.strip().lower() for label in self.label)
         self.prompt = self.prompt or f"Does this chest X-ray show {' or '.join(self.label)}? Answer yes or no."
         if len(self.fractions) != 3 or min(self.fractions) == 0 or abs(sum(self.fractions) - 1) > 1e-9:
@@ -106,7 +101,7 @@ class PadChest(ImageFolder):
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
         """Sex and binned age; PadChest records no race."""
-        return {"sex": ("female", "male"), "age": tuple(AGES[self.ages])}
+        return {"sex": ("female", "male"), "age": AGES[self.ages].names}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -117,16 +112,18 @@ class PadChest(ImageFolder):
             "say only unchanged or suboptimal study, or are to be excluded, left out",
             f"projections {', '.join(self.projections)}; 16-bit grey shown by {self.display}, MONOCHROME1: "
             f"{self.monochrome1}",
-            f"ages {self.ages}: {', '.join(AGES[self.ages])}; age = year of the study − year of birth; no race",
+            f"ages {self.ages}: {', '.join(AGES[self.ages].names)}; age = year of the study − year of birth; "
+            "no race",
             f"splits {shares} made by fairbench with seed {self.split_seed}: grouped by patient, stratified by "
             "whether anything is abnormal",
             "no report task: the published reports are Spanish word stems",
         )
 
     @classmethod
-    def example(cls, folder: Path) -> None:
+    def example(cls, folder: Path) -> Mapping[str, str]:
         """Write the table and 16-bit images of 60 made-up people."""
         _write_example(folder)
+        return {}
 
     def table(self) -> pd.DataFrame:
         """Read the table and find the images; raises FairbenchError saying what is missing or odd."""
@@ -147,7 +144,7 @@ class PadChest(ImageFolder):
             self.warnings.append(f"{left} have a report that tells of no finding, and were left out")
         people, found = people[chosen & ~silent], found[chosen & ~silent]
         negative = people["PhotometricInterpretation_DICOM"].str.upper() == "MONOCHROME1"
-        self._negatives = frozenset(found["image"][negative & (self.monochrome1 == "invert")])
+        self._negatives = frozenset(found["id"][negative & (self.monochrome1 == "invert")])
         found = found.assign(sex=self._sex(people["PatientSex_DICOM"]), age=self._age(people, path))
         return self.readable(found)
 
@@ -155,31 +152,11 @@ class PadChest(ImageFolder):
         """Return the table's places and, for files that come and go, the folders themselves."""
         return [*self._tables(), *(self._root() / base for base in BASES)]
 
-    def open(self, source: Path | BinaryIO) -> Image.Image:
+    def open(self, file: BinaryIO) -> Image.Image:
         """Decode one file to RGB, 16-bit grey by `display`. Raises Unreadable for a damaged or oversized file."""
-        try:
-            with Image.open(source, formats=("PNG",)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Unreadable(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
-                deep = image.mode.startswith("I")
-                grey = np.asarray(image) if deep and self.display != "full" else None
-        except Unreadable:
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged input
-            raise Unreadable(str(error) or type(error).__name__) from error
-        if grey is None:
-            if not isinstance(source, Path):
-                source.seek(0)
-            return open_image(source)
-        return Image.fromarray(_stretched(grey, self.display)).convert("RGB")
-
-    def peek(self, path: Path) -> None:
-        """Read a file's header and its last bytes, which show whether it was cut off."""
-        super().peek(path)
-        with path.open("rb") as file:
-            file.seek(-len(PNG_END), os.SEEK_END)
-            if file.read() != PNG_END:
-                raise Unreadable("the file was cut off, or is no PNG")
+        if self.display == "full":
+            return open_image(file)
+        return open_image(file, lambda grey: _stretched(grey, self.display))
 
     def image(self, row: Mapping[str, object]) -> Image.Image:
         """Open one file as RGB, turned over where its DICOM file showed small values white."""
@@ -187,7 +164,7 @@ class PadChest(ImageFolder):
             self.table()
         assert self._negatives is not None
         image = super().image(row)
-        return ImageOps.invert(image) if str(row["image"]) in self._negatives else image
+        return ImageOps.invert(image) if str(row["id"]) in self._negatives else image
 
     def fingerprint(self) -> str:
         """Hash the table, its files, and which of them are turned over."""
@@ -208,7 +185,10 @@ class PadChest(ImageFolder):
         if path is None:
             there = ", ".join(sorted(os.listdir(self._root()))[:10]) or "nothing"
             raise FairbenchError(f"padchest: {self.root} holds no {METADATA}[.gz] (it holds {there})", SOURCE)
-        people = _read(path, COLUMNS).sort_values("ImageID", ignore_index=True)
+        names = {column: (column, column.removesuffix("_DICOM")) for column in COLUMNS}
+        people = read_table(path, self.name, SOURCE, names, lines=False).sort_values("ImageID", ignore_index=True)
+        if people.empty:
+            raise FairbenchError(f"padchest: {path} has no rows", SOURCE)
         for column in ("ImageID", "PatientID"):
             if lacking := int(people[column].isna().sum()):
                 raise FairbenchError(f"padchest: {path}: {lacking:,} rows have no {column}", SOURCE)
@@ -257,9 +237,7 @@ class PadChest(ImageFolder):
         odd = (age < 0) | (age > OLDEST)
         if odd.any():
             self.warnings.append(f"{odd.sum():,} ages at the study are below 0 or above {OLDEST}: unrecorded")
-        bins = AGES[self.ages]
-        names = np.array([*bins, None], dtype=object)  # what is not a number sorts last
-        return pd.Series(names[np.searchsorted(list(bins.values()), age.mask(odd), side="right")], index=age.index)
+        return AGES[self.ages].cut(age.mask(odd))
 
     def _target(self, findings: pd.Series[Any], path: Path) -> pd.Series[Any]:
         """Return present or absent, missing where a report says nothing of findings."""
@@ -308,45 +286,13 @@ def _findings(text: str) -> frozenset[str] | None:
     return frozenset(" ".join(term.lower().split()) for term in terms)
 
 
-def _stretched(grey: np.ndarray[Any, Any], display: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _stretched(grey: NDArray[Any], display: str) -> NDArray[np.uint8]:
     """Return 8-bit grey; an image of one value is black."""
     low, high = np.percentile(grey, (0.5, 99.5)) if display == "percentile" else (grey.min(), grey.max())
     if low == high:
         low, high = grey.min(), max(int(grey.max()), int(grey.min()) + 1)
     shade = (grey.astype(np.float32) - np.float32(low)) * np.float32(255 / (float(high) - float(low)))
     return shade.clip(0, 255).round().astype(np.uint8)
-
-
-def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    """Read columns of a table, gzipped or not, as strings; names match whatever their case, `_DICOM` or not."""
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
-            line = file.readline()
-        separator = max(",;\t", key=line.count)
-        header = [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
-        bare = [cell.lower().removesuffix("_dicom") for cell in header]
-        missing = [column for column in wanted if column.lower().removesuffix("_dicom") not in bare]
-        if missing:
-            there = ", ".join(header) or "nothing"
-            raise FairbenchError(f"padchest: {path} lacks the columns {', '.join(missing)}; it has {there}", SOURCE)
-        places = [bare.index(column.lower().removesuffix("_dicom")) for column in wanted]
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            compression="gzip" if packed else None,
-            encoding="utf-8-sig",
-            dtype=object,  # strings of Python: pandas looks them up several times faster than its own
-            usecols=places,
-        )
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise FairbenchError(f"padchest: cannot read {path}: {error}", f"it may be damaged; {SOURCE}") from error
-    table = table.set_axis(sorted(places), axis=1)[places].set_axis(list(wanted), axis=1)
-    if table.empty:
-        raise FairbenchError(f"padchest: {path} has no rows", SOURCE)
-    stripped: pd.DataFrame = table.apply(lambda column: column.str.strip())
-    return stripped.mask(stripped == "")
 
 
 # ── an example ───────────────────────────────────────────────────────────────────────────────────

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import csv
-import io
-import itertools
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,12 +15,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from fairbench import Count, Dataset, FairbenchError, Fraction, ImageFolder, hookimpl
+from fairbench import Bins, Count, Dataset, FairbenchError, Fraction, ImageFolder, hookimpl, read_table
 
 Cells = pd.Series  # of str, missing where a cell is empty; its index says which line or row of the file
 
 TEXT, PARQUET = (".csv", ".tsv", ".tab"), (".parquet",)
-SEPARATORS = ",;\t|"
 NONE = "none"  # instead of a column: there is none, whatever the file's columns are called
 SPLITS = ("train", "val", "test")
 SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
@@ -36,34 +31,20 @@ ANSWERS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 MOST = 40  # classes of a target, or groups of an attribute: more are measurements, or names
 EXACT = 2**53  # whole numbers beyond it do not survive as floating point
-NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")  # a decimal comma is a spreadsheet's way where commas are decimal
-EDGE = r"\d+(?:\.\d+)?"
-BINS: tuple[
-    tuple[re.Pattern[str], bool, bool], ...
-] = (  # how a bin is written, and which of its ends lies outside it: the lower, the upper
-    (re.compile(rf"(?P<low>{EDGE})-(?P<high>{EDGE})"), False, False),
-    (re.compile(rf"(?P<low>{EDGE})\+"), False, False),
-    (re.compile(rf">=(?P<low>{EDGE})"), False, False),
-    (re.compile(rf">(?P<low>{EDGE})"), True, False),
-    (re.compile(rf"<=(?P<high>{EDGE})"), False, False),
-    (re.compile(rf"<(?P<high>{EDGE})"), False, True),
-)
-
-
-@dataclass(frozen=True)
-class Bin:
-    """An interval with a name; its ends belong to it unless `above` or `below`."""
-
-    name: str
-    low: float
-    high: float
-    above: bool
-    below: bool
-
-    def holds(self, value: float) -> bool:
-        """Whether a value lies in it."""
-        over = value > self.low if self.above else value >= self.low
-        return over and (value < self.high if self.below else value <= self.high)
+NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
+EXAMPLE: Mapping[str, str] = {
+    "id_column": "Fallnummer",
+    "cluster_column": "Patient",
+    "image_column": "Bild",
+    "image_path": "Bilder/{image}.png",
+    "target_column": "Befund",
+    "positive": "malignant",
+    "attribute_columns": "sex=Geschlecht,age=Alter",
+    "values": "sex: w=female, m=male; target: gutartig=benign, bösartig=malignant",
+    "bins": "age: 0-44, 45-64, 65+",
+    "unrecorded": "unbekannt,k. A.",
+    "prompt": "Is this lesion malignant?",
+}  # the settings with which the example is read
 
 
 @dataclass(frozen=True)
@@ -114,20 +95,6 @@ class Table(ImageFolder):
     split_seed: int = 0
     most_groups: Count = MOST
 
-    example_settings: ClassVar[Mapping[str, str]] = {
-        "id_column": "Fallnummer",
-        "cluster_column": "Patient",
-        "image_column": "Bild",
-        "image_path": "Bilder/{image}.png",
-        "target_column": "Befund",
-        "positive": "malignant",
-        "attribute_columns": "sex=Geschlecht,age=Alter",
-        "values": "sex: w=female, m=male; target: gutartig=benign, bösartig=malignant",
-        "bins": "age: 0-44, 45-64, 65+",
-        "unrecorded": "unbekannt,k. A.",
-        "prompt": "Is this lesion malignant?",
-    }
-
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._kept: tuple[object, Content] | None = None
@@ -143,7 +110,7 @@ class Table(ImageFolder):
         except LookupError:
             raise FairbenchError(f"table.encoding = {self.encoding!r} is unknown", "such as cp1252") from None
         self._columns = dict(_named(item) for item in self.attribute_columns if item)
-        self._bins = {name: _bins(items, name) for name, items in self._by_name("bins").items()}
+        self._bins = {name: self._read_bins(items, name) for name, items in self._by_name("bins").items()}
         self._values = {name: dict(map(_pair, items)) for name, items in self._by_name("values").items()}
 
     @property
@@ -223,11 +190,11 @@ class Table(ImageFolder):
         return found[0]
 
     def _read(self, path: Path) -> Content:
-        read = _parquet if path.suffix.lower() in PARQUET else _text
-        try:
-            raw = read(path, self.encoding)
-        except OSError as error:
-            raise FairbenchError(f"table: cannot read {path}: {error.strerror or error}") from error
+        if path.suffix.lower() in PARQUET:
+            raw = _parquet(path)
+        else:
+            hint = "--set table.encoding says how it is written (utf-8, cp1252 …)"
+            raw = read_table(path, self.name, hint, encoding=self.encoding)
         if raw.empty:
             raise FairbenchError(f"table: {path} has a header and no rows", "is it the right file?")
         needed = {
@@ -279,7 +246,7 @@ class Table(ImageFolder):
     def _said(self, path: Path, split: Cells | None, cluster: Cells | None) -> Iterator[str]:
         columns = {"target": self.target_column, **self._columns}
         yield f"{path.name}: " + ", ".join(f"{name} = {column}" for name, column in columns.items())
-        yield from (f"{name} in bins: {', '.join(each.name for each in bins)}" for name, bins in self._bins.items())
+        yield from (f"{name} in bins: {', '.join(bins.names)}" for name, bins in self._bins.items())
         yield f"not recorded: an empty cell, {', '.join(map(_canonical, self.unrecorded))}"
         if split is not None:
             yield f"splits: column {split.name}"
@@ -431,15 +398,15 @@ class Table(ImageFolder):
             )
         if name in self._bins:
             bins = self._bins[name]
-            known = {text: _binned(text, bins) for text in cells.dropna().unique()}
+            known = {text: bins.of(text, years=name == "age") for text in cells.dropna().unique()}
             odd = cells[cells.isin([text for text, found in known.items() if not found])]
             if len(odd):
                 raise FairbenchError(
                     f"table: {path}: {column.name} is {odd.iloc[0]!r} in {odd.index.name} {odd.index[0]}, which "
-                    f"lies in none of {', '.join(item.name for item in bins)}",
+                    f"lies in none of {', '.join(bins.names)}",
                     f"change the bins of {name}, correct the cell, or add it to table.unrecorded",
                 )
-            return cells.map(known), tuple(item.name for item in bins)
+            return cells.map(known), bins.names
         found = sorted(cells.dropna().unique())
         numbers = [text for text in found if NUMBER.fullmatch(text)]
         if len(found) > self.most_groups or (numbers and len(found) > 10):
@@ -470,8 +437,14 @@ class Table(ImageFolder):
             found[_canonical(name)] = [item.strip() for item in items.split(",")]
         return found
 
+    def _read_bins(self, items: Sequence[str], name: str) -> Bins:
+        try:
+            return Bins.read(*items)
+        except FairbenchError as error:
+            raise FairbenchError(f"table.bins: {name}: {error.message}", error.hint) from error
+
     @classmethod
-    def example(cls, folder: Path) -> None:
+    def example(cls, folder: Path) -> Mapping[str, str]:
         """Write what a German spreadsheet would: semicolons, CRLF, a BOM, quotes, decimal commas, gaps."""
         generator = np.random.default_rng(0)
         patients = generator.choice([1, 2, 3], 90, p=[0.6, 0.3, 0.1])
@@ -489,63 +462,21 @@ class Table(ImageFolder):
                 _picture(finding == "bösartig", case, generator).save(folder / "Bilder" / f"{case:04d}.png")
         text = "\r\n".join([*lines, ";" * 6, ""])  # a spreadsheet's empty last row
         (folder / "Faelle.csv").write_bytes(text.encode("utf-8-sig"))
+        return EXAMPLE
 
 
-def _text(path: Path, encoding: str) -> pd.DataFrame:
-    """Read a table separated by comma, semicolon, tab or |, as strings; missing where a cell is empty."""
-    data = path.read_bytes()
-    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-    marked = next((name for mark, name in marks.items() if data.startswith(mark)), encoding)
-    try:
-        text = data.decode(marked)
-    except UnicodeError as error:
-        at = f" (from byte {error.start + 1:,} on)" if isinstance(error, UnicodeDecodeError) else ""
-        raise FairbenchError(
-            f"table: {path} is not written in {marked}{at}", "--set table.encoding=cp1252, or save it as UTF-8"
-        ) from error
-    if "\0" in text:
-        raise FairbenchError(f"table: {path} holds NUL bytes: it is no text file", "save it as csv or parquet")
-    if not text.strip():
-        raise FairbenchError(f"table: {path} is empty", "it needs a header and rows")
-    first = text.splitlines()[0]
-    separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    lines, rows = list[int](), list[list[str | None]]()
-    try:
-        header = [cell.strip() for cell in next(reader)]
-        for cells in reader:
-            written = [cell.strip() or None for cell in cells]
-            if any(written):  # spreadsheets leave empty rows at the end
-                if len(written) != len(header):
-                    raise FairbenchError(
-                        f"table: {path}: line {reader.line_num} has {len(written)} cells, its header {len(header)}",
-                        "a separator inside a cell needs quotes; a file that was cut short has to be got again",
-                    )
-                lines.append(reader.line_num)
-                rows.append(written)
-    except csv.Error as error:
-        raise FairbenchError(
-            f"table: {path}: line {reader.line_num}: {error}", 'a quote inside a cell is written twice: ""'
-        ) from error
-    twice = [name for name in header if name and header.count(name) > 1]
-    if twice:
-        raise FairbenchError(f"table: {path} has two columns called {twice[0]!r}", "rename one of them")
-    table = pd.DataFrame(rows, columns=header, index=pd.Index(lines, name="line"), dtype=object)
-    return table[[name for name in header if name]]
-
-
-def _parquet(path: Path, encoding: str) -> pd.DataFrame:
+def _parquet(path: Path) -> pd.DataFrame:
     """Read a parquet file as strings; columns of lists, structures and bytes are left out."""
     import pyarrow
     import pyarrow.parquet
 
-    with path.open("rb") as file:
-        try:
+    try:
+        with path.open("rb") as file:
             table = pyarrow.parquet.ParquetFile(file).read()
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise FairbenchError(
-                f"table: {path} is no whole parquet file", "it may have been cut short: get it again"
-            ) from error
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise FairbenchError(
+            f"table: {path} is no whole parquet file", "it may have been cut short: get it again"
+        ) from error
     plain = [field.name for field in table.schema if not _nested(field.type)]
     cells = {name: [_cell(value, name, path) for value in table[name].to_pylist()] for name in plain}
     return pd.DataFrame(cells, index=pd.RangeIndex(1, len(table) + 1, name="row"), dtype=object)
@@ -587,38 +518,6 @@ def _pair(item: str) -> tuple[str, str]:
     if not equals:
         raise FairbenchError(f"table.values: {item!r} is not written=meant", "such as 'sex: w=female, m=male'")
     return _canonical(written), _canonical(value)
-
-
-def _bins(items: Sequence[str], name: str) -> tuple[Bin, ...]:
-    """Read bins such as 0-44, 45+, <45, >=45; they may leave gaps, but not overlap."""
-    made = []
-    for item in items:
-        text = "".join(item.split())
-        for pattern, above, below in BINS:
-            if match := pattern.fullmatch(text):
-                ends = {key: float(edge) for key, edge in match.groupdict().items()}
-                made.append(Bin(text, ends.get("low", -np.inf), ends.get("high", np.inf), above, below))
-                break
-        else:
-            raise FairbenchError(f"table.bins: {name} has {item!r}", "write 0-44, 45+, <45, <=45, >45 or >=45")
-    ordered = sorted(made, key=lambda each: (each.low, each.above))
-    for one, other in itertools.pairwise(ordered):
-        touching = one.high == other.low and not (one.below or other.above)
-        if one.high > other.low or touching or one.low > one.high:
-            raise FairbenchError(
-                f"table.bins: {one.name} and {other.name} of {name} overlap", "every number must lie in one bin"
-            )
-    return tuple(made)
-
-
-def _binned(text: str, bins: Sequence[Bin]) -> str | None:
-    """Return the bin of a written number; between whole edges, completed years count: 44.9 lies in 0-44."""
-    if not NUMBER.fullmatch(text):
-        return None
-    value = float(text.replace(",", "."))
-    if all(edge.is_integer() for each in bins for edge in (each.low, each.high) if math.isfinite(edge)):
-        value = math.floor(value)
-    return next((each.name for each in bins if each.holds(value)), None)
 
 
 def _picture(bad: bool, case: int, generator: np.random.Generator) -> Image.Image:

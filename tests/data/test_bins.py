@@ -1,0 +1,55 @@
+"""Bins of numbers: edges to the number, ages as hospitals write them."""
+
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairbench import Bins, FairbenchError
+
+AGES = Bins.read("0-39", "40-59", "60+")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("060Y", "60+"), ("018M", "0-39"), ("90+", "60+"), (">89", "60+"), ("40-50", "40-59"), ("30-50", None),
+        ("411Y", None), ("411", None), ("120", "60+"), ("-3", None), ("59,9", "40-59"), ("003D", "0-39"),
+        ("012w", "0-39"), ("<40", "0-39"), ("<=40", None), ("59+", None), (">59", "60+"), (">=60", "60+"),
+        ("sixty", None), ("", None), ("1e3", None), ("nan", None), (">300", None),
+    ],
+)  # fmt: skip
+def test_ages_as_written(text, expected):
+    assert AGES.of(text, years=True) == expected
+
+
+def test_what_is_no_age_has_no_oldest_and_no_units():
+    weights = Bins.read("<25", "25-29.9", ">=30")
+    assert [weights.of(text) for text in ("411", "24.99", "29.95", "29,9", "060Y")] == [
+        ">=30", "<25", None, "25-29.9", None
+    ]  # fmt: skip
+
+
+@given(st.floats(0, 200), st.sampled_from([("<45", "45-65", ">=66"), ("<=44", ">44"), ("0-9", "10-199", "200+")]))
+def test_completed_years_lie_in_one_bin(value, written):
+    years, found = math.floor(value), Bins.read(*written).name(value)
+    edges = {"<45": (0, 44), "45-65": (45, 65), ">=66": (66, 200), "<=44": (0, 44), ">44": (45, 200),
+             "0-9": (0, 9), "10-199": (10, 199), "200+": (200, 200)}  # fmt: skip
+    assert [name for name in written if edges[name][0] <= years <= edges[name][1]] == [found]
+
+
+def test_a_column_is_cut_and_what_is_missing_stays_missing():
+    found = AGES.cut(pd.Series([39.9, 40, None, -1, 61]))
+    assert [None if pd.isna(item) else item for item in found] == ["0-39", "40-59", None, None, "60+"]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [(("0-45", "45+"), "0-45 and 45. overlap"), (("50-40",), "ends before it begins"), (("young",), "is no bin"),
+     (("0-9", "0-9"), "overlap")],
+)  # fmt: skip
+def test_bins_that_cannot_be(written, message):
+    with pytest.raises(FairbenchError, match=message):
+        Bins.read(*written)
