@@ -26,9 +26,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from fairbench import plugins, tiny_tokenizer
+from fairbench import load_processor, plugins, tiny_tokenizer
 from fairbench.jobs.job import Choice
-from fairbench.models.generation import generate
 
 Side = Literal["left", "right"]
 PLUGINS = plugins.load(("backbone",))
@@ -213,7 +212,13 @@ PIXELS = (("min_pixels", 112 * 112), ("max_pixels", 140 * 140))
 LLAMA, MISTRALS = transformers.LlamaConfig, transformers.MistralConfig
 CASES = (
     Case("qwen2.5-vl", "Qwen2.5-VL", lambda: qwen(False), qwen_processor, settings=PIXELS),
-    Case("qwen2.5-vl", "Qwen2.5-VL, tied as 3B", lambda: qwen(True), qwen_processor, settings=PIXELS),
+    Case(
+        "qwen2.5-vl",
+        "Qwen2.5-VL, tied as 3B",
+        lambda: qwen(True),
+        qwen_processor,
+        settings=PIXELS,
+    ),
     Case("llava", "LLaVA-1.5: CLIP, Llama", lambda: llava(clip(), LLAMA), llava_processor, VICUNA),
     Case("llava", "LLaVA-Med-1.5: CLIP, Mistral", lambda: llava(clip(), MISTRALS), llava_processor, MISTRAL),
     Case(
@@ -283,22 +288,31 @@ class Official:
 
     def __init__(self, case: Case, folder: Path) -> None:
         self.case = case
-        self.processor = case.processor()
-        self.model = type(case.model()).from_pretrained(folder).eval()
+        self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+        try:
+            self.processor = transformers.AutoProcessor.from_pretrained(folder)
+        except ImportError:  # its half for videos needs torchvision
+            self.processor = load_processor(folder, self.model.config)
 
     def batch(self, asked: Sequence[tuple[Image.Image, str]], side: Side) -> Any:
         """Return the model's inputs."""
+        self.processor.tokenizer.padding_side = side
         if self.case.template:
             texts = [self.case.template.format(question) for _, question in asked]
-        else:
-            chats = [
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-                for _, question in asked
-            ]
-            texts = self.processor.apply_chat_template(chats, add_generation_prompt=True)
-        pictures = [picture for picture, _ in asked]
-        self.processor.tokenizer.padding_side = side
-        return self.processor(text=texts, images=pictures, padding=True, return_tensors="pt")
+            pictures = [[picture] for picture, _ in asked]
+            return self.processor(text=texts, images=pictures, padding=True, return_tensors="pt")
+        chats = [
+            [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
+            for picture, question in asked
+        ]
+        return self.processor.apply_chat_template(
+            chats,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
 
     def write(self, asked: Sequence[tuple[Image.Image, str]]) -> list[str]:
         """Generate greedily."""
@@ -307,11 +321,14 @@ class Official:
             **inputs,
             do_sample=False,
             max_new_tokens=LENGTH,
-            eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             suppress_tokens=[self.model.config.image_token_id],  # fairbench never writes one
-        )
-        new = written[:, inputs["input_ids"].shape[1] :]
+        )[:, inputs["input_ids"].shape[1] :]
+        listed = self.model.generation_config.eos_token_id
+        ends = [listed] if isinstance(listed, int) else listed
+        new = [
+            row[: min([row.index(end) for end in ends if end in row], default=LENGTH)] for row in written.tolist()
+        ]
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
@@ -329,7 +346,7 @@ def compare(backbone: Any, official: Official, asked: Sequence[tuple[Image.Image
     logits = official.model(**theirs).logits[real]
     hidden = backbone.decode(ours, backbone.features(ours))[-1]
     difference = (backbone.vocabulary_scores(hidden[real]) - logits).abs().max()
-    texts = generate(backbone, backbone.stack(prepared, prompt_only=True), LENGTH)
+    texts = backbone.generate(backbone.stack(prepared, prompt_only=True), LENGTH)
     return Found(True, float(difference), float(logits.std()), texts == official.write(asked), tuple(texts))
 
 

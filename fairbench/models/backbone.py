@@ -19,11 +19,13 @@ from torch.nn import functional
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Stage
 from fairbench.models.batch import Inputs, Outputs, States, last_token, text_positions
+from fairbench.models.generation import before_end, greedy
 from fairbench.models.lora import last_token_only, share_inputs
 from fairbench.models.pooling import answered, pool
 from fairbench.settings import Configurable, Count, Fraction, Positive
 
 TRAINED = ("head", "projector", "vision")  # parts that are modules of their own, beside LoRA
+ALL_LINEAR = "all-linear"
 
 
 class Backbone(Configurable, nn.Module):
@@ -31,7 +33,6 @@ class Backbone(Configurable, nn.Module):
 
     recipe: ClassVar[tuple[Stage, ...]]  # the stages that a benchmark uses unless it states its own
     batch_size: ClassVar[int] = 8
-    encoder_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)  # inputs that nothing but `encode` needs
 
     readout: Literal["head", "words"] = "head"
     rank: Count = 32
@@ -83,6 +84,16 @@ class Backbone(Configurable, nn.Module):
         """Map (B, D) final hidden states to (B, vocabulary) logits."""
 
     @property
+    def encoder_inputs(self) -> tuple[str, ...]:
+        """What of `prepare` nothing but `encode` needs, so that features take its place."""
+        return ("pixel_values",)
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Every token that ends an answer."""
+        return frozenset([self.end_token_id])
+
+    @property
     @abstractmethod
     def tokens(self) -> int:
         """About how many tokens one example takes, for estimates of cost."""
@@ -115,10 +126,10 @@ class Backbone(Configurable, nn.Module):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.model: nn.Module
+        self.model: Any  # the nn.Module that `construct` or `load` sets
         self.image_token_id: int
         self.pad_token_id: int
-        self.end_token_id: int  # ends an answer
+        self.end_token_id: int  # what an answer is taught to end with
         self.generates = False  # whether answers are written as text
         self.dtype = torch.float32
         self.padding_side: Literal["right", "left"] = "right"
@@ -161,7 +172,7 @@ class Backbone(Configurable, nn.Module):
 
         self.requires_grad_(False)
         self.lora_config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=list(self.targets)
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.lora_targets()
         )
         inject_adapter_in_model(self.lora_config, self.language_model)
         for part in ("lora", "projector", "vision"):
@@ -191,6 +202,24 @@ class Backbone(Configurable, nn.Module):
         for parameter in self.trainable().values():
             parameter.requires_grad_(True)
         self.train(False)
+
+    def lora_targets(self) -> list[str]:
+        """Return what gets LoRA: `targets`, each of which must be there, or every linear layer for `all-linear`.
+
+        Raises FairbenchError for a target that matches nothing, which peft would pass over beside one that does.
+        """
+        linear = [name for name, module in self.language_model.named_modules() if isinstance(module, nn.Linear)]
+        if self.targets == (ALL_LINEAR,):
+            return linear
+        names = [name for name, _ in self.language_model.named_modules()]
+        for target in self.targets:
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                there = sorted({name.rpartition(".")[2] for name in linear if not name[-1].isdigit()})
+                raise FairbenchError(
+                    f"{self.name}.targets: the language model has no layer `{target}`",
+                    f"its linear layers are {', '.join(there)}; `{ALL_LINEAR}` takes them all",
+                )
+        return list(self.targets)
 
     def reset(self, seed: int) -> None:
         """Put every trainable part back to its start, drawn from `seed` where it is random."""
@@ -324,6 +353,15 @@ class Backbone(Configurable, nn.Module):
             use_cache=cache is not None,
         )
         return tuple(out.hidden_states) if every else (out.last_hidden_state,)
+
+    def continuations(self, inputs: Inputs, limit: int) -> list[list[int]]:
+        """Return the tokens that follow prompts stacked `prompt_only`, greedily, up to an end token or `limit`."""
+        return greedy(self, inputs, limit)
+
+    def generate(self, inputs: Inputs, limit: int) -> list[str]:
+        """Answer prompts that were stacked `prompt_only` with at most `limit` tokens each."""
+        ends = self.end_token_ids
+        return [self.detokenise(before_end(ids, ends)).strip() for ids in self.continuations(inputs, limit)]
 
     def pooled(self, hidden: tuple[Tensor, ...], inputs: Inputs, reads: States) -> Tensor:
         """Pool (depth+1) hidden states of (B, T, D) to (B, depths, D), as asked."""

@@ -14,6 +14,7 @@ from fairbench.errors import FairbenchError
 
 PARTS = ("*.json", "*.model", "*.txt", "*.jinja")  # what a checkpoint holds beside its weights
 WEIGHTS = "*.safetensors"
+ADAPTER = "adapter_config.json"
 
 
 def locate(checkpoint: str, revision: str = "", download: bool = False) -> Path:
@@ -63,19 +64,29 @@ def command(checkpoint: str, revision: str = "") -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return a checkpoint's safetensors shards, all of them; other formats are refused."""
-    shards = sorted(folder.glob(WEIGHTS))
-    if not shards and any(folder.glob("*.bin")):
+    """Return the safetensors files that transformers reads of a checkpoint; other formats are refused.
+
+    So is an adapter's configuration beside them, which transformers would act upon without a word.
+    """
+    if (folder / ADAPTER).is_file():
+        raise FairbenchError(
+            f"checkpoint {folder} holds {ADAPTER} beside whole weights, and transformers would lay it over them",
+            f"if it is merged into these weights or not meant, move {ADAPTER} away; "
+            "an adapter that is to be judged goes into a folder of its own",
+        )
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():  # as transformers: a shard index beside it, which may be of an older save, is not read
+        return [single]
+    if not any(folder.glob(WEIGHTS)) and any(folder.glob("*.bin")):
         raise FairbenchError(
             f"checkpoint {folder} holds only pickled weights (*.bin), which can run code",
             "use a safetensors version of it, or convert it with transformers' save_pretrained",
         )
-    index = folder / "model.safetensors.index.json"
-    named = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    absent = sorted(named - {shard.name for shard in shards})
-    if absent or not shards:
-        raise FairbenchError(f"checkpoint {folder} lacks {', '.join(absent) or WEIGHTS}", _whole(folder))
-    return shards
+    named = sorted(set(read_json(index).get("weight_map", {}).values())) if index.is_file() else []
+    absent = [name for name in named if not (folder / name).is_file()]
+    if absent or not named:
+        raise FairbenchError(f"checkpoint {folder} lacks {', '.join(absent) or single.name}", _whole(folder))
+    return [folder / name for name in named]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -103,11 +114,11 @@ def revision_of(folder: Path) -> str:
     return folder.name if folder.parent.name == "snapshots" and hub_name(folder) else ""
 
 
-def configuration(folder: Path, model: Any) -> dict[str, Any]:
-    """Read a checkpoint's config.json, which must be of `model`'s type."""
+def configuration(folder: Path, architecture: Any = None) -> dict[str, Any]:
+    """Read a checkpoint's config.json, which must be of the architecture's type where one is given."""
     config = read_json(folder / "config.json")
-    kind, wanted = config.get("model_type"), model.config_class.model_type
-    if kind != wanted:
+    kind, wanted = config.get("model_type"), architecture and architecture.config_class.model_type
+    if wanted and kind != wanted:
         raise FairbenchError(f"checkpoint {folder} is a {kind}, not a {wanted}")
     return config
 
@@ -128,32 +139,23 @@ def checkpoint_fingerprint(checkpoint: str | Path) -> str:
     return state.hexdigest()[:16]
 
 
-def from_checkpoint(
-    checkpoint: str | Path, model: Any, processor: Any, dtype: torch.dtype, **options: Any
-) -> tuple[Any, Any, Any]:
-    """Return (model, tokenizer, image processor) of a checkpoint, loaded by transformers from disk alone.
+def from_checkpoint(folder: Path, architecture: Any, dtype: torch.dtype, **options: Any) -> Any:
+    """Return the model of a checkpoint, loaded by transformers from disk alone, with every weight in it.
 
-    `options` go to `model.from_pretrained`.
+    `options` go to `architecture.from_pretrained`.
     """
-    from transformers import AutoTokenizer
-
-    folder = locate(str(checkpoint))
-    configuration(folder, model)
+    configuration(folder, architecture)
     weight_files(folder)
     try:
         # transformers fills what a checkpoint lacks with random weights and only logs it, so ask.
-        loaded, found = model.from_pretrained(
+        model, report = architecture.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
-        )
-        lacking = sorted(found["missing_keys"])
-        if lacking:
-            raise FairbenchError(
-                f"checkpoint {folder} lacks {len(lacking)} weights, first {lacking[0]}", _whole(folder)
-            )
-        return (
-            loaded,
-            AutoTokenizer.from_pretrained(folder, local_files_only=True),
-            processor.from_pretrained(folder, local_files_only=True),
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise FairbenchError(f"cannot load checkpoint {folder}: {error}", _whole(folder)) from error
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise FairbenchError(
+            f"checkpoint {folder} lacks {len(lacking)} weights, first {lacking[0]}", _whole(folder)
+        )
+    return model

@@ -1,60 +1,115 @@
-"""Families of backbones that transformers implements: what their sizes, any folder and a tiny one have in common.
+"""Vision-language models of transformers: computed by the model's own code, from image features computed once.
 
-One class says how the family reads and sees. `Pretrained` beside it loads a checkpoint, `Tiny` draws one.
+The model's own `forward` places features, positions and masks; it is given what its own `get_image_features`
+returned. `Pretrained` loads a checkpoint, `Tiny` draws one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
+from fairbench.models.batch import Inputs
 from fairbench.models.checkpoint import checkpoint_fingerprint, configuration, from_checkpoint, locate, revision_of
+from fairbench.models.processor import load_processor
 
 BITS = {"8bit": 8, "4bit": 4}
+TOKEN_TYPES = "token_type_ids"  # ends the name of what goes with each token
+SHAPE = ".shape"  # ends the name of the tensor that holds each example's shape of another
+SUFFIX_TYPE = {"paligemma": 1}  # the token type of an answer, where it is not that of a question's text, 0
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 140, 3), dtype=np.uint8))
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of logits, in units of their standard deviation
+
+ENCODER_DECODER = "an encoder-decoder: answers are not the continuation of a sequence that holds the image"
+CROSS_ATTENTION = "a cross-attention model: its images are no tokens of the sequence"
+NO_FEATURES = "which takes no image features computed before (`mm_encoder_outputs`)"
+REASONS = {"mllama": CROSS_ATTENTION, "idefics": CROSS_ATTENTION, "evolla": CROSS_ATTENTION}
+SEQUENCE_TO_SEQUENCE = ("florence2", "pix2struct", "pp_formulanet", "t5gemma2", "udop", "vision-encoder-decoder")
 
 
 class Family(Backbone):
-    """A `…ForConditionalGeneration` of transformers, with a tokenizer and an image processor."""
+    """A vision-language model of transformers, with its own processor and chat template."""
 
-    architecture: ClassVar[Any]  # the model class
-    image_processor: ClassVar[Any]  # the image processor's class; one for PIL gives the same pixels everywhere
+    architecture: ClassVar[Any] = None  # the `…ForConditionalGeneration`; None: whatever the configuration names
     shape: ClassVar[Mapping[str, Any]]  # of one size, for `config`
-    image: ClassVar[str] = "<image>"  # the token that stands for the image in a prompt
 
     @abstractmethod
     def config(self) -> Any:
         """Return the configuration of this size, without reading a checkpoint."""
 
+    def template(self) -> str:
+        """Return the prompt's format, with the image's token and `{prompt}`; empty: the chat template is used."""
+        return ""
+
     def construct(self) -> None:
         """Build the architecture with whatever weights the current device context gives."""
-        self.model = self.architecture(self.config())
+        self.model = architecture_of(self.config())(self.config())
 
-    def ready(self, tokenizer: Any, processor: Any) -> None:
-        """Take the tokenizer and the image processor, once the model is there."""
-        self.tokenizer, self.processor = tokenizer, processor
-        self.image_token_id = self.model.config.image_token_id  # type: ignore[union-attr, assignment]
-        self.pad_token_id = tokenizer.pad_token_id or 0
-        self.end_token_id = tokenizer.eos_token_id
-        if tokenizer.convert_tokens_to_ids(self.image) != self.image_token_id or self.end_token_id is None:
+    def ready(self, processor: Any) -> None:
+        """Take the processor, once the model is there."""
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        config = self.model.config
+        image = getattr(config, "image_token_id", None)
+        self.image_token_id = config.image_token_index if image is None else image
+        self.image: str = getattr(processor, "image_token", None) or self.tokenizer.decode([self.image_token_id])
+        self.end_token_id = self.tokenizer.eos_token_id
+        self.pad_token_id = self.tokenizer.pad_token_id or 0
+        known = self.tokenizer.convert_tokens_to_ids(self.image)
+        if known != self.image_token_id or self.end_token_id is None:
             raise FairbenchError(
                 f"{self.name}: the tokenizer lacks {self.image} as token {self.image_token_id}, or an end token",
                 "the tokenizer in the folder belongs to another checkpoint; copy this one's own",
             )
+        if not (self.template() or processor.chat_template):
+            raise FairbenchError(
+                f"{self.name}: the folder has no chat template",
+                "copy chat_template.jinja or tokenizer_config.json"
+                + (f", or say --set {self.name}.chat='{self.image}{{prompt}}'" if hasattr(self, "chat") else ""),
+            )
+
+    def build(self, *arguments: Any, **options: Any) -> Backbone:
+        """Load and attach as every backbone, and hold the result against transformers' own forward pass."""
+        super().build(*arguments, **options)
+        self.verify()
+        return self
+
+    @property
+    def inner(self) -> Any:
+        """The model without its language-model head."""
+        return self.model.model
 
     @property
     def language_model(self) -> nn.Module:
         """The decoder."""
-        return self.model.model.language_model  # type: ignore[union-attr, return-value]
+        decoder: nn.Module = self.model.get_decoder()
+        return decoder
+
+    @property
+    def encoder_inputs(self) -> tuple[str, ...]:
+        """The pixels, which only the vision tower looks at."""
+        return ("pixel_values", "pixel_attention_mask")
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The tokenizer's end token and those that the checkpoint's generation configuration lists."""
+        listed = self.model.generation_config.eos_token_id
+        also = [] if listed is None else [listed] if isinstance(listed, int) else listed
+        return frozenset([self.end_token_id, *also])
 
     def tokenise(self, text: str) -> list[int]:
         """Return token ids, without special tokens of the tokenizer's own accord."""
@@ -65,20 +120,265 @@ class Family(Backbone):
         """Return the text of token ids."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def read(self, text: str, count: int) -> Tensor:
-        """Return the token ids, (T,), of a whole chat whose one image takes `count` tokens.
+    # ── inputs ───────────────────────────────────────────────────────────────────────────────────
 
-        The text is tokenised in one piece, as the family's own processor does: pieces would each get a start.
-        """
-        if text.count(self.image) != 1:
+    def process(self, image: Image.Image, prompt: str) -> Mapping[str, Any]:
+        """Return what the processor makes of one image and question, a batch of one."""
+        if self.image_token_id in self.tokenise(prompt):
             raise FairbenchError(f"{self.name}: a prompt must not hold {self.image}, which stands for the image")
-        return torch.tensor(self.tokenizer(text.replace(self.image, self.image * count))["input_ids"])
+        made: Mapping[str, Any]
+        if self.template():
+            text = self.template().format(prompt=prompt)
+            made = self.processor(text=[text], images=[image], return_tensors="pt")
+        else:
+            content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
+            made = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        return made
+
+    def prepare(self, image: Image.Image, prompt: str) -> Inputs:
+        """Process one example: `input_ids` (T,), and whatever else the processor makes, as a batch of one."""
+        made = self.process(image, prompt)
+        ids = made["input_ids"][0]
+        example = {"input_ids": ids}
+        for key, value in made.items():
+            if isinstance(value, Tensor) and key not in ("input_ids", "attention_mask"):
+                example[key] = value
+        return example
+
+    def stack(self, examples: Sequence[Mapping[str, Tensor]], prompt_only: bool = False) -> Inputs:
+        """Pad what goes with each token as the tokens are padded; flatten the rest, whose shapes may differ."""
+        text = [{k: e[k] for k in ("input_ids", "answer_ids", "features") if k in e} for e in examples]
+        inputs = super().stack(text, prompt_only)
+        real = inputs["attention_mask"].bool()
+        for key in examples[0]:
+            values = [example[key] for example in examples]
+            if key in ("input_ids", "answer_ids", "features"):
+                continue
+            if key.endswith(TOKEN_TYPES):
+                padded = torch.zeros_like(inputs["input_ids"])
+                for row, value in enumerate(values):
+                    places = real[row].nonzero()[:, 0]
+                    padded[row, places] = SUFFIX_TYPE.get(self.model.config.model_type, 0)
+                    padded[row, places[: value.shape[1]]] = value[0]
+                inputs[key] = padded
+            else:
+                inputs[key] = torch.cat([value.flatten() for value in values])
+                inputs[key + SHAPE] = torch.tensor([value.shape for value in values])
+        return inputs
+
+    def each(self, inputs: Inputs, key: str) -> list[Tensor]:
+        """Return one flattened input example by example."""
+        shapes = inputs[key + SHAPE].tolist()
+        parts = torch.split(inputs[key], [int(np.prod(shape)) for shape in shapes])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def arguments(self, inputs: Inputs, function: Any) -> dict[str, Tensor]:
+        """Return those inputs beside the pixels that a function of the model names, over the whole batch."""
+        named = inspect.signature(function).parameters
+        chosen = {}
+        for key in named:
+            if key not in inputs or key in self.encoder_inputs:
+                continue
+            if key + SHAPE not in inputs:
+                chosen[key] = inputs[key]
+            elif len({tuple(value.shape[1:]) for value in self.each(inputs, key)}) == 1:
+                chosen[key] = torch.cat(self.each(inputs, key))
+        return chosen
+
+    # ── features ─────────────────────────────────────────────────────────────────────────────────
+
+    def image_outputs(self, inputs: Inputs) -> Iterator[Any]:
+        """Yield what `get_image_features` makes of each example, in order; of all at once where shapes agree."""
+        named = inspect.signature(self.inner.get_image_features).parameters
+        keys = [key for key in named if key + SHAPE in inputs]
+        values = {key: self.each(inputs, key) for key in keys}
+        alike = all(len({tuple(value.shape) for value in value_list}) == 1 for value_list in values.values())
+        count = len(inputs["input_ids"])
+        for rows in [slice(None)] if alike else [slice(row, row + 1) for row in range(count)]:
+            given = {key: torch.cat(value_list[rows]) for key, value_list in values.items()}
+            given = {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in given.items()}
+            yield self.inner.get_image_features(**given, return_dict=True)
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        """Return the model's own image features, and beside each of them what goes into deeper layers."""
+        return torch.cat([flattened(output) for output in self.image_outputs(inputs)])
+
+    def image_output(self, inputs: Inputs, features: Tensor) -> Any:
+        """Give features the form in which `get_image_features` returned them."""
+        return self.form.restore(self.project(inputs, features))
+
+    # ── the model's own forward pass ─────────────────────────────────────────────────────────────
+
+    def decode(
+        self, inputs: Inputs, features: Tensor, every: bool = False, cache: Any = None
+    ) -> tuple[Tensor, ...]:
+        """Run the model's own forward pass: hidden states (B, T, D), all depth+1 of them if `every`."""
+        if cache is not None:
+            raise NotImplementedError("transformers' own generate keeps its cache")
+        out = self.inner(
+            **self.arguments(inputs, self.inner.forward),
+            mm_encoder_outputs={"image": self.image_output(inputs, features)},
+            output_hidden_states=every,
+            use_cache=False,
+        )
+        return tuple(out.hidden_states) if every else (out.last_hidden_state,)
+
+    def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
+        """Return what the decoder starts from, (B, T, D)."""
+        return self.decode(inputs, features, every=True)[0]
 
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
-        """Apply the language-model head."""
-        head = self.model.get_output_embeddings()  # type: ignore[operator]
-        scores: Tensor = head(hidden.to(head.weight.dtype))
-        return scores
+        """Apply the language-model head with all that the model does around it: scaling, soft caps."""
+        head = self.model.get_output_embeddings()
+        given = _Given(hidden.to(head.weight.dtype)[:, None])
+        with replaced(self.inner, "forward", lambda *_, **__: given):
+            scores: Tensor = self.model(input_ids=torch.zeros(len(hidden), 1, dtype=torch.long)).logits
+        return scores[:, 0]
+
+    @torch.no_grad()
+    def continuations(self, inputs: Inputs, limit: int) -> list[list[int]]:
+        """Let transformers generate greedily, never an image's token."""
+        from transformers import GenerationConfig
+
+        how = GenerationConfig(
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=sorted(self.end_token_ids),
+            pad_token_id=self.pad_token_id,
+            suppress_tokens=[self.image_token_id],
+        )
+        features = self.features(inputs)
+        with self.precision(features.device):
+            ids = self.model.generate(
+                **self.arguments(inputs, self.model.forward),
+                mm_encoder_outputs={"image": self.image_output(inputs, features)},
+                generation_config=how,
+            )
+        written: list[list[int]] = ids[:, inputs["input_ids"].shape[1] :].tolist()
+        return written
+
+    @torch.no_grad()
+    def verify(self) -> None:
+        """Compare one example's logits with transformers' own forward pass; raises FairbenchError if they differ.
+
+        The difference, in units of the logits' standard deviation, goes into the record.
+        """
+        device = next(self.model.parameters()).device
+        made = {k: v.to(device) for k, v in self.process(PICTURE, "Is it?").items() if isinstance(v, Tensor)}
+        made = {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in made.items()}
+        inputs = {k: v.to(device) for k, v in self.stack([self.prepare(PICTURE, "Is it?")]).items()}
+        with self.precision(device):
+            self.form = Form(next(iter(self.image_outputs(inputs))))
+            theirs = self.model(**made).logits[0].float()
+            ours = self.vocabulary_scores(self.decode(inputs, self.encode(inputs))[-1][0]).float()
+        difference = float((ours - theirs).abs().max() / theirs.std())
+        self.facts |= {"difference from transformers": difference}
+        if not difference <= TOLERANCE[self.dtype]:
+            raise FairbenchError(
+                f"{self.name}: with image features computed once, a {self.model.config.model_type} gives other "
+                f"logits than its own forward pass (by {difference:.2g} of their standard deviation)",
+                "this architecture cannot be held; docs/backbones.md lists those that can",
+            )
+
+
+class _Given(dict[str, Any]):
+    """Hidden states in the place of a model's output: nothing else is there."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__(last_hidden_state=hidden)
+
+    def __getattr__(self, name: str) -> Any:
+        return self.get(name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.get("last_hidden_state") if key == 0 else self.get(key)
+
+
+@contextmanager
+def replaced(module: nn.Module, name: str, function: Any) -> Iterator[None]:
+    """Let one module answer otherwise for a while."""
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        delattr(module, name)
+
+
+def rows_of(value: Any) -> Tensor:
+    """Return features, in whatever pieces, as (tokens, width)."""
+    pieces = [value] if isinstance(value, Tensor) else list(value)
+    return torch.cat([piece.reshape(-1, piece.shape[-1]) for piece in pieces])
+
+
+def flattened(output: Any) -> Tensor:
+    """Return a model's image features, (tokens, width), with those for deeper layers to the right of them."""
+    deeper = [layer[1] if isinstance(layer, tuple) else layer for layer in _deeper(output)]
+    return torch.cat([rows_of(value) for value in (_first(output), *deeper)], -1)
+
+
+def _first(output: Any) -> Any:
+    pooled = getattr(output, "pooler_output", None)
+    return output.last_hidden_state if pooled is None else pooled
+
+
+def _deeper(output: Any) -> Sequence[Any]:
+    return getattr(output, "deepstack_features", None) or ()
+
+
+class Form:
+    """In what pieces a model returns its image features, learnt from one image."""
+
+    def __init__(self, output: Any) -> None:
+        first = _first(output)
+        self.trailing = tuple(first.shape[1:]) if isinstance(first, Tensor) else None  # None: a list of images
+        self.layers = [layer[0] if isinstance(layer, tuple) else None for layer in _deeper(output)]
+        pieces = (first, *(layer[1] if isinstance(layer, tuple) else layer for layer in _deeper(output)))
+        self.widths = [rows_of(piece).shape[-1] for piece in pieces]
+        self.name = "last_hidden_state" if getattr(output, "pooler_output", None) is None else "pooler_output"
+        # Ovis2's embeddings of the tokens that frame an image, which are the same for every image.
+        self.constant = {
+            k: output[k] for k in ("visual_indicator_features",) if getattr(output, k, None) is not None
+        }
+
+    def restore(self, features: Tensor) -> Any:
+        """Return what the model's forward pass takes in place of pixels."""
+        first, *deeper = torch.split(features, self.widths, -1)
+        whole = [first] if self.trailing is None else first.reshape(-1, *self.trailing)
+        layers = [value if at is None else (at, value) for at, value in zip(self.layers, deeper, strict=True)]
+        return SimpleNamespace(**{self.name: whole}, deepstack_features=layers, **self.constant)
+
+
+def architecture_of(config: Any) -> Any:
+    """Return the class that transformers has for a configuration."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    return MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+
+
+def unsupported(config: Mapping[str, Any]) -> str | None:
+    """Say why a checkpoint's config.json describes nothing that a `Family` can hold; None if it may."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    kind = str(config.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        return f"a {kind}, which this transformers does not know; code that a checkpoint brings is never run"
+    configured = CONFIG_MAPPING[kind]
+    if configured not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return f"a {kind}, which is no model of images and text"
+    model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[configured]
+    text = config.get("text_config")
+    if kind in SEQUENCE_TO_SEQUENCE or (isinstance(text, dict) and text.get("is_encoder_decoder")):
+        return f"a {kind}, {ENCODER_DECODER}"
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        return f"a {kind}, {REASONS.get(kind, NO_FEATURES)}"
+    return f"a {kind}, {REASONS[kind]}" if kind in REASONS else None
 
 
 class Pretrained(Family):
@@ -112,23 +412,24 @@ class Pretrained(Family):
 
     def construct(self) -> None:
         """Build the architecture: of a folder that was given as its config.json says, else of this size."""
-        self.model = self.architecture(self.config() if self.root is None else self._configured(self.folder()))
+        config = self.config() if self.root is None else self._configured(self.folder())
+        self.model = architecture_of(config)(config)
 
     def load(self, dtype: torch.dtype) -> None:
         """Read the checkpoint from a folder or the Hugging Face cache."""
         options = self._options(dtype)
         folder = self.folder()
-        self._configured(folder)
-        self.model, tokenizer, processor = from_checkpoint(
-            folder, self.architecture, self.image_processor, dtype, **options
-        )
+        config = self._configured(folder)
+        self.model = from_checkpoint(folder, architecture_of(config), dtype, **options)
+        processor = load_processor(folder, config)
         if self.quantise != "none":  # what peft asks the module that it adapts
             setattr(self.language_model, f"is_loaded_in_{self.quantise}", True)
         self.facts = {
-            "attention": self.model.config._attn_implementation,  # type: ignore[union-attr]
+            "attention": self.model.config._attn_implementation,
+            "image processor": type(processor.image_processor).__name__,
             **({"revision": revision_of(folder)} if revision_of(folder) else {}),
         }
-        self.ready(tokenizer, processor)
+        self.ready(processor)
 
     def fingerprint(self) -> str:
         """Hash the checkpoint's files."""
@@ -139,14 +440,19 @@ class Pretrained(Family):
         return BITS[self.quantise] / 8 if self.quantise in BITS else width
 
     def unsupported(self, config: Mapping[str, Any]) -> str | None:
-        """Say what a checkpoint's config.json describes, where it has the right type and cannot be held."""
-        return None
+        """Say what a checkpoint's config.json describes, where it cannot be held."""
+        return unsupported(config)
 
     def _configured(self, folder: Path) -> Any:
+        from transformers import AutoConfig
+
         reason = self.unsupported(configuration(folder, self.architecture))
         if reason:
             raise FairbenchError(f"checkpoint {folder} is {reason}", self.conversion)
-        return self.architecture.config_class.from_pretrained(folder, local_files_only=True)
+        try:
+            return AutoConfig.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise FairbenchError(f"cannot load checkpoint {folder}: config.json: {error}") from error
 
     def _options(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return how transformers shall load; raises FairbenchError for what this machine cannot do."""
@@ -206,8 +512,8 @@ class Tiny(Family):
     chat: ClassVar[str]  # the chat's format, which with the shape decides what the model is
 
     @abstractmethod
-    def tokenizer_and_processor(self) -> tuple[Any, Any]:
-        """Make a tokenizer and an image processor in code."""
+    def make_processor(self) -> Any:
+        """Make tokenizer and processor in code."""
 
     def load(self, dtype: torch.dtype) -> None:
         """Draw the weights, always the same."""
@@ -215,7 +521,7 @@ class Tiny(Family):
             torch.manual_seed(0)
             self.construct()
         self.model.to(dtype)
-        self.ready(*self.tokenizer_and_processor())
+        self.ready(self.make_processor())
 
     def attach(self, classes: Sequence[str], words: Sequence[str], generates: bool = False) -> None:
         """Add what is trained; where it `generates`, widen the language-model head tenfold.
@@ -224,7 +530,7 @@ class Tiny(Family):
         """
         super().attach(classes, words, generates)
         if generates:
-            self.model.get_output_embeddings().weight.data.mul_(10.0)  # type: ignore[operator]
+            self.model.get_output_embeddings().weight.data.mul_(10.0)
 
     def fingerprint(self) -> str:
         """Hash shape and chat: the weights follow from the shape."""

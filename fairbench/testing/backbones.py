@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Inputs, States
-from fairbench.models.generation import generate
 
 PROMPTS = ("Is it?", "Is there any sign of disease in this image?", "Well?")
 SHAPES = ((64, 96), (96, 64), (50, 120))  # height, width
@@ -183,13 +182,13 @@ def check_words_read_the_vocabulary(backbone: type[Backbone]) -> None:
 def check_writing_depends_on_the_example_alone(backbone: type[Backbone]) -> None:
     """An answer is what one greedy token after another gives, at any batch size and with any neighbours."""
     model, examples = _ready(backbone, generates=True)
-    alone = [generate(model, model.stack([example], prompt_only=True), LENGTH)[0] for example in examples]
+    alone = [model.generate(model.stack([example], prompt_only=True), LENGTH)[0] for example in examples]
     for side in SIDES:
         model.padding_side = side
-        assert generate(model, model.stack(examples, prompt_only=True), LENGTH) == alone, (
+        assert model.generate(model.stack(examples, prompt_only=True), LENGTH) == alone, (
             "neighbours change an answer"
         )
-        assert generate(model, model.stack(examples[::-1], prompt_only=True), LENGTH) == alone[::-1]
+        assert model.generate(model.stack(examples[::-1], prompt_only=True), LENGTH) == alone[::-1]
     for example, text in zip(examples, alone, strict=True):
         assert _step_by_step(model, example) == text, "remembering earlier tokens changes an answer"
 

@@ -112,7 +112,7 @@ class ToyBackbone(Backbone):
     @property
     def language_model(self) -> nn.Module:
         """The decoder."""
-        return self.model["decoder"]  # type: ignore[index, no-any-return]
+        return self.model["decoder"]  # type: ignore[no-any-return]
 
     @property
     def tokens(self) -> int:
@@ -134,7 +134,7 @@ class ToyBackbone(Backbone):
 
     def encode(self, inputs: Inputs) -> Tensor:
         """Two features of the grey level."""
-        return self.model["eye"](inputs["pixel_values"] - 0.5).reshape(-1, 16)  # type: ignore[index, no-any-return]
+        return self.model["eye"](inputs["pixel_values"] - 0.5).reshape(-1, 16)  # type: ignore[no-any-return]
 
     def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
         """Place the features, pretending to run out of memory beyond `fits` examples."""

@@ -16,7 +16,6 @@ from torch import Tensor
 from fairbench.data.dataset import Dataset
 from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
-from fairbench.models.generation import generate
 from fairbench.training.method import Method
 from fairbench.training.run import Run
 
@@ -79,7 +78,7 @@ def _written(backbone: Backbone, limit: int) -> Callable[[Examples], list[Answer
             learnt["features"] = asked["features"] = backbone.features(learnt)  # the vision tower looks once
         loss = backbone(learnt, torch.full((len(examples),), -1, device=device)).loss.double()
         return [
-            ([one], text) for one, text in zip(loss.cpu().tolist(), generate(backbone, asked, limit), strict=True)
+            ([one], text) for one, text in zip(loss.cpu().tolist(), backbone.generate(asked, limit), strict=True)
         ]
 
     return answer

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -254,9 +255,10 @@ def test_a_cached_checkpoint_records_its_commit_and_how_it_attends(cache, saved)
     backbone = preset(attention="eager", min_pixels=112 * 112, max_pixels=140 * 140)
     assert backbone.fingerprint() == checkpoint.checkpoint_fingerprint(saved(QWEN))
     backbone.build(WORDS, WORDS, torch.float32, CPU, generates=True)
-    assert backbone.facts == {"attention": "eager", "revision": cache}
+    images = {"image processor": "Qwen2VLImageProcessorPil", "difference from transformers": 0.0}
+    assert backbone.facts == {"attention": "eager", "revision": cache, **images}
     other = equality.build(QWEN, saved(QWEN))
-    assert other.facts == {"attention": "sdpa"}
+    assert other.facts == {"attention": "sdpa", **images}
     asked = equality.examples(2, equality.ONE)
     for one in (backbone, other):
         inputs = one.stack([one.prepare(*example) for example in asked])
@@ -341,6 +343,83 @@ def test_a_damaged_shard_is_refused(copy):
     shard = sorted(copy.glob("*.safetensors"))[0]
     shard.write_bytes(shard.read_bytes()[:-100])
     refused(copy, f"cannot load checkpoint {copy}")
+
+
+def test_an_adapter_beside_whole_weights_is_refused(copy):
+    """Transformers would load both into one model that nobody made."""
+    (copy / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]})
+    )
+    refused(copy, "adapter_config.json beside whole weights", "move adapter_config.json away")
+    refused(copy, "adapter_config.json", action=lambda name, folder: make(name, folder).fingerprint())
+
+
+def test_a_shard_index_of_an_older_save_is_not_read(saved, tmp_path):
+    """As in transformers, a single file goes before an index, whatever has become of its shards."""
+    folder = shutil.copytree(saved(LLAVA), tmp_path / "single")
+    shards = sorted(folder.glob("*.safetensors"))
+    whole = {name: value for shard in shards for name, value in load_file(shard).items()}
+    save_file(whole, folder / "model.safetensors", {"format": "pt"})
+    for value in whole.values():
+        value.zero_()
+    for shard in shards:
+        save_file({name: whole[name] for name in load_file(shard)}, shard, {"format": "pt"})
+    before = make("llava", folder).fingerprint()
+    found, wanted = build("llava", folder).state_dict(), build("llava", saved(LLAVA)).state_dict()
+    assert all(
+        torch.equal(found[name], wanted[name]) for name in wanted if "lora_" not in name and "head" not in name
+    )
+    for shard in shards:
+        shard.unlink()
+    assert make("llava", folder).fingerprint() == before
+    build("llava", folder)
+
+
+def test_the_folders_own_image_processor_is_used(tmp_path):
+    """LLaVA's own, which pads to a square where CLIP's crops, is another picture and so other logits."""
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    def padding():
+        processor = equality.llava_processor()
+        size = {"height": 112, "width": 112}
+        processor.image_processor = LlavaImageProcessorPil(size={"shortest_edge": 112}, crop_size=size, do_pad=True)
+        return processor
+
+    case = replace(LLAVA, processor=padding)
+    folder = equality.save(case, tmp_path / "padded")
+    backbone, official = equality.build(case, folder), equality.Official(case, folder)
+    asked = equality.examples(4, equality.SEVERAL)
+    assert backbone.facts["image processor"] == "LlavaImageProcessorPil"
+    assert equality.compare(backbone, official, asked, "right").logits < 1e-4
+    cropped = equality.build(LLAVA, equality.save(LLAVA, tmp_path / "cropped"))
+    assert equality.compare(cropped, official, asked, "right").logits > 0.5
+
+
+def test_an_image_processor_that_transformers_lacks_is_refused(saved, tmp_path):
+    folder = shutil.copytree(saved(LLAVA), tmp_path / "other")
+    file = folder / "processor_config.json"
+    declared = json.loads(file.read_text())
+    declared["image_processor"]["image_processor_type"] = "MineImageProcessor"
+    file.write_text(json.dumps(declared))
+    refused(folder, "cannot load checkpoint", "Unrecognized image processor", name="llava")
+
+
+def test_an_answer_ends_at_every_end_token_that_the_checkpoint_lists(saved, tmp_path):
+    """One token of a known answer is listed in generation_config.json, as Gemma's <end_of_turn> is."""
+    asked = equality.examples(4, equality.ONE)
+    folder = shutil.copytree(saved(LLAVA), tmp_path / "ends")
+    backbone = equality.build(LLAVA, folder)
+    inputs = backbone.stack([backbone.prepare(*one) for one in asked], prompt_only=True)
+    written = backbone.continuations(inputs, equality.LENGTH)
+    end = written[0][3]
+    assert backbone.end_token_id not in written[0][:3]
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [backbone.end_token_id, end]}))
+    ending, official = equality.build(LLAVA, folder), equality.Official(LLAVA, folder)
+    texts = ending.generate(inputs, equality.LENGTH)
+    assert texts[0] == backbone.detokenise(written[0][: written[0].index(end)]).strip()
+    assert texts == official.write(asked)
+    assert texts != backbone.generate(inputs, equality.LENGTH)
 
 
 def test_pickled_weights_are_refused(copy):
@@ -449,6 +528,25 @@ def test_only_the_language_model_is_quantised(saved, case):
     for name, module in backbone.model.named_modules():
         if isinstance(module, torch.nn.Linear):
             assert (id(module) in inside) != any(name == k or name.startswith(f"{k}.") for k in kept), name
+
+
+@pytest.mark.parametrize("targets", [("qkv",), ("q_proj", "o_prj")])
+def test_a_lora_target_that_matches_nothing_is_named_with_what_there_is(saved, targets):
+    refused(
+        saved(LLAVA), f"no layer `{targets[-1]}`", "down_proj, gate_proj, k_proj", name="llava", targets=targets
+    )
+
+
+def test_all_linear_layers_of_the_language_model_can_be_adapted(saved):
+    backbone = build("llava", saved(LLAVA), targets=("all-linear",), rank=2)
+    linear = (torch.nn.Linear,)
+    adapted = [
+        n for n, m in backbone.language_model.named_modules() if n.endswith("base_layer") and type(m) in linear
+    ]
+    assert len(adapted) == 7 * backbone.depth
+    inside = {id(p) for p in backbone.language_model.parameters()}
+    assert all(id(p) in inside for p in backbone.part("lora"))
+    assert len(backbone.part("lora")) == 2 * len(adapted)
 
 
 def test_attention_that_is_not_there_is_refused(saved):

@@ -7,7 +7,6 @@ from PIL import Image
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from fairbench import Method, Stage, plugins
-from fairbench.models.generation import generate
 from fairbench.predictions.predictions import UNPARSED
 from fairbench.testing.toys import TOLERANCE, ToyBackbone, ToyDataset, difference, train
 from fairbench.training import predict as predicting
@@ -203,7 +202,7 @@ def test_the_families_write_and_score_as_transformers_does(name):
         texts.append(backbone.detokenise(ids[0, len(example["input_ids"]) :].tolist()).strip())
     with torch.no_grad():
         out = backbone(backbone.stack(examples), torch.full((3,), -1))
-        assert generate(backbone, backbone.stack(examples, prompt_only=True), 8) == texts
+        assert backbone.generate(backbone.stack(examples, prompt_only=True), 8) == texts
     torch.testing.assert_close(out.loss, torch.tensor(losses), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(out.p_true, torch.tensor(likely), rtol=1e-4, atol=1e-6)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from transformers import (
     CLIPVisionConfig,
@@ -15,6 +14,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+    LlavaProcessor,
     MistralConfig,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -29,6 +30,7 @@ VICUNA = (
     "detailed, and polite answers to the user's questions. USER: <image>\n{prompt} ASSISTANT:"
 )
 CHATS = {"llama": VICUNA, "mistral": "[INST] <image>\n{prompt} [/INST]"}
+IMAGE = "<image>"
 BRIEF = "USER: <image>\n{prompt} ASSISTANT:"
 DECODERS = {"llama": LlamaConfig, "mistral": MistralConfig}
 CONVERT = (
@@ -41,7 +43,6 @@ class Llava(Family):
     """LLaVA-1.5 of any size: a CLIP tower, a two-layer projector (trainable on request), a Llama or Mistral."""
 
     architecture = LlavaForConditionalGeneration
-    image_processor = CLIPImageProcessorPil
     configuration: ClassVar[Any] = LlavaConfig
     recipe: ClassVar = (
         Stage(name="projector", train=("projector", "head"), epochs=1, lr=1e-3, warmup=30),
@@ -77,11 +78,6 @@ class Llava(Family):
         """One for each patch, and a prompt."""
         return self.side**2 + 50
 
-    def prepare(self, image: Image.Image, prompt: str) -> Inputs:
-        """Resize and crop as CLIP does, and put one image token per patch into the prompt."""
-        pixels = self.processor(images=[image], return_tensors="pt")["pixel_values"]
-        return {"input_ids": self.read(self.template().format(prompt=prompt), self.side**2), "pixel_values": pixels}
-
     def tiles(self, pixels: Tensor) -> Tensor:
         """Return the tower's features of the chosen layers, (tiles, patches, width), without its class token."""
         tower, layers = self.model.model.vision_tower, self.model.config.vision_feature_layer
@@ -89,8 +85,8 @@ class Llava(Family):
         return torch.cat([hidden[layer][:, 1:] for layer in ([layers] if isinstance(layers, int) else layers)], -1)
 
     def encode(self, inputs: Inputs) -> Tensor:
-        """Return the features of every patch."""
-        return self.tiles(inputs["pixel_values"]).flatten(0, 1)
+        """Return the features of every patch, before they are projected."""
+        return self.tiles(torch.cat(self.each(inputs, "pixel_values"))).flatten(0, 1)
 
 
 class LlavaNext(Llava):
@@ -102,7 +98,6 @@ class LlavaNext(Llava):
     """
 
     architecture = LlavaNextForConditionalGeneration
-    image_processor = LlavaNextImageProcessorPil
     configuration = LlavaNextConfig
 
     @property
@@ -114,13 +109,6 @@ class LlavaNext(Llava):
             for a, b in config.image_grid_pinpoints
         ]
         return self.side**2 + max(self.side * a * (self.side * b + 1) for a, b in grids) + 50
-
-    def prepare(self, image: Image.Image, prompt: str) -> Inputs:
-        """Cut the image into tiles, and put as many image tokens into the prompt as its proportions ask for."""
-        seen = self.processor(images=[image], return_tensors="pt")
-        count = len(self.row_ends(seen["image_sizes"]))
-        ids = self.read(self.template().format(prompt=prompt), count)
-        return {"input_ids": ids, "pixel_values": seen["pixel_values"][0], "image_sizes": seen["image_sizes"]}
 
     def grid(self, size: Tensor) -> int:
         """Return how many tiles an image of (height, width) is seen as, the whole one among them."""
@@ -142,14 +130,18 @@ class LlavaNext(Llava):
 
     def encode(self, inputs: Inputs) -> Tensor:
         """Return the tower's features in the prompt's order, zeros at the ends of rows."""
-        tiles = self.tiles(inputs["pixel_values"])
-        return self.packed(tiles, inputs["image_sizes"], tiles.new_zeros(tiles.shape[-1]))
+        tiles = self.tiles(torch.cat([image[0] for image in self.each(inputs, "pixel_values")]))
+        return self.packed(tiles, self.sizes(inputs), tiles.new_zeros(tiles.shape[-1]))
+
+    def sizes(self, inputs: Inputs) -> Tensor:
+        """Return every image's height and width, (B, 2)."""
+        return torch.cat(self.each(inputs, "image_sizes"))
 
     def project(self, inputs: Inputs, features: Tensor) -> Tensor:
         """Project the patches, and put the learnt vector at the ends of rows."""
         projected = super().project(inputs, features)
         end = self.model.model.image_newline.to(projected.dtype)
-        return torch.where(self.row_ends(inputs["image_sizes"])[:, None], end, projected)
+        return torch.where(self.row_ends(self.sizes(inputs))[:, None], end, projected)
 
 
 class LlavaFolder(Pretrained, Llava):
@@ -165,7 +157,7 @@ class LlavaFolder(Pretrained, Llava):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        if self.chat and (self.chat.count(self.image) != 1 or "{prompt}" not in self.chat):
+        if self.chat and (self.chat.count(IMAGE) != 1 or "{prompt}" not in self.chat):
             raise FairbenchError(
                 f"{self.name}.chat = {self.chat!r} does not hold <image> and {{prompt}} once each",
                 f"for instance {CHATS['mistral']!r}",
@@ -278,6 +270,8 @@ _TINY = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "
 class TinyLlava(Tiny, Llava):
     """The real architecture with a million random weights, frozen but for LoRA, projector and head: no download."""
 
+    processors: ClassVar[Any] = (LlavaProcessor, CLIPImageProcessorPil)
+
     name = "tiny-llava"
     chat = BRIEF
     batch_size = 16
@@ -292,17 +286,25 @@ class TinyLlava(Tiny, Llava):
         """Return the chat's format, short because bytes are tokens."""
         return self.chat
 
-    def tokenizer_and_processor(self) -> tuple[Any, Any]:
-        """Make a tokenizer of bytes and the image processor."""
-        size = self.shape["vision"]["image_size"]
-        own = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
-        if "more" in self.shape:
-            own["image_grid_pinpoints"] = self.shape["more"]["image_grid_pinpoints"]
-        return tiny_tokenizer([self.image], ""), self.image_processor(**own)
+    def make_processor(self) -> Any:
+        """Make a tokenizer of bytes and the processor."""
+        vision, pinpoints = self.shape["vision"], self.shape.get("more", {})
+        size = vision["image_size"]
+        own = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}, **pinpoints}
+        processor, images = self.processors
+        return processor(
+            images(**own),
+            tiny_tokenizer([IMAGE], ""),
+            patch_size=vision["patch_size"],
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+        )
 
 
 class TinyLlavaNext(LlavaNext, TinyLlava):
     """The same for LLaVA-NeXT, with up to four tiles of 56 pixels: no download."""
+
+    processors = (LlavaNextProcessor, LlavaNextImageProcessorPil)
 
     name = "tiny-llava-next"
     shape = {

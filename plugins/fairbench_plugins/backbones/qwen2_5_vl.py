@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
-from PIL import Image
-from torch import Tensor
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from fairbench import (
-    Backbone,
-    Count,
-    FairbenchError,
-    Family,
-    Inputs,
-    Pretrained,
-    Stage,
-    Tiny,
-    hookimpl,
-    text_positions,
-    tiny_tokenizer,
-)
+from fairbench import Backbone, Count, Family, Pretrained, Stage, Tiny, hookimpl, images_and_text, tiny_tokenizer
 
 IMAGE, START, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (IMAGE, START, END, "<|im_start|>", "<|im_end|>", "<|video_pad|>")
@@ -38,8 +23,6 @@ class Qwen25VL(Family):
     """A Qwen2.5-VL of any size. Images keep their proportions within `min_pixels` and `max_pixels`."""
 
     architecture = Qwen2_5_VLForConditionalGeneration
-    image_processor = Qwen2VLImageProcessorPil
-    image = IMAGE
     recipe: ClassVar = (Stage(name="lora", train=("lora", "head"), epochs=3, lr=1e-4, warmup=100),)
 
     min_pixels: Count = 256 * 28 * 28
@@ -62,52 +45,15 @@ class Qwen25VL(Family):
             **shape.get("tokens", {}),
         )
 
-    def ready(self, tokenizer: Any, processor: Any) -> None:
-        """Take the tokenizer, which must know the chat's format, and bound the image's size."""
-        super().ready(tokenizer, processor)
-        if not tokenizer.chat_template:
-            raise FairbenchError(
-                f"{self.name}: the tokenizer has no chat template",
-                "copy chat_template.jinja or tokenizer_config.json",
-            )
-        processor.size = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
+    def ready(self, processor: Any) -> None:
+        """Take the processor, and bound the image's size."""
+        super().ready(processor)
+        processor.image_processor.size = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
 
     @property
     def tokens(self) -> int:
         """The most image tokens, and a prompt."""
         return self.max_pixels // 28**2 + 40
-
-    def prepare(self, image: Image.Image, prompt: str) -> Inputs:
-        """Cut the image into patches and put as many image tokens into the chat prompt."""
-        pixels = self.processor(images=[image], return_tensors="pt")
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        count = int(pixels["image_grid_thw"].prod()) // self.processor.merge_size**2
-        return {
-            "input_ids": self.read(text, count),
-            "pixel_values": pixels["pixel_values"],
-            "image_grid_thw": pixels["image_grid_thw"],
-        }
-
-    def encode(self, inputs: Inputs) -> Tensor:
-        """Return merged visual tokens."""
-        seen = self.model.model.get_image_features(
-            inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True
-        )
-        return torch.cat(list(seen.pooler_output))
-
-    def positions(self, inputs: Inputs) -> Tensor:
-        """Return the text's positions and the three axes' (time, height, width): (4, B, T)."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        axes, _ = self.model.model.get_rope_index(
-            ids,
-            mm_token_type_ids=(ids == self.image_token_id).int(),
-            image_grid_thw=inputs["image_grid_thw"],
-            attention_mask=mask,
-        )
-        return torch.cat([text_positions(mask)[None], axes])
 
 
 _VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
@@ -194,9 +140,11 @@ class TinyQwen25VL(Tiny, Qwen25VL):
         },
     }
 
-    def tokenizer_and_processor(self) -> tuple[Any, Any]:
-        """Make a tokenizer of bytes and the image processor."""
-        return tiny_tokenizer(SPECIAL, TEMPLATE, end="<|im_end|>"), Qwen2VLImageProcessorPil()
+    def make_processor(self) -> Any:
+        """Make a tokenizer of bytes and the processor."""
+        tokenizer = tiny_tokenizer(SPECIAL, TEMPLATE, end="<|im_end|>")
+        made = images_and_text(Qwen2_5_VLProcessor)
+        return made(Qwen2VLImageProcessorPil(), tokenizer, None, chat_template=TEMPLATE)
 
 
 @hookimpl

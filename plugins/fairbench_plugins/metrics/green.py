@@ -108,7 +108,8 @@ class Judge:
         self.known: dict[tuple[str, str], float] = {}
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.float16 if self.device == "cuda" else torch.float32
-        self.model, self.tokenizer, _ = from_checkpoint(folder, LlamaForCausalLM, AutoTokenizer, dtype)
+        self.model = from_checkpoint(Path(folder), LlamaForCausalLM, dtype)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model.eval().to(self.device)
         self.tokenizer.padding_side = "left"
         self.tokenizer.pad_token = self.tokenizer.eos_token
