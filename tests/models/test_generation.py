@@ -294,7 +294,7 @@ def test_adjust_sees_questions_and_texts_but_no_reference():
 
         name = "peeks"
 
-        def adjust(self, validation, test):
+        def adjust(self, run, validation, test):
             seen.append((set(validation), set(test)))
             return test.assign(text=["odd, then even", "nothing"] * (len(test) // 2))
 
@@ -303,7 +303,7 @@ def test_adjust_sees_questions_and_texts_but_no_reference():
 
         name = "wordless"
 
-        def adjust(self, validation, test):
+        def adjust(self, run, validation, test):
             return test.assign(text=None)
 
     test = train(Peeks, backbone=Writer, dataset=Interview).predictions.query("split == 'test'")
