@@ -122,6 +122,10 @@ class Backbone(Configurable, nn.Module):
         projected: Tensor = projector(features.to(next(projector.parameters()).dtype))
         return projected
 
+    def summary(self, features: Tensor) -> Tensor:
+        """Return what a linear probe reads of one image's features: mean and largest, (its tokens, F) → (2 F,)."""
+        return torch.cat([features.mean(0), features.amax(0)])
+
     # ── what all families share ──────────────────────────────────────────────────────────────────
 
     def __init__(self, **settings: Any) -> None:

@@ -126,6 +126,17 @@ class Run:
             )
         self._players[id(self.backbone)] = self._player(groups)
 
+    def image_features(self, split: str, rows: Sequence[int]) -> Tensor:
+        """Return what the frozen vision tower makes of some rows' images, (len(rows), D), in float32 on the CPU:
+        what a linear probe would read (`Backbone.summary`).
+        """
+        summaries = []
+        for row in rows:
+            (example,) = self.source.load(split, [row])
+            inputs = {key: value.to(self.device) for key, value in self.backbone.stack([example]).items()}
+            summaries.append(self.backbone.summary(self.backbone.features(inputs)).float().cpu())
+        return torch.stack(summaries)
+
     def restart(self) -> None:
         """Forget what was trained: every part of the backbone is again as it was before the first stage."""
         self.backbone.reset(self.job.seed)

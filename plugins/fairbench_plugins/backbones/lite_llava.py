@@ -274,12 +274,20 @@ class LiteLlava(Backbone):
 
     def project(self, inputs: Inputs, features: Tensor) -> Tensor:
         """Finish the vision tower where `encode` left it open, and turn each image token into a pseudo-word."""
-        if self.tuned_blocks:
-            cells = self.border // self.side
-            grid = features.view(-1, self.side, self.side, cells, cells, features.shape[1] // cells**2)
-            grid = grid.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
-            features = self._averaged(self.model.tail(grid))
-        return super().project(inputs, features)
+        return super().project(inputs, self._finished(features))
+
+    def summary(self, features: Tensor) -> Tensor:
+        """Return the mean and the largest of the whole tower's features, as the tail is now, (2 · CHANNELS,)."""
+        with torch.no_grad():
+            return super().summary(self._finished(features))
+
+    def _finished(self, features: Tensor) -> Tensor:
+        if not self.tuned_blocks:
+            return features
+        cells = self.border // self.side
+        grid = features.view(-1, self.side, self.side, cells, cells, features.shape[1] // cells**2)
+        grid = grid.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+        return self._averaged(self.model.tail(grid))
 
     def _averaged(self, grid: Tensor) -> Tensor:
         return functional.adaptive_avg_pool2d(grid, self.side).flatten(2).transpose(1, 2).flatten(0, 1)
