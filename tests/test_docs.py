@@ -71,7 +71,7 @@ def test_ci_runs_what_the_readme_says():
     """The commands are not repeated in .ci/run: it takes them from the README, by this very function."""
     script = text(".ci/run")
     function = re.search(r"^readme\(\) \{.*?^\}$", script, re.MULTILINE | re.DOTALL)[0]
-    for name, ends in (("run", ".venv/bin/fairbench run\n"), ("test", ".venv/bin/python -m pytest -q\n")):
+    for name, ends in (("run", ".venv/bin/fairbench run\n"), ("test", ".venv/bin/python -m pytest -q -n auto\n")):
         assert f'"$(readme {name})"' in script
         command = f"{function}\nreadme {name}"
         done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Precision, Stage
 from fairbench.plugins import Plugins
 from fairbench.settings import suggest
-from fairbench.training.needs import require
+from fairbench.training.needs import lacking, require
 from fairbench.training.selection import check as check_selection
 from fairbench.training.selection import needs_groups
 
@@ -80,6 +80,9 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     makers: dict[str, Method] = {}
     crossed = itertools.product(backbones.items(), datasets, methods)
     for (backbone_name, backbone), dataset_name, (method, made) in crossed:
+        unasked = made.role == "control" and all(made.name != asked.name for asked in benchmark.methods)
+        if unasked and lacking(made.needs, datasets[dataset_name], backbone):
+            continue  # a control joins where it can
         require(made.name, made.needs, datasets[dataset_name], backbone)
         ways = attributes[dataset_name] if made.uses_attributes or needs_groups(benchmark.select) else [()]
         three = data[dataset_name], chosen[backbone_name], method

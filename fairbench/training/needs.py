@@ -15,23 +15,27 @@ if TYPE_CHECKING:
 Need = Literal["classes", "two classes", "text", "head"]
 
 
-def require(method: str, needs: Sequence[Need], dataset: Dataset, backbone: Backbone) -> None:
-    """Raise FairbenchError where the task or the backbone lacks what a method needs."""
+def lacking(needs: Sequence[Need], dataset: Dataset, backbone: Backbone) -> Sequence[Need]:
+    """Return which of these needs the task or the backbone does not meet."""
     text, count = dataset.task == "generate", len(dataset.classes)
-    has = {
+    has: dict[Need, bool] = {
         "classes": not text,
         "two classes": not text and count == 2,
         "text": text,
         "head": not text and backbone.readout == "head",
     }
-    task = "answers in words" if text else f"{count} classes"
-    for need in needs:
-        if not has[need]:
-            what = {
-                "classes": f"the scores of classes, and {dataset.name} has {task}",
-                "two classes": f"the scores of two classes, and {dataset.name} has {task}",
-                "text": f"answers in words, and {dataset.name} has {task}",
-                "head": f"a trained readout, and {backbone.name} has none on {dataset.name}"
-                f" (readout {backbone.readout}, {task})",
-            }[need]
-            raise FairbenchError(f"{method} needs {what}", f"leave {method} out, or change what it needs")
+    return [need for need in needs if not has[need]]
+
+
+def require(method: str, needs: Sequence[Need], dataset: Dataset, backbone: Backbone) -> None:
+    """Raise FairbenchError where the task or the backbone lacks what a method needs."""
+    task = "answers in words" if dataset.task == "generate" else f"{len(dataset.classes)} classes"
+    for need in lacking(needs, dataset, backbone):
+        what = {
+            "classes": f"the scores of classes, and {dataset.name} has {task}",
+            "two classes": f"the scores of two classes, and {dataset.name} has {task}",
+            "text": f"answers in words, and {dataset.name} has {task}",
+            "head": f"a trained readout, and {backbone.name} has none on {dataset.name}"
+            f" (readout {backbone.readout}, {task})",
+        }[need]
+        raise FairbenchError(f"{method} needs {what}", f"leave {method} out, or change what it needs")
