@@ -1,4 +1,14 @@
-"""The one exception that fairbench raises on purpose."""
+"""The one exception that fairbench raises on purpose, and how text of any origin is made safe to show."""
+
+import re
+
+# What commands a terminal (C0 but tab and newline, DEL, C1) or turns the direction of the text around it.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Write control characters and marks of direction as escapes, such as \\u001b."""
+    return _COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class FairbenchError(Exception):
@@ -6,8 +16,8 @@ class FairbenchError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = visible(message)
+        self.hint = visible(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message

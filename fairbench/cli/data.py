@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fairbench.cli.options import console, plugin_option, warn_of_broken, which_dataset
+from fairbench.cli.options import console, plugin_option, print_json, say, warn_of_broken, which_dataset
 from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
@@ -32,14 +32,12 @@ def check(
     name: str, folders: tuple[str, ...], assignments: tuple[str, ...], files: tuple[str, ...], as_json: bool
 ) -> None:
     """Check a dataset: counts per split, class and group, missing values, unreadable files, leakage, licence."""
-    import json
-
     from fairbench.data import report as checks
     from fairbench.report.dataset import render
 
     report = checks.check(_made(name, folders, assignments, files))
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+        print_json(report.to_json())
     else:
         render(report, console())
 
@@ -72,7 +70,7 @@ def sample(
     contact_sheet.write(contact_sheet.draw(dataset, chosen, by, split), path)
     click.echo(f"written: {path} ({len(chosen):,} rows)")
     for text in (contact_sheet.notice(dataset), *dataset.warnings):
-        click.echo(f"note: {text}", err=True)
+        say(f"note: {text}")
 
 
 @click.command()

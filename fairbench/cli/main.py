@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fairbench import __version__
 from fairbench.cli import data, probe, results, run
-from fairbench.cli.options import warn_of_broken
+from fairbench.cli.options import say, warn_of_broken
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
-
-if TYPE_CHECKING:
-    pass
 
 
 class Group(click.Group):
@@ -25,27 +24,31 @@ class Group(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, turning expected failures into exit status 2 and Ctrl-C into 130."""
         kwargs["standalone_mode"] = False
+        _write_anything()
         try:
             _add_plugin_commands(self)
             result = super().main(*args, **kwargs)
         except FairbenchError as error:
-            click.echo(f"error: {error.message}", err=True)
+            say(f"error: {error.message}")
             if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+                say(f"hint: {error.hint}")
             sys.exit(2)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             sys.exit(2)
         except click.ClickException as error:
             where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fairbench"
-            click.echo(f"error: {error.format_message()}\nhint: see `{where} --help`", err=True)
+            say(f"error: {error.format_message()}\nhint: see `{where} --help`")
             sys.exit(2)
+        except BrokenPipeError:  # whoever read the output has gone, which is no error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(141)
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
-            click.echo(f"error: {error.strerror or error}{where}", err=True)
+            say(f"error: {error.strerror or error}{where}")
             sys.exit(2)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
+            say("interrupted")
             sys.exit(130)
         sys.exit(result if isinstance(result, int) else 0)
 
@@ -54,6 +57,13 @@ class Group(click.Group):
         if args and self.get_command(ctx, args[0]) is None:
             raise suggest("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
+
+
+def _write_anything() -> None:
+    """Let stdout and stderr write what their encoding lacks as escapes, rather than fail on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _add_plugin_commands(group: click.Group) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from fairbench.errors import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,14 +90,20 @@ def metrics() -> list[Metric]:
 def warn_of_broken(plugins: Plugins) -> None:
     """Name on stderr the plugins that could not be loaded."""
     for broken in plugins.broken:
-        click.echo(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}", err=True)
+        say(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}")
 
 
-def print_json(found: object) -> None:
-    """Print JSON on stdout."""
+def say(text: str) -> None:
+    """Write a line for people on stderr; nothing in it commands the terminal."""
+    click.echo(visible(text), err=True)
+
+
+def print_json(value: object) -> None:
+    """Print JSON on stdout: in ASCII where the stream carries nothing else, and with no control character."""
     import json
 
-    click.echo(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+    plain = not (getattr(sys.stdout, "encoding", None) or "ascii").lower().startswith("utf")
+    click.echo(visible(json.dumps(value, indent=1, ensure_ascii=plain, allow_nan=False)))
 
 
 def what_to_run(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,7 +155,17 @@ def which_dataset(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def console() -> Console:
     """Return what to print to: as wide as the terminal, and wide where there is none."""
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=120)
+    class Safe(Console):
+        """A console on which no text from data can command the terminal."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            """Render, with control characters of the text as escapes; rich's own stay."""
+            for segment in super().render(renderable, options):
+                safe = segment.control or segment.text.isprintable()
+                yield segment if safe else Segment(visible(segment.text), segment.style)
+
+    out = Safe(highlight=False)
+    return out if out.is_terminal else Safe(highlight=False, width=120)

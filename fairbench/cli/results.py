@@ -16,8 +16,10 @@ from fairbench.cli.options import (
     metrics,
     print_json,
     read,
+    say,
     unrecorded_option,
 )
+from fairbench.errors import visible
 
 FORMATS = ("terminal", "md", "html", "csv", "json")
 CONVENTIONS = ("fairclip", "fairllava", "medfair", "ffb", "fairlearn")
@@ -127,11 +129,11 @@ def leaderboard(
     board = build(Store(runs), None, chosen, title, min_cell, metrics(), measure)
     if out:
         report.write(board, out, format)
-        click.echo(f"wrote {out}", err=True)
+        say(f"wrote {out}")
     elif format in (None, "terminal"):
         report.terminal.show(board, console())
     else:
-        click.echo(report.render(board, format), nl=False)
+        click.echo(visible(report.render(board, format)), nl=False)
 
 
 @click.command()

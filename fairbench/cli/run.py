@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fairbench import __version__
-from fairbench.cli.options import console, metrics, warn_of_broken, what_to_run
+from fairbench.cli.options import console, metrics, say, warn_of_broken, what_to_run
 from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def _end(store: Store, planned: Planned) -> None:
 
     refused = store.refused(planned.jobs)
     for one in refused:
-        click.echo(f"error: {one}\nhint: {ASIDE}", err=True)
+        say(f"error: {one}\nhint: {ASIDE}")
     failed = store.missing(planned.jobs, retry_failed=True)
     if failed:
-        click.echo("some jobs failed; --retry-failed runs them again", err=True)
+        say("some jobs failed; --retry-failed runs them again")
     if failed or refused:
         click.get_current_context().exit(1)
 
@@ -121,7 +121,7 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, changed: bool) 
     except FairbenchError as error:
         if changed:
             raise
-        click.echo(f"not written: {error.message}", err=True)
+        say(f"not written: {error.message}")
         return
     written = Path(store.name) / name
     click.echo(f"written: {written}.md and .json (aggregates only); {name}.toml runs the same again")
@@ -203,6 +203,6 @@ def _print_plan(planned: Planned, store: Store, retry_failed: bool = False) -> N
 
     cost.show(cost.estimate(planned, store, retry_failed), console())
     for refused in store.refused(planned.jobs):
-        click.echo(f"note: {refused}", err=True)
+        say(f"note: {refused}")
     for error in planned.absent:
-        click.echo(f"note: to run this, {error.message}: {error.hint}", err=True)
+        say(f"note: to run this, {error.message}: {error.hint}")

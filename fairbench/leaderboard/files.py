@@ -47,7 +47,9 @@ def judged(
     found = score(predictions, attributes, metrics, policy, equity)
     rules = disparities(metrics, predictions.classes, equity)
     everyone = Groups.everyone(predictions.table)
-    scored = {metric.name: metric for metric in (*RATES, *metrics) if metric.each and metric.concerns(predictions)}
+    scored = {
+        metric.name: metric for metric in (*RATES, *metrics) if metric.each and metric.listed_for(predictions)
+    }
     found["overall"]["ci"] = _intervals(predictions, everyone, scored.values())["everyone"]
     for attribute in attributes:
         groups = Groups.of(predictions.table, attribute, policy)

@@ -179,7 +179,7 @@ def others(
     able, unable = [], []
     for metric in metrics.values():
         whole = _scores_rows(metric) and (metric is ACCURACY or "text" in metric.needs)
-        if metric is chosen or not whole or not metric.concerns(predictions):
+        if metric is chosen or not whole or not metric.listed_for(predictions):
             continue
         try:
             if np.isfinite(metric.scores(predictions)).all():

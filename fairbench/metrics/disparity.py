@@ -67,9 +67,9 @@ class Disparity:
         """Whether it is made of means over rows, which evidence can test exactly."""
         return all(metric.each for metric in self.metrics)
 
-    def concerns(self, predictions: Predictions) -> bool:
+    def listed_for(self, predictions: Predictions) -> bool:
         """Whether a report on these rows lists it: it lists all the metrics that it is made of."""
-        return all(metric.concerns(predictions) for metric in self.metrics)
+        return all(metric.listed_for(predictions) for metric in self.metrics)
 
     def measure(self, predictions: Predictions, attribute: str, policy: str = "keep") -> DisparityValue:
         """Compute the disparity between the groups of an attribute."""

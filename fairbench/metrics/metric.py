@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from fairbench.errors import FairbenchError
 from fairbench.predictions.predictions import FloatArray, IntArray, Predictions
 
 Floats = npt.NDArray[np.float64]
 Each = Callable[[Predictions], FloatArray]
+ROUNDING = 1e-9  # how far outside its range a metric may come out
 Over = Callable[[Predictions], float]
 
 
@@ -51,7 +54,8 @@ class Metric:
     `each(rows)` returns (n,) floats, NaN where a row does not enter the denominator; the metric is the mean
     of the others. Give it whenever the metric is such a mean: exact tests work on row scores. `over(rows)`
     returns the number itself, for all that are no means (AUROC). Either raises `Undefined(reason)` when
-    there is no value. Values are fractions wherever `high` is 1; `scale` says how they are printed
+    there is no value; so does anything else that they raise, scores of another length, order or type, and
+    values outside `low` to `high`. Values are fractions wherever `high` is 1; `scale` says how they are printed
     (`percent`, `fraction` or `number`). `higher_is_better` is None where there is no better (a selection
     rate). `undefined` is the reason when no row enters `each`'s denominator. A metric that is measured by a
     model names in `checkpoint` the environment variable with that model's place on disk, and in `obtain` how
@@ -84,7 +88,7 @@ class Metric:
                 f"it may need: {', '.join(NEEDS)}",
             )
 
-    def concerns(self, rows: Predictions) -> bool:
+    def listed_for(self, rows: Predictions) -> bool:
         """Say whether a report on these rows lists the metric, defined or not.
 
         It does not where the metric is about answers of another kind, or measured by a model that was not
@@ -98,7 +102,7 @@ class Metric:
         self._check_needs(rows)
         if self.each is None:
             raise Undefined(f"{self.name} is not a mean over rows")
-        return np.asarray(self.each(rows), dtype=np.float64)
+        return self._believable(self._call(self.each, rows), rows)
 
     def value(self, rows: Predictions) -> Value:
         """Compute the metric over all rows."""
@@ -121,10 +125,51 @@ class Metric:
         if n == 0:
             return Value(None, 0, "no rows")
         try:
-            value = float(self.over(rows))
+            value = float(self._call(self.over, rows))
         except Undefined as reason:
             return Value(None, n, f"{reason} among {rows_of(n)}")
-        return Value(value, n) if math.isfinite(value) else Value(None, n, f"{self.name} came out as {value}")
+        except (TypeError, ValueError):
+            return Value(None, n, f"{self.name} came out as no number")
+        if not math.isfinite(value):
+            return Value(None, n, f"{self.name} came out as {value}")
+        if not self.low - ROUNDING <= value <= self.high + ROUNDING:
+            return Value(None, n, f"{self.name} came out as {value:g}, outside {self.low:g} to {self.high:g}")
+        return Value(value, n)
+
+    def versions(self) -> str:
+        """Say what a value depends on beside the rows; empty where nothing is known."""
+        try:
+            return str(self.made_with()) if self.made_with else ""
+        except (Exception, SystemExit) as error:
+            return f"not known: {type(error).__name__}: {error}"
+
+    def _call(self, function: Callable[[Predictions], Any], rows: Predictions) -> Any:
+        """Call a plugin's function on rows of its own; whatever it raises makes this metric undefined, no other."""
+        try:
+            return function(replace(rows, table=rows.table.copy(deep=False)))
+        except Undefined:
+            raise
+        except FairbenchError as error:
+            raise Undefined(f"{self.name}: {error.message}; {error.hint}") from error
+        except (Exception, SystemExit) as error:
+            said = " ".join(str(error).split())
+            raise Undefined(f"{self.name} failed: {type(error).__name__}: {said}") from error
+
+    def _believable(self, given: Any, rows: Predictions) -> Floats:
+        """Take a plugin's row scores as numbers, one for each row in the rows' order, all in the metric's range."""
+        if isinstance(given, pd.Series) and not given.index.equals(rows.table.index):
+            raise Undefined(f"{self.name} gave its scores in another order than the rows")
+        try:
+            scores = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise Undefined(f"{self.name} gave no numbers") from None
+        if scores.shape != (len(rows),):
+            raise Undefined(f"{self.name} gave scores of shape {scores.shape} for {rows_of(len(rows))}")
+        outside = (scores < self.low - ROUNDING) | (scores > self.high + ROUNDING)
+        if outside.any():
+            first = f"{scores[outside][0]:g} for row {int(outside.argmax()) + 1}"
+            raise Undefined(f"{self.name} gave {first}, outside {self.low:g} to {self.high:g}")
+        return scores
 
     def _check_needs(self, rows: Predictions) -> None:
         for need in self.needs:

@@ -43,7 +43,8 @@ disparity is undefined too.
 - **Any type.** A value is spelt alike from csv and parquet: whole numbers without a point, true and false in
   lower case, codes such as 007 as they stand. In parquet's floats above 2^53 neighbours are one number, so
   they are refused as `id`, `cluster` or attribute.
-- **Missing values.** An empty cell, a null, and in any case the words {missing}.
+- **Missing values.** An empty cell, a null, and in any case the words
+  {missing}.
   `--keep NA` keeps a word that is a name here (Namibia). Texts are kept as they are.
 - **Size.** Only the columns needed are read. Five million rows with ids, clusters, scores and two attributes
   take 10 to 20 s on one core and at most 1.6 GiB to read, parquet or csv, and all metrics of them, by two
@@ -61,7 +62,7 @@ _CONVENTIONS = (
 def document(metrics: Iterable[Metric]) -> str:
     """Write docs/metrics.md: metrics, the disparities derived from them, and other projects' conventions."""
     every = sorted(metrics, key=lambda metric: metric.name)
-    missing = ", ".join(word for word in MISSING if word)
+    missing = ", ".join(f"`{word}`" for word in MISSING if word)
     sections = {
         "Metrics": _table(
             ("name", "formula", "range", "better", "printed", "by row", "needs", "undefined when", "source"),

@@ -25,7 +25,7 @@ def score(
     """Compute the four rates, `metrics`, and every disparity, for each attribute.
 
     Metrics of classes are left out where there are none, metrics of text where there is none, and those that
-    a model measures where it was not asked for (see `Metric.concerns`).
+    a model measures where it was not asked for (see `Metric.listed_for`).
 
     Returns `n`, counts, `classes`, `overall.<metric>` and `attributes.<attribute>` with `unrecorded` (policy
     and rows), `groups.<group>.{n, positives, negatives, unparsed, <metric>…}` and per disparity `{value,
@@ -36,9 +36,9 @@ def score(
     unknown attribute or policy.
     """
     derived = disparities(metrics, predictions.classes, equity)
-    rules = {name: rule for name, rule in derived.items() if rule.concerns(predictions)}
+    rules = {name: rule for name, rule in derived.items() if rule.listed_for(predictions)}
     made_of = [metric for rule in rules.values() for metric in rule.metrics]
-    offered = [metric for metric in (*RATES, *metrics) if metric.concerns(predictions)]
+    offered = [metric for metric in (*RATES, *metrics) if metric.listed_for(predictions)]
     every = {metric.name: metric for metric in (*offered, *made_of)}
     overall = {name: metric.value(predictions) for name, metric in every.items()}
 
@@ -64,7 +64,7 @@ def score(
         **_counts(predictions, np.zeros(len(predictions), dtype=np.int32), 1)[0],
         "classes": list(predictions.classes),
         "overall": _values(overall),
-        "made_with": {name: metric.made_with() for name, metric in every.items() if metric.made_with},
+        "made_with": {name: metric.versions() for name, metric in every.items() if metric.made_with},
         "attributes": {attribute: between(attribute) for attribute in attributes},
     }
 

@@ -1,6 +1,7 @@
 """Metrics and disparities against other people's code, brute force, and cases worked by hand."""
 
 import math
+import re
 import warnings
 
 import fairlearn.metrics as theirs
@@ -15,6 +16,7 @@ from fairbench import plugins
 from fairbench.errors import FairbenchError
 from fairbench.metrics.disparity import EQ_ODDS, EQUITY, disparities, rates
 from fairbench.metrics.metric import ACCURACY, FPR, SELECTION_RATE, TPR, Metric, Undefined
+from fairbench.metrics.score import score
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.permutation import REDUCTIONS
 
@@ -322,6 +324,76 @@ def test_a_metric_that_returns_nan_is_undefined_and_says_so():
     metric = Metric(name="m", title="M", formula="", source="", over=lambda rows: math.nan)
     assert metric.value(PERFECT).value is None
     assert "nan" in metric.value(PERFECT).reason
+
+
+def breaks(rows):
+    raise KeyError("no such\ncolumn")
+
+
+def leaves(rows):
+    raise SystemExit(0)
+
+
+def spoils(rows):
+    del rows.table["group"]
+    rows.table["target"] = 0
+    return np.zeros(len(rows))
+
+
+FAULTY = {  # a plugin's function, and what is said of its metric
+    "raises": (breaks, "m failed: KeyError: 'no such\\\\ncolumn'"),
+    "exits": (leaves, "m failed: SystemExit: 0"),
+    "short": (lambda rows: np.ones(3), r"m gave scores of shape \(3,\) for 6 rows"),
+    "square": (lambda rows: np.ones((6, 1)), r"shape \(6, 1\)"),
+    "one": (lambda rows: 1.0, r"shape \(\)"),
+    "words": (lambda rows: ["yes"] * 6, "m gave no numbers"),
+    "nothing": (lambda rows: None, r"shape \(\)"),
+    "percent": (lambda rows: np.array([0, 1, 0, 1, 258, 0.0]), "m gave 258 for row 5, outside 0 to 1"),
+    "infinite": (lambda rows: np.full(6, np.inf), "m gave inf for row 1, outside 0 to 1"),
+    "sorted": (lambda rows: rows.table["target"].sort_values() * 1.0, "another order than the rows"),
+}
+ROWS = predictions([0, 1, 0, 1, 0, 1], [0, 1, 1, 1, 0, 0], "aaabbb")
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_metric_that_goes_wrong_is_undefined_by_name_and_the_rest_goes_on(fault):
+    each, reason = FAULTY[fault]
+    faulty = Metric(name="m", title="M", formula="", source="", each=each)
+    found = score(ROWS, ["group"], [faulty])
+    assert re.search(reason, found["overall"]["undefined"]["m"])
+    assert found["overall"]["m"] is None
+    assert found["overall"]["accuracy"] == pytest.approx(4 / 6)
+    assert found["attributes"]["group"]["m_gap"]["value"] is None
+    assert found["attributes"]["group"]["max_acc_gap"]["value"] == 0
+
+
+@pytest.mark.parametrize(
+    ("over", "reason"),
+    [
+        (breaks, "m failed: KeyError"),
+        (lambda rows: 258, "m came out as 258, outside 0 to 1"),
+        (lambda rows: np.ones(2), "m came out as no number"),
+        (lambda rows: None, "m came out as no number"),
+    ],
+)
+def test_a_number_over_rows_that_goes_wrong_is_undefined_by_name(over, reason):
+    value = Metric(name="m", title="M", formula="", source="", over=over).value(ROWS)
+    assert value.value is None
+    assert reason in value.reason
+
+
+def test_a_metric_cannot_change_the_rows_that_others_see():
+    found = score(ROWS, ["group"], [Metric(name="m", title="M", formula="", source="", each=spoils)])
+    assert found["attributes"]["group"]["groups"]["a"]["positives"] == 1
+    assert found["overall"]["accuracy"] == pytest.approx(4 / 6)
+
+
+def test_what_a_value_depends_on_may_be_unknown():
+    def gone():
+        raise OSError("no disk")
+
+    metric = Metric(name="m", title="M", formula="", source="", over=lambda rows: 0.5, made_with=gone)
+    assert score(ROWS, [], [metric])["made_with"] == {"m": "not known: OSError: no disk"}
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -20,6 +20,4 @@ def test_the_page_is_up_to_date():
     if os.environ.get("FAIRBENCH_WRITE_DOCS"):
         PAGE.write_text(page)
     if PAGE.read_text() != page:
-        pytest.fail(
-            "docs/metrics.md is out of date: FAIRBENCH_WRITE_DOCS=1 python -m pytest tests/metrics/test_reference.py"
-        )
+        pytest.fail("docs/metrics.md is out of date: FAIRBENCH_WRITE_DOCS=1 pytest tests/metrics/test_reference.py")

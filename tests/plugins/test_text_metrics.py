@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -246,9 +247,9 @@ def test_a_model_that_is_not_there_is_named_with_how_to_get_it(name, variable, m
         assert f"set {variable}=F" in value.reason
         assert "download" in value.reason
     monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
-    with pytest.raises(FairbenchError, match=f"{variable}=.*nowhere") as refusal:
-        metric.value(texts)
-    assert "download" in refusal.value.hint
+    reason = metric.value(texts).reason
+    assert re.search(f"{variable}=.*nowhere", reason)
+    assert "download" in reason
 
 
 def bert_labeler(config):
@@ -329,8 +330,7 @@ def test_a_checkpoint_that_could_run_code_is_refused(chexbert, tmp_path):
 
     torch.save({"model_state_dict": {"bert": Danger()}}, tmp_path / "chexbert.pth")
     chexbert_f1._labeller.cache_clear()
-    with pytest.raises(FairbenchError, match="cannot be loaded"):
-        METRICS["chexbert_micro_f1_5"].value(some_texts(4))
+    assert "cannot be loaded" in METRICS["chexbert_micro_f1_5"].value(some_texts(4)).reason
     assert not (tmp_path / "ran").exists()
 
 
@@ -457,12 +457,11 @@ def test_radgraph_is_asked_once_per_pair_in_its_own_python(radgraph):
 
 def test_radgraph_says_what_went_wrong(radgraph, monkeypatch):
     (radgraph / "radgraph.py").write_text("raise ImportError('no such thing')")
-    with pytest.raises(FairbenchError, match="ImportError: no such thing") as refusal:
-        METRICS["radgraph_f1"].value(some_texts(4))
-    assert "transformers<5" in refusal.value.hint
+    reason = METRICS["radgraph_f1"].value(some_texts(4)).reason
+    assert "ImportError: no such thing" in reason
+    assert "transformers<5" in reason
     monkeypatch.delenv("FAIRBENCH_RADGRAPH_PYTHON")
-    with pytest.raises(FairbenchError, match="FAIRBENCH_RADGRAPH_PYTHON does not name"):
-        METRICS["radgraph_f1"].value(some_texts(4))
+    assert "FAIRBENCH_RADGRAPH_PYTHON does not name" in METRICS["radgraph_f1"].value(some_texts(4)).reason
 
 
 @pytest.fixture

@@ -1,0 +1,74 @@
+"""What reaches the terminal: every stream can be written to, and no text of the data's commands it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from builders import call, scored
+
+from fairbench.errors import FairbenchError
+
+HOSTILE = "\x1b[2Jred\x9b31m\u202eder\x07"
+RACES = {"naïve×東京": 40, "ağ": 40}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_stream_of_any_encoding_can_be_written_to(write, encoding):
+    path = write(scored(RACES))
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+
+    def run(*words):
+        command = [sys.executable, "-m", "fairbench", "score", str(path), *words]
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        assert b"Traceback" not in done.stderr
+        return done.returncode, done.stdout.decode(encoding), done.stderr.decode(encoding)
+
+    status, text, _ = run("--attr", "race")
+    assert status == 0
+    assert "na\\xefve\\xd7" in text if encoding == "ascii" else "naïve×" in text
+    status, text, _ = run("--attr", "race", "--json")
+    assert set(json.loads(text)["attributes"]["race"]["groups"]) == set(RACES)
+    status, _, error = run("--attr", "rasse", "--unrecorded", "merge:ağ")
+    assert status == 2
+    assert error.startswith("error: ")
+
+
+def test_no_text_of_the_data_commands_the_terminal(tmp_path):
+    table = scored({HOSTILE: 30, "white": 30}).assign(split=HOSTILE, cluster=[HOSTILE, *"b" * 59])
+    table.to_parquet(tmp_path / "p.parquet")
+    wrong = table.assign(answer=[HOSTILE, *"0" * 59], target=["0"] * 60)
+    wrong.to_parquet(tmp_path / "wrong.parquet")
+    path = tmp_path / "p.parquet"
+    outputs = [
+        call("score", path, "--attr", "race", "--split", "all").output,
+        call("score", path, "--attr", "race", "--split", "all", "--json").output,
+        call("score", path, "--attr", "race", code=2).output,
+        call("score", path, "--attr", HOSTILE, code=2).output,
+        call("score", path, "--attr", "race", "--split", "all", "--unrecorded", f"merge:{HOSTILE}x", code=2).output,
+        call("score", tmp_path / "wrong.parquet", "--attr", "race", "--split", "all", code=2).output,
+        call("score", path, "--attr", "race", f"--{HOSTILE}", code=2).output,
+        call(HOSTILE, code=2).output,
+    ]
+    for output in outputs:
+        assert not set("\x1b\x9b\u202e\x07") & set(output)
+        assert "\\u001b" in output
+    groups = json.loads(outputs[1])["attributes"]["race"]["groups"]
+    assert set(groups) == {HOSTILE, "white"}  # escaped, not changed
+
+
+def test_an_error_raised_in_python_is_as_harmless():
+    error = FairbenchError(f"no group {HOSTILE}", HOSTILE)
+    assert str(error).replace("\n", "").isprintable()
+    assert "\\u001b[2Jred\\u009b31m\\u202eder\\u0007" in str(error)
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    done = subprocess.run(
+        ["bash", "-c", f"({sys.executable} -m fairbench list metrics; echo $? >&2) | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "141\n"
