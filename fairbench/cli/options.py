@@ -167,5 +167,9 @@ def console() -> Console:
                 safe = segment.control or segment.text.isprintable()
                 yield segment if safe else Segment(visible(segment.text), segment.style)
 
+        def on_broken_pipe(self) -> None:
+            """Leave it to the command line, which ends as a program does whose reader has gone."""
+            raise BrokenPipeError
+
     out = Safe(highlight=False)
     return out if out.is_terminal else Safe(highlight=False, width=120)

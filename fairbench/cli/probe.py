@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fairbench.cli.options import console
+from fairbench.cli.options import console, say
 
 
 def add_to(cli: click.Group) -> None:
@@ -54,7 +54,7 @@ def probe(
         contents = store.contents()
         jobs = [r.job for r in contents.records if not r.failed and (not alone or r.job.key == folder.name)]
         for refused in contents.refused:
-            click.echo(f"warning: {refused}", err=True)
+            say(f"warning: {refused}")
         missing = store.missing(jobs, probe=asked)
         names = {job.dataset.name for job in missing}
         found = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
