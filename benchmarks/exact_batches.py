@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fairbench import Method, Stage, plugins
-from fairbench.testing.methods import ToyBackbone, ToyDataset, train
+from fairbench.testing.toys import ToyBackbone, ToyDataset, train
 
 STAGES = (Stage(epochs=1, lr=1e-3, warmup=2, train=("lora", "head")),)
 ROWS = {"rows_per_split": [96, 4, 4]}  # twelve steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from fairbench.statistics.probe import Floats
 from fairbench.training import device as memory
 from fairbench.training import selection
 from fairbench.training.features import Encoded, Example, Prepared, View, cache_key, encode
+from fairbench.training.isolation import Imprint
 from fairbench.training.method import Method
 from fairbench.training.needs import require
 from fairbench.training.predict import adjusted, indices, predict
@@ -82,6 +84,7 @@ class Attempt:
             precision = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
             key = repr((job.backbone, job.dataset, precision))
             self.backbone: Backbone = resources.keep("backbone", key, lambda: self._load(precision))
+            self.imprint: Imprint = resources.keep("imprint", key, lambda: Imprint.of(self.backbone))
             require(method.name, method.needs, self.dataset, self.backbone)
             self.backbone.reset(job.seed)
             self.facts |= self.backbone.facts
@@ -195,8 +198,10 @@ class Attempt:
         )
         if job.attributes:
             self.facts["train groups"] = dict(zip(run.train.groups, run.train.counts.tolist(), strict=True))
-        # Not forked: what a method draws while it trains must not depend on the jobs before this one either.
+        # What a method draws while it trains, from whichever source, must not depend on the jobs before this one.
         torch.manual_seed(_seed(job.seed, 2))
+        np.random.seed(_seed(job.seed, 3))
+        random.seed(_seed(job.seed, 4))
         method.setup(run)
         method.to(self.device)
         return run
@@ -293,6 +298,11 @@ class Attempt:
             lambda pieces: self._loader([self.where[split][piece].tolist() for piece in pieces]),
             lambda done, total: report(f"predict {split}", done, total, None),
         )
+
+    def changes(self) -> list[str]:
+        """Name what this job changed of the backbone that the next one inherits."""
+        imprint: Imprint | None = getattr(self, "imprint", None)
+        return imprint.changes(Imprint.of(self.backbone)) if imprint else []
 
     def record(self) -> Record:
         """Describe how it went, whether it did or not."""

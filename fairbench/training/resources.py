@@ -66,6 +66,10 @@ class Resources:
             self._kept[kind] = (key, make())
         return self._kept[kind][1]
 
+    def forget(self) -> None:
+        """Let go of everything that would stay loaded for the next job."""
+        self._kept.clear()
+
     def kept(self, kind: str) -> Any:
         """Return what the last job used."""
         return self._kept[kind][1]

@@ -7,6 +7,7 @@ import traceback
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import says_full
+from fairbench.training.isolation import Process
 from fairbench.training.job_runner import Attempt
 from fairbench.training.resources import Resources
 
@@ -25,6 +26,7 @@ class Worker(Resources):
         self.accelerator.wait_for_everyone()
         attempt = Attempt(self, job)
         failure: Exception | None = None
+        process = Process()
         try:
             attempt.go()
         except Exception as error:
@@ -35,6 +37,11 @@ class Worker(Resources):
             if not isinstance(error, FairbenchError):
                 with self.store.writing():
                     self.store.traceback_file(job).write_text(traceback.format_exc(), encoding="utf-8")
+        if changed := [*process.restore(), *attempt.changes()]:
+            named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            fault = f"{job.method.label} changed what other jobs inherit: {named}"
+            attempt.error = f"{attempt.error}; {fault}" if attempt.error else fault
+            self.forget()
         record = attempt.record()
         if self.leads or failure:
             record = self.store.save(record)
