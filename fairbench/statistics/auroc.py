@@ -7,6 +7,7 @@ once: with rows sorted by score, a group's AUROC and its DeLong variance are cum
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,26 @@ from fairbench.statistics.intervals import (
     pairwise_alpha,
     warning,
 )
-from fairbench.statistics.permutation import MINIMUM
+from fairbench.statistics.permutation import MINIMUM, parity_end
 from fairbench.statistics.power import detectable_gap
 from fairbench.statistics.resampling import checked, chunks, codes
 from fairbench.statistics.results import ALPHA, Gap
+from fairbench.statistics.tail import critical_value, p_value
 
 Flags = NDArray[np.bool_]
 
 ROWS = 50_000  # above this many rows the floor is drawn from DeLong's normal limit
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows of the groups that have both classes: true class, score, group code and cluster, all (n,)."""
+
+    positive: Flags
+    score: Floats
+    group: Ints
+    cluster: Ints | None
+    each: tuple[Auroc, ...]
 
 
 def judge_auroc(
@@ -47,74 +60,82 @@ def judge_auroc(
 
     target: (n,) 0/1; score: (n,) finite, higher means class 1; group, cluster as in `judge`. The p-value
     compares differences in DeLong standard errors, since groups may differ in spread at equal AUROC (DiCiccio
-    et al. 2020).
+    et al. 2020); the interval leaves out 0 exactly where p <= .05.
     """
     (scores,), groups, clusters = checked([score], group, cluster)
-    labels = labelled(groups, names)
-    classes = np.asarray(target)
+    labels, classes = labelled(groups, names), np.asarray(target)
     if classes.shape != groups.shape or not np.isin(classes, (0, 1)).all():
         raise FairbenchError("`target` must be one 0 or 1 per row of `group`")
     keep = (groups >= 0) & ~np.isnan(scores)
-    scores, groups = scores[keep], groups[keep]
     positive: Flags = classes[keep].astype(bool)
     clusters = None if clusters is None else clusters[keep]
-    parts = [group_auroc(positive, scores, groups == k, clusters) for k in range(len(labels))]
-    notes = cautions(positive, groups, labels)
-    known = [k for k, part in enumerate(parts) if part is not None]
-    if len(known) < 2:
-        reason = "fewer than two groups have both classes"
-        return Gap(reason=reason, notes=notes, coverage=(len(known), len(labels)))
-    defined = [part for part in parts if part is not None]
-    inside = np.isin(groups, known)
-    groups = np.searchsorted(known, groups[inside])
-    positive, scores = positive[inside], scores[inside]
-    clusters = None if clusters is None else clusters[inside]
-    rng = np.random.default_rng(seed)
-    spread = np.array([d.variance for d in defined])
-    if positive.size > ROWS:
-        values, variances = normal_floor(defined, repeats, rng)
-        drawn = values
+    rows = with_both_classes(positive, scores[keep], groups[keep], clusters, len(labels))
+    notes, coverage = cautions(positive, groups[keep], labels), (len(rows.each), len(labels))
+    if len(rows.each) < 2:
+        return Gap(reason="fewer than two groups have both classes", notes=notes, coverage=coverage)
+    if rows.positive.size > ROWS:
         notes = (*notes, "floor from DeLong's normal limit: too many rows to permute")
-        observed = np.array([[d.value for d in defined]]), spread[None]
-    else:
-        values, variances = permuted_aurocs(positive, scores, groups, clusters, repeats, rng)
-        observed = sorted_aurocs(*prepared(positive, scores), groups[np.argsort(scores, kind="stable")][None])
-        drawn = values
-        if clusters is not None:  # as in `judge`, a group keeps its own spread whatever clusters it was dealt
-            weight = np.where(np.isnan(values), np.nan, 1 / variances)
-            centre = np.nansum(values * weight, axis=1) / np.nansum(weight, axis=1)
-            values = centre[:, None] + (values - centre[:, None]) * np.sqrt(observed[1] / variances)
-    floor = np.nanmax(values, axis=1) - np.nanmin(values, axis=1)
-    tests, threshold = studentised(drawn, variances), studentised(*observed)[0]
-    p = (1 + np.count_nonzero(tests >= threshold - 1e-12)) / (repeats + 1)
-    value = max(d.value for d in defined) - min(d.value for d in defined)
-    both = auroc_bounds(defined)
-    low, high = ends(*both) if both else (None, None)
+    floor, largest, threshold = auroc_floor(rows, repeats, np.random.default_rng(seed))
+    values, spread = (np.array([getattr(part, name) for part in rows.each]) for name in ("value", "variance"))
+    value, mean = float(np.ptp(values)), float(floor.mean())
+    p, critical = p_value(largest, threshold), critical_value(largest)
+    low, high = parity_end(auroc_bounds(rows.each), p, critical, threshold, value)
     return Gap(
         value=value,
         low=low,
         high=high,
         notes=notes,
-        coverage=(len(known), len(labels)),
-        floor_mean=float(floor.mean()),
+        coverage=coverage,
+        floor_mean=mean,
         floor_95=float(np.quantile(floor, 0.95)),
-        p=float(p),
-        excess=value - float(floor.mean()),
+        p=p,
+        excess=value - mean,
         detectable=detectable_gap(1 / spread, 1.0, binary=False).value if (spread > 0).all() else None,
     )
 
 
-def group_auroc(positive: Flags, score: Floats, rows: Flags, cluster: Ints | None) -> Auroc | None:
-    """DeLong's estimate for the rows of one group."""
-    return delong(positive[rows], score[rows], None if cluster is None else cluster[rows])
+def with_both_classes(positive: Flags, score: Floats, group: Ints, cluster: Ints | None, groups: int) -> Scored:
+    """Leave out the groups that lack a class, and number the others anew."""
+    parts = [
+        delong(positive[at], score[at], None if cluster is None else cluster[at])
+        for at in (group == k for k in range(groups))
+    ]
+    known = [k for k, part in enumerate(parts) if part is not None]
+    inside = np.isin(group, known)
+    return Scored(
+        positive[inside],
+        score[inside],
+        np.searchsorted(known, group[inside]).astype(np.int64),
+        None if cluster is None else cluster[inside],
+        tuple(part for part in parts if part is not None),
+    )
 
 
-def auroc_bounds(groups: Sequence[Auroc], error: float = ALPHA) -> tuple[float, float] | None:
-    """Bounds on the gap from all pairwise differences of DeLong limits together."""
+def auroc_floor(rows: Scored, repeats: int, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
+    """Draws of the gap and of the largest difference in standard errors, each (repeats,), and the observed one."""
+    spread = np.array([part.variance for part in rows.each])
+    if rows.positive.size > ROWS:
+        values, variances = normal_floor(rows.each, repeats, rng)
+        observed = np.array([[part.value for part in rows.each]]), spread[None]
+        return np.ptp(values, axis=1), studentised(values, variances), float(studentised(*observed)[0])
+    values, variances = permuted_aurocs(rows.positive, rows.score, rows.group, rows.cluster, repeats, rng)
+    order = np.argsort(rows.score, kind="stable")
+    observed = sorted_aurocs(*prepared(rows.positive, rows.score), rows.group[order][None])
+    largest = studentised(values, variances)
+    if rows.cluster is not None:  # as in `judge`, a group keeps its own spread whatever clusters it was dealt
+        weight = np.where(np.isnan(values), np.nan, 1 / variances)
+        centre = np.nansum(values * weight, axis=1) / np.nansum(weight, axis=1)
+        values = centre[:, None] + (values - centre[:, None]) * np.sqrt(observed[1] / variances)
+    return np.nanmax(values, axis=1) - np.nanmin(values, axis=1), largest, float(studentised(*observed)[0])
+
+
+def auroc_bounds(groups: Sequence[Auroc], error: float = ALPHA) -> tuple[float, float] | tuple[None, None]:
+    """Bounds on the gap from all pairwise differences of DeLong limits together; None twice where undefined."""
     alpha = pairwise_alpha(len(groups), 1, error)
     limits = np.array([auroc_limits(part, alpha) for part in groups]).T
     values = np.array([part.value for part in groups])
-    return gap_interval(values[None], limits[:1], limits[1:])
+    both = gap_interval(values[None], limits[:1], limits[1:])
+    return ends(*both) if both else (None, None)
 
 
 def prepared(positive: Flags, score: Floats) -> tuple[Flags, Ints, Ints]:

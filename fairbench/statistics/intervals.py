@@ -9,42 +9,43 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
+from statsmodels.stats.proportion import proportion_confint
+
+from fairbench.statistics.results import ALPHA
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def wilson(rate: ArrayLike, trials: ArrayLike, alpha: ArrayLike = 0.05) -> tuple[Floats, Floats]:
+def wilson(rate: ArrayLike, trials: ArrayLike, alpha: float = ALPHA) -> tuple[Floats, Floats]:
     """Score interval of a proportion (Wilson 1927), for arrays; NaN where there are no trials."""
-    p, n = np.asarray(rate, float), np.asarray(trials, float)
-    z = stats.norm.ppf(1 - np.asarray(alpha, float) / 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    empty = ~(n > 0)
-    return np.where(empty, np.nan, np.clip(centre - half, 0, 1)), np.where(
-        empty, np.nan, np.clip(centre + half, 0, 1)
-    )
+    return _proportion(rate, trials, alpha, "wilson")
 
 
-def proportion_limits(rate: ArrayLike, trials: ArrayLike, alpha: float = 0.05) -> tuple[Floats, Floats]:
+def proportion_limits(rate: ArrayLike, trials: ArrayLike, alpha: float = ALPHA) -> tuple[Floats, Floats]:
     """Limits of a proportion, for arrays; NaN where there are no trials; `trials` need not be whole.
 
-    Wilson's interval (1927) joined with Jeffreys' (Brown, Cai and DasGupta 2001): alone, Wilson's covers 86 % of
-    the time at 5 trials and a rate of .97, Jeffreys' 92 % at 60 trials and .95; joined, 93 % or more.
+    Wilson's interval joined with Jeffreys' (Brown, Cai and DasGupta 2001): alone, Wilson's covers 86 % of the
+    time at 5 trials and a rate of .97, Jeffreys' 92 % at 60 trials and .95; joined, 93 % or more.
     """
-    p, n = np.asarray(rate, float), np.asarray(trials, float)
-    low, high = wilson(p, n, alpha)
-    with np.errstate(invalid="ignore"):
-        below = stats.beta.ppf(alpha / 2, n * p + 0.5, n * (1 - p) + 0.5)
-        above = stats.beta.ppf(1 - alpha / 2, n * p + 0.5, n * (1 - p) + 0.5)
+    low, high = wilson(rate, trials, alpha)
+    below, above = _proportion(rate, trials, alpha, "jeffreys")
+    p = np.asarray(rate, float)
     return np.where(p > 0, np.minimum(low, below), low), np.where(p < 1, np.maximum(high, above), high)
+
+
+def _proportion(rate: ArrayLike, trials: ArrayLike, alpha: float, method: str) -> tuple[Floats, Floats]:
+    p, n = np.asarray(rate, float), np.asarray(trials, float)
+    empty = ~(n > 0) | np.isnan(p)
+    counted, of = np.where(empty, 0.0, p * n), np.where(empty, 1.0, n)
+    low, high = proportion_confint(np.minimum(counted, of), of, alpha, method)
+    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
 def gap_interval(values: Floats, low: Floats, high: Floats, reduce: str = "max") -> tuple[float, float] | None:
@@ -85,54 +86,88 @@ def worst_interval(low: Floats, high: Floats) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Auroc:
-    """AUROC, its DeLong variance, and how many positives, negatives and units it rests on."""
+    """AUROC, its DeLong variance, and how many positives, negatives and units it rests on.
+
+    freedom: of the variance, from the smaller class or its clusters. With several seeds the value is their mean,
+    `between` the variance that training again adds to it, with freedom_between.
+    """
 
     value: float
     variance: float
     positives: int
     negatives: int
     units: int
+    freedom: float
+    between: float = 0.0
+    freedom_between: float = np.inf
 
 
 def delong(target: ArrayLike, score: ArrayLike, cluster: ArrayLike | None = None) -> Auroc | None:
     """AUROC with ties counted half and its variance (DeLong 1988, by midranks as in Sun and Xu 2014).
 
-    Rows of one cluster are not independent: with `cluster` the structural components are summed within
-    clusters first (Obuchowski 1997). O(n log n). None where a class is missing.
+    target: (n,); score: (n,) or (seeds, n). Rows of one cluster are not independent: with `cluster` the
+    structural components are summed within clusters first (Obuchowski 1997). O(n log n). None where a class is
+    missing.
     """
     positive = np.asarray(target).astype(bool)
-    x = np.asarray(score, float)
+    rows = np.atleast_2d(np.asarray(score, float))
     m, n = int(positive.sum()), int((~positive).sum())
     if m == 0 or n == 0:
         return None
-    ranks = stats.rankdata(x)
-    above = (ranks[positive] - stats.rankdata(x[positive])) / n
-    below = 1 - (ranks[~positive] - stats.rankdata(x[~positive])) / m
+    values, parts = (np.array(x) for x in zip(*(influence(positive, row) for row in rows), strict=True))
+    unit = np.arange(m + n) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1].ravel()
+    units = int(unit.max()) + 1
+
+    def variance(part: Floats) -> float:
+        if cluster is None:
+            both = [(part[inside] ** 2).sum() * k / (k - 1) if k > 1 else np.nan for inside, k in
+                    ((positive, m), (~positive, n))]  # fmt: skip
+            return float(sum(both))
+        return float((np.bincount(unit, part) ** 2).sum() * units / (units - 1)) if units > 1 else np.nan
+
+    freedom = min(effective_units(unit[inside]) for inside in (positive, ~positive)) - 1
+    seeds, value = len(rows), float(values.mean())
+    found = Auroc(value, variance(parts.mean(axis=0)), m, n, units, max(freedom, 1.0))
+    if seeds == 1:
+        return found
+    own = sum(variance(part - parts.mean(axis=0)) for part in parts) / (seeds - 1)
+    between = max(0.0, float(values.var(ddof=1)) - own) / seeds
+    return replace(found, between=between, freedom_between=float(seeds - 1))
+
+
+def influence(positive: NDArray[np.bool_], score: Floats) -> tuple[float, Floats]:
+    """AUROC and every row's part in it, (n,), which sum to 0 within each class."""
+    m, n = int(positive.sum()), int((~positive).sum())
+    ranks = stats.rankdata(score)
+    above = (ranks[positive] - stats.rankdata(score[positive])) / n
+    below = 1 - (ranks[~positive] - stats.rankdata(score[~positive])) / m
     value = float(above.mean())
-    if cluster is None:
-        variance = sum(np.var(v, ddof=1) / v.size if v.size > 1 else np.nan for v in (above, below))
-        return Auroc(value, float(variance), m, n, m + n)
-    influence = np.empty(x.size)
-    influence[positive], influence[~positive] = (above - value) / m, (below - value) / n
-    codes = np.unique(np.asarray(cluster), return_inverse=True)[1].ravel()
-    sums = np.bincount(codes, influence)
-    units = sums.size
-    variance = (sums**2).sum() * units / (units - 1) if units > 1 else np.nan
-    return Auroc(value, float(variance), m, n, units)
+    part = np.empty(score.size)
+    part[positive], part[~positive] = (above - value) / m, (below - value) / n
+    return value, part
 
 
-def auroc_limits(a: Auroc, alpha: float) -> tuple[float, float]:
+def effective_units(unit: Ints) -> float:
+    """How many units of equal size would weigh as much as these, given the unit of every row (Kish 1965)."""
+    sizes = np.bincount(unit)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def auroc_limits(a: Auroc, alpha: float = ALPHA) -> tuple[float, float]:
     """DeLong limits on the logit scale, so that they stay inside 0 and 1.
 
-    A perfectly separated (or reversed) group shows no variance: it gets Wilson limits on its smaller class.
+    t has the degrees of freedom of the smaller class, and one row's worth is added to the variance: six
+    positives know less than six hundred rows seem to. A perfectly separated (or reversed) group shows no
+    variance: it gets the limits of a proportion on its smaller class.
     """
+    smaller = min(a.positives, a.negatives, a.freedom + 1)
     if not a.variance > 0 or a.value in (0.0, 1.0):
-        low, high = wilson(a.value, min(a.positives, a.negatives), alpha)
+        low, high = proportion_limits(a.value, smaller, alpha)
         return float(low), float(high)
-    t = stats.t.ppf(1 - alpha / 2, max(a.units - 1, 1))
-    logit = np.log(a.value / (1 - a.value))
-    half = t * np.sqrt(a.variance) / (a.value * (1 - a.value))
-    ends = 1 / (1 + np.exp(-(logit + np.array([-half, half]))))
+    slope = a.value * (1 - a.value)
+    t, t_seeds = (stats.t.ppf(1 - alpha / 2, freedom) for freedom in (a.freedom, a.freedom_between))
+    half = np.hypot(t * np.sqrt(a.variance + slope / (4 * smaller**2)), t_seeds * np.sqrt(a.between)) / slope
+    ends = special.expit(special.logit(a.value) + np.array([-half, half]))
     return float(ends[0]), float(ends[1])
 
 

@@ -102,31 +102,27 @@ def compare(
     """Compare A minus B on the same patients and seeds: gap, overall score, worst and best group, jointly.
 
     a, b: per rate an array (seeds, n) or (n,), NaN where a row does not enter the rate (in both methods alike);
-    correct: the two methods' (seeds, n) correctness where the rates are not accuracy itself. A method with one
-    seed is set against every seed of the other. reduce: "max" or "mean" over rates of max - min over groups.
-    equity: what ES-M is, of [groups' values (..., groups)] and [overall (...)].
+    correct: both methods' (seeds, n) correctness where the rates are not accuracy itself. One seed is set against
+    every seed of the other. reduce: "max" or "mean" over rates of max - min. equity: what ES-M is, of [groups'
+    values (..., groups)] and [overall (...)].
 
     `exchange_p`: the two methods' answers on any one patient could be swapped (Fisher 1935; Pitman 1937); exact
     with one seed. But methods with equal gaps between different groups are not exchangeable, and the swap test
     alone would call their gaps different far too often. So `p` is the larger of it and the p-value from the
-    sampling noise of the two observed values where they were observed (`Extreme.placed_noise`).
-
-    With several seeds the seeds are a sample too: the part of that noise that all seeds share is convolved with
-    a t of seeds - 1 degrees of freedom for the rest, so two seeds can hardly show anything. Intervals are
-    `Extreme.bounds`, joined with the seeds' t interval; where they and the test disagree about 0, the test
-    decides (`agreeing`). A cluster is drawn whole, in each group that it spans; overall, whole (`mean_difference`).
-    B against A is the mirror image.
+    sampling noise of the two observed values where they were observed (`Extreme.placed_noise`). With several
+    seeds the part of that noise that all share is convolved with a t of seeds - 1 degrees of freedom for the
+    rest, so two seeds can hardly show anything. Intervals are `Extreme.bounds`, joined with the seeds' t
+    interval; where they and the test disagree about 0, the test decides (`agreeing`). A cluster is drawn whole
+    in each group that it spans; overall, whole. B against A is the mirror image.
     """
     if _later(a, b):
         swap = None if correct is None else (correct[1], correct[0])
         return mirrored(compare(b, a, group, cluster, swap, reduce, repeats, seed, names, equity))
     pair, flags = paired(a, b, group, cluster, correct, reduce, names, equity)
-    right = correct if correct is not None else (a[0], b[0]) if len(a) == 1 else None
     overall = Difference(reason="no accuracy was given beside the rates")
-    if right is not None:
-        overall = mean_difference(*right, cluster, repeats, seed)
-    rng = np.random.default_rng(seed)
-    table = pair.table
+    if correct is not None or len(a) == 1:
+        overall = mean_difference(*(correct or (a[0], b[0])), cluster, repeats, seed)
+    rng, table = np.random.default_rng(seed), pair.table
     sums, sizes = (table.counts.T @ table.sums)[None], (table.counts.T @ table.sizes)[None]
     own = pair.measures(sums, sizes)[0]
     null = exchanged(pair, sums[0], sizes[0], repeats, rng)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.errors import FairbenchError
-from fairbench.statistics.contrasts import MaxT, max_t, own_cells
+from fairbench.statistics.contrasts import max_t, own_cells
 from fairbench.statistics.intervals import (
     Floats,
     Ints,
@@ -123,25 +123,24 @@ def judge(
     """Value, interval, noise floor, p-value and detectable size of a disparity between groups.
 
     rates: arrays (n,) or (seeds, n) of row scores, NaN where the row does not enter that rate (accuracy:
-    [correct]; EqOdds: [answered yes on positives, answered yes on negatives]); group: (n,) codes, -1 = not
-    recorded; cluster: (n,) patient or lesion, rows of which move together. reduce: "max", "mean" (over rates of
-    the gap), "worst" (group), or a function of (values, sizes), both (draws, rates, groups), with
-    `higher_is_worse`. weights: judge the weighted sum of the rates as one rate.
-
+    [correct]; EqOdds: [answered yes on positives, on negatives]); group: (n,) codes, -1 = not recorded; cluster:
+    (n,) patient or lesion, rows of which move together. reduce: "max", "mean" (over rates of the gap), "worst"
+    (group), or a function of (values, sizes), both (draws, rates, groups), with `higher_is_worse`. weights:
+    judge the weighted sum of the rates as one rate.
     The floor permutes group labels over units within the rates they enter (Fisher 1935; DiCiccio et al. 2020,
     2007.05124), exactly. A gap's p compares the largest studentised difference (`contrasts.max_t`), so that
-    rates and groups of any size are heard; its interval leaves out 0 exactly where p <= .05. Otherwise p is the
-    share of the floor at least as bad. With several seeds the value is the mean of theirs, and seeds are a
-    sample: p and interval are about the means over all seeds that could be trained.
+    rates and groups of any size are heard; its interval leaves out 0 exactly where p <= .05. Else p is the share
+    of the floor at least as bad. Seeds are a sample: the value is the mean of theirs, p and interval are about
+    the mean over all that could be trained.
     """
     if isinstance(reduce, str) and reduce not in REDUCTIONS:
         raise FairbenchError(f"no reduction is called {reduce!r}", f"choose one of {', '.join(REDUCTIONS)}")
     rows = Rows.of(rates, group, cluster, names, weights)
     m = group_moments(rows.table)
     present = known(m, rows.weights)
-    notes, coverage = cautions(m, rows), (int(present.all(axis=0).sum()), len(rows.labels))
+    known_of = int(present.all(axis=0).sum()), len(rows.labels)
     if (present.sum(axis=1) < 2).any():
-        return Gap(reason=_too_few(present), notes=notes, coverage=coverage)
+        return Gap(reason=_too_few(present), notes=cautions(m, rows), coverage=known_of)
     statistic = REDUCTIONS[reduce] if isinstance(reduce, str) else reduce
     sign = -1.0 if reduce == "worst" or not higher_is_worse else 1.0
     value = float(statistic(*seed_values(rows)).mean())
@@ -149,16 +148,16 @@ def judge(
     mean = float(floor.mean())
     gap = Gap(
         value=value,
-        notes=notes,
-        coverage=coverage,
+        notes=cautions(m, rows),
+        coverage=known_of,
         floor_mean=mean,
         floor_95=float(np.quantile(floor, 0.95 if sign > 0 else 0.05)),
         p=p_value(sign * floor, sign * value),
         excess=value - mean,
     )
     if reduce == "worst":
-        low, high = worst_bounds(rows)
-        return replace(gap, low=low, high=high)
+        bounds = worst_bounds(rows)
+        return replace(gap, low=bounds[0], high=bounds[1])
     return tested(gap, rows, m, str(reduce), repeats, seed) if isinstance(reduce, str) else gap
 
 
@@ -168,15 +167,16 @@ def tested(gap: Gap, rows: Rows, m: Moments, reduce: str, repeats: int, seed: in
     pooled = not uneven(rows.table)
     found = max_t(rows.table, rows.weights, parts, repeats, seed, reduce, pooled)
     bounds = gap_bounds(m, reduce, rows.weights, parts)
-    low, high = parity_end(bounds, found, reduce, gap.value or 0.0)
+    largest = float(found.largest.mean() if reduce == "mean" else found.largest.max())
+    low, high = parity_end(bounds, found.p, found.critical, largest, gap.value or 0.0)
     power = detectable_gap(*design(m)) if rows.weights is None else None
     return replace(gap, p=found.p, low=low, high=high, detectable=power.value if power else None)
 
 
 def parity_end(
-    bounds: tuple[float, float] | tuple[None, None], found: MaxT, reduce: str, value: float
+    bounds: tuple[float, float] | tuple[None, None], p: float, critical: float, largest: float, value: float
 ) -> tuple[float, float] | tuple[None, None]:
-    """Let the interval leave out 0 exactly where the test does, and hold the value.
+    """Let a gap's interval leave out 0 exactly where the test of largest > critical does, and hold the value.
 
     An interval is the set of gaps that are not rejected: at 0 by the permutation test, elsewhere by the
     pairwise limits. Where the test alone rejects 0, the lower end is as far above it as the test went.
@@ -184,11 +184,10 @@ def parity_end(
     low, high = bounds
     if low is None or high is None:
         return None, None
-    largest = found.largest.mean() if reduce == "mean" else found.largest.max()
-    if found.p > ALPHA:
+    if p > ALPHA:
         low = 0.0
     elif low == 0:
-        low = value * float(1 - found.critical / largest)
+        low = value * float(1 - critical / largest)
     return min(low, value), max(high, value)
 
 

@@ -18,7 +18,6 @@ from fairbench.statistics.auroc import judge_auroc, sorted_aurocs
 from fairbench.statistics.intervals import delong
 from fairbench.statistics.paired import compare
 from fairbench.statistics.permutation import group_rates, judge
-from fairbench.statistics.ranking import holm, rank
 from fairbench.statistics.resampling import bootstrapped, permuted, tabulate
 from fairbench.statistics.results import Difference
 from fairbench.statistics.standardised import standardised_gap
@@ -252,7 +251,7 @@ def test_auroc_floor_holds_its_level_and_finds_a_gap():
     y, g = rng.integers(0, 2, 900), np.repeat([0, 1, 2], 300)
     s = rng.normal(size=900) + y * np.where(g == 1, 0.0, 2.0)
     result = judge_auroc(y, s, g, repeats=499)
-    assert result.p == pytest.approx(1 / 500)
+    assert 0 < result.p <= 1 / 500
     assert result.low > 0.2
 
 
@@ -418,25 +417,8 @@ def test_variance_is_given_to_seeds_or_to_patients():
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
-    assert holm([]) == []
-
-
 def difference(value, p):
     return Difference(value, value - 1, value + 1, p=p)
-
-
-def test_a_method_ranks_below_another_only_if_the_comparison_says_so():
-    pairs = {
-        ("a", "b"): difference(-0.1, 0.001),
-        ("a", "c"): difference(-0.1, 0.9),
-        ("c", "b"): difference(0.0, 0.5),
-    }
-    texts = {row.name: row.text for row in rank(["a", "b", "c"], pairs)}
-    assert texts == {"a": "1-2", "b": "2-3", "c": "1-3"}
-    with pytest.raises(FairbenchError, match="never compared"):
-        rank(["a", "d"], pairs)
 
 
 def test_sentences_say_what_the_numbers_say():

@@ -1,0 +1,101 @@
+"""Whether answers beat chance, and equity-scaled scores: against other computations and simulated truth."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from fairbench import FairbenchError
+from fairbench.statistics.equity import judge_equity_scaled
+from fairbench.statistics.learned import (
+    auroc_difference,
+    auroc_over_chance,
+    balanced_difference,
+    balanced_over_chance,
+    p_at,
+)
+from fairbench.statistics.permutation import judge
+
+
+def test_a_screening_model_has_learned_where_its_accuracy_is_below_a_constants():
+    rng = np.random.default_rng(0)
+    target = (rng.random(3000) < 0.02).astype(int)
+    score = rng.normal(size=3000) + 2.3 * target
+    answer = (score > 1.3).astype(int)
+    correct = (answer == target).astype(float)
+    assert correct.mean() < 1 - target.mean()  # worse than calling nobody ill
+    by_score, by_answer = auroc_over_chance(target, score), balanced_over_chance(correct, target)
+    assert by_score.value == pytest.approx(roc_auc_score(target, score) - 0.5)
+    assert by_answer.value == pytest.approx(balanced_accuracy_score(target, answer) - 0.5)
+    assert max(by_score.p, by_answer.p) < 1e-4
+    constant = balanced_over_chance((target == 0).astype(float), target)
+    assert constant.value == 0
+    assert constant.p > 0.3
+
+
+def test_scores_and_answers_at_chance_are_called_better_in_five_percent():
+    rng, worlds = np.random.default_rng(1), 300
+    rejected = np.zeros(2)
+    for _ in range(worlds):
+        target, score = (rng.random(200) < 0.1).astype(int), rng.normal(size=200)
+        correct = ((score > 0.5) == target).astype(float)
+        for place, found in enumerate((auroc_over_chance(target, score), balanced_over_chance(correct, target))):
+            rejected[place] += found.p <= 0.05
+            assert (found.p <= 0.05) == (found.low > 0 or found.high < 0)
+    assert (rejected <= stats.binom.ppf(0.999, worlds, 0.06)).all()
+
+
+def test_the_difference_of_two_aurocs_is_delongs():
+    """Two bootstraps of the same rows, and a permutation of which method a row's score is from."""
+    rng = np.random.default_rng(2)
+    target = np.repeat([0, 1], (150, 50))
+    a, b = rng.normal(size=(2, 200)) + np.array([[1.2], [0.7]]) * target
+    found = auroc_difference(target, a, b)
+    assert found.value == pytest.approx(roc_auc_score(target, a) - roc_auc_score(target, b))
+    draws = []
+    for _ in range(500):
+        rows = np.r_[rng.integers(0, 150, 150), 150 + rng.integers(0, 50, 50)]
+        draws.append(roc_auc_score(target[rows], a[rows]) - roc_auc_score(target[rows], b[rows]))
+    assert (found.high - found.low) / 2 == pytest.approx(2.01 * np.std(draws), rel=0.12)
+    assert auroc_difference(target, b, a).p == pytest.approx(found.p)
+    several = auroc_difference(target, np.tile(a, (3, 1)), b)
+    assert several.value == pytest.approx(found.value)
+    assert auroc_difference(target, a, a).p == 1
+    with pytest.raises(FairbenchError, match="seeds"):
+        auroc_difference(target, np.tile(a, (3, 1)), np.tile(b, (2, 1)))
+
+
+def test_balanced_accuracies_are_compared_by_weighing_rows():
+    rng = np.random.default_rng(3)
+    target = (rng.random(400) < 0.2).astype(int)
+    yes_a, yes_b = (rng.random((2, 400)) < 0.3 + 0.4 * target).astype(int)
+    found = balanced_difference(yes_a == target, yes_b == target, target)
+    by_hand = balanced_accuracy_score(target, yes_a) - balanced_accuracy_score(target, yes_b)
+    assert found.value == pytest.approx(by_hand)
+    assert (found.p <= 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_p_is_where_the_interval_touches():
+    limits = lambda alpha: (1.5 - stats.norm.ppf(1 - alpha / 2), 1.5 + stats.norm.ppf(1 - alpha / 2))  # noqa: E731
+    assert p_at(limits, 0.0) == pytest.approx(2 * stats.norm.sf(1.5))
+
+
+def fairllava(groups, overall):
+    return overall[0] / (1 + 100 * (np.nanmax(groups[0], axis=-1) - np.nanmin(groups[0], axis=-1)))
+
+
+def test_an_equity_scaled_score_stands_beside_its_chance_value_and_is_covered():
+    """1536/296/168, all .80: between 9 and 41 by chance, and yet the truth is .80, inside the interval."""
+    rng, sizes, worlds = np.random.default_rng(4), (1536, 296, 168), 60
+    group, covered, values = np.repeat([0, 1, 2], sizes), 0, []
+    for world in range(worlds):
+        right = (rng.random(2000) < 0.8).astype(float)
+        found = judge_equity_scaled(right, group, fairllava, repeats=199, seed=world)
+        covered += found.low <= 0.8 <= found.high + 0.03
+        values.append(found.value)
+        assert (found.p <= 0.05) == (judge([right], group, repeats=199, seed=world).p <= 0.05)
+        assert found.low <= found.value <= found.high
+    assert covered / worlds >= 0.9
+    assert found.floor_mean == pytest.approx(np.mean(values), rel=0.2)
+    assert found.floor_95 < np.median(values)
+    assert judge_equity_scaled(right, np.zeros(2000, int), fairllava).value is None
