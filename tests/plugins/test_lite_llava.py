@@ -71,8 +71,11 @@ def test_image_tokens_carry_the_projected_features(backbone: Any, examples: list
     with torch.no_grad():
         features = backbone.encode(inputs)
         states = backbone(inputs, torch.tensor([0, 1, 1]), States(depths=(0.0,))).states
-        projected = backbone.projector()(features)
-    assert features.shape == (3 * 16, 1280)
+        projected = backbone.project(inputs, features)
+    assert features.shape == (
+        3 * 16,
+        112 * 4 * 4,
+    )  # of each token, 4×4 cells of the grid before the last five blocks
     assert states.shape == (3, 1, 576)
     torch.testing.assert_close(states[:, 0], projected.unflatten(0, (3, 16)).mean(1), rtol=0, atol=1e-5)
 
@@ -107,7 +110,9 @@ def test_counts_follow_from_the_shapes_alone(layers: int) -> None:
 def test_training_changes_what_it_should_and_no_statistic(examples: list[Any]) -> None:
     backbone = built(layers=1)
     backbone.reset(0)
-    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    # The tail's tensors stand in the tower too; named once, as `trainable` names them.
+    held = dict([*backbone.named_parameters(), *backbone.named_buffers()])
+    before = {name: value.detach().clone() for name, value in held.items()}
     backbone.train(True)
     assert any(module.training for module in backbone.language_model.modules())
     assert not any(module.training for module in backbone.model.vision.modules())
@@ -116,7 +121,7 @@ def test_training_changes_what_it_should_and_no_statistic(examples: list[Any]) -
         optimizer.zero_grad()
         backbone(backbone.stack(examples), torch.tensor([0, 1, 1])).loss.mean().backward()
         optimizer.step()
-    changed = {name for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])}
+    changed = {name for name, value in held.items() if not torch.equal(value, before[name])}
     assert changed == set(backbone.trainable())
 
 
@@ -254,4 +259,4 @@ def test_a_tower_cut_in_two_sees_what_the_whole_one_sees(blocks: int, tmp_path: 
 
 def test_a_border_that_does_not_divide_is_refused() -> None:
     with pytest.raises(FairbenchError, match="14×14 cells does not divide into 16 image tokens"):
-        LiteLlava(tuned_blocks=5)
+        LiteLlava(tuned_blocks=5, resolution=224)

@@ -141,18 +141,18 @@ class LiteLlava(Backbone):
     recipe = (
         Stage(
             name="joint",
-            train=("lora", "projector", "head"),
-            epochs=1,
+            train=("lora", "projector", "head", "vision"),
+            epochs=3,
             lr=5e-4,
-            lr_scale={"projector": 3.0, "head": 3.0},
+            lr_scale={"projector": 3.0, "head": 3.0, "vision": 0.3},
             warmup=30,
         ),
     )
 
-    layers: Annotated[int, Range(1, LAYERS)] = 10
+    layers: Annotated[int, Range(1, LAYERS)] = 4
     image_tokens: Count = 16
-    resolution: Annotated[int, Range(64, 512)] = 224
-    tuned_blocks: Annotated[int, Range(0, BLOCKS)] = 0  # the last of 16, which the part `vision` trains
+    resolution: Annotated[int, Range(64, 512)] = 256
+    tuned_blocks: Annotated[int, Range(0, BLOCKS)] = 5  # the last of 16, which the part `vision` trains
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
