@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fairbench.models.backbone import Backbone
 
 WIDTH = 4096  # numbers in a row of the checksum's table
-ROWS = 1 << 14  # rows at once, so that a checksum needs little memory
+ROWS = 1 << 11  # rows at once, so that a checksum needs little memory
 INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 UNTOLD = ("training", "facts")  # attributes that every job sets anew
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -32,7 +32,8 @@ def checksum(tensor: Tensor) -> Tensor:
     columns = 2 * torch.arange(WIDTH, device=tensor.device) + 1
     for start in range(0, len(numbers), WIDTH * ROWS):
         part = numbers[start : start + WIDTH * ROWS]
-        table = nn.functional.pad(part, (0, -len(part) % WIDTH)).view(-1, WIDTH)
+        missing = -len(part) % WIDTH
+        table = (nn.functional.pad(part, (0, missing)) if missing else part).view(-1, WIDTH)
         rows = 2 * (start // WIDTH + torch.arange(len(table), device=tensor.device)) + 1
         total[0] += (table.sum(1, dtype=torch.int64) * rows).sum()
         total[1] += (table.sum(0, dtype=torch.int64) * columns).sum()
