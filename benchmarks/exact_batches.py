@@ -25,7 +25,7 @@ from fairbench import Method, Stage, plugins
 from fairbench.testing.toys import ToyBackbone, ToyDataset, train
 
 STAGES = (Stage(epochs=1, lr=1e-3, warmup=2, train=("lora", "head")),)
-ROWS = {"rows_per_split": [96, 4, 4]}  # twelve steps
+ROWS = {"rows_per_split": [96, 16, 4]}  # twelve steps; whole batches in the validation split too
 
 
 Weights = dict[str, torch.Tensor]

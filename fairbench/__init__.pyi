@@ -48,3 +48,4 @@ from .training.balance import GroupMeans as GroupMeans
 from .training.balance import InverseFrequency as InverseFrequency
 from .training.method import Method as Method
 from .training.run import Run as Run
+from .training.tracker import Tracker as Tracker

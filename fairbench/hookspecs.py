@@ -1,4 +1,4 @@
-"""The plugin contract: six hooks, all of which return what they offer."""
+"""The plugin contract: hooks, most of which return what they offer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fairbench.metrics.metric import Metric
     from fairbench.models.backbone import Backbone
     from fairbench.training.method import Method
+    from fairbench.training.tracker import Tracker
 
 hookspec = pluggy.HookspecMarker("fairbench")
 hookimpl = pluggy.HookimplMarker("fairbench")
@@ -41,10 +42,15 @@ def fairbench_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
 
 
 @hookspec
+def fairbench_trackers() -> Iterable[type[Tracker]]:  # type: ignore[empty-body]
+    """Offer trackers, which hear of every step of a job where `--track NAME` asks for them."""
+
+
+@hookspec
 def fairbench_commands(cli: click.Group) -> None:
     """Add commands to the command line."""
 
 
 @hookspec
 def fairbench_job_finished(record: Record) -> None:
-    """Hear of every finished or failed job, after its record is on disk (trackers, notifiers)."""
+    """Hear of every finished or failed job, after its record is on disk (notifiers)."""

@@ -29,8 +29,8 @@ from fairbench.jobs.job import Choice
 from fairbench.settings import suggest
 
 GROUP = "fairbench"
-KINDS = ("dataset", "backbone", "method", "metric")
-_OTHER = "plugin"  # commands, trackers: loaded with every command
+KINDS = ("dataset", "backbone", "method", "metric", "tracker")
+_OTHER = "plugin"  # commands, notifiers: loaded with every command
 
 
 @dataclass(frozen=True)

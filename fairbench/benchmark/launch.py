@@ -51,6 +51,7 @@ class Setup:
     loaders: int = 0
     threads: int = 1
     probe: Probe | None = None
+    track: tuple[str, ...] = ()
 
 
 Watch = Callable[[Event], None]
@@ -195,6 +196,7 @@ def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
         setup.loaders,
         setup.threads,
         setup.probe,
+        setup.track,
     )
     waiting = worker.agree(list(jobs))
     while waiting:

@@ -92,7 +92,9 @@ probe.add_to(main)
 
 @main.command("list")
 @click.argument(
-    "kind", type=click.Choice(["datasets", "backbones", "methods", "metrics", "benchmarks"]), required=False
+    "kind",
+    type=click.Choice(["datasets", "backbones", "methods", "metrics", "trackers", "benchmarks"]),
+    required=False,
 )
 @click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
 def list_(kind: str | None, files: tuple[str, ...]) -> None:

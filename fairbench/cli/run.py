@@ -30,6 +30,7 @@ def add_to(cli: click.Group) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop (the same as `fairbench plan`).")
 @click.option("--probe", is_flag=True, help="Also say how well attributes can be read from the trained models.")
 @click.option("--retry-failed", is_flag=True, help="Run jobs again that ended in an error.")
+@click.option("--track", multiple=True, metavar="NAME", help="Tell a tracker of every step (tensorboard).")
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples computed at once (default: the whole batch).")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a worker.")
@@ -46,6 +47,7 @@ def run(
     dry_run: bool,
     probe: bool,
     retry_failed: bool,
+    track: tuple[str, ...],
     workers: int | None,
     micro_batch: int | None,
     threads: int,
@@ -65,7 +67,9 @@ def run(
 
     store = Store(chosen["out"])
     files = tuple(str(Path(file).resolve()) for file in chosen["files"])
-    _, benchmark, planned, roots = _planned(dry_run, **chosen)
+    plugins, benchmark, planned, roots = _planned(dry_run, **chosen)
+    for name in track:
+        plugins.find("tracker", name).check()
     benchmark = replace(benchmark, probe=benchmark.probe or probe)
     reading = Probe() if benchmark.probe else None
     missing = store.missing(planned.jobs, retry_failed, reading)
@@ -77,7 +81,7 @@ def run(
             store.forget_failure(job)
         _write_benchmark(benchmark, store)
     memory = int(feature_cache * 2**30)
-    setup = launch.Setup(str(store.root), roots, files, micro_batch, memory, loaders, threads, reading)
+    setup = launch.Setup(str(store.root), roots, files, micro_batch, memory, loaders, threads, reading, track)
     if missing:
         count = workers or launch.default_workers(len(missing))
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:

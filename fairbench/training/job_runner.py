@@ -41,6 +41,7 @@ from fairbench.training.probe import asked, pooled, probed
 from fairbench.training.resources import Resources
 from fairbench.training.run import Run, Split
 from fairbench.training.sampling import batches_of, epoch_ends
+from fairbench.training.tracker import Trackers
 
 PACKAGES = ("fairbench", "torch", "transformers", "peft", "accelerate", "numpy", "pandas", "pillow")
 
@@ -113,8 +114,9 @@ class Attempt:
             run = self._run(method)
             # Selection asks the validation split, so it cannot choose among epochs that were trained on it.
             chosen = max((n for n, stage in enumerate(stages) if stage.split == "train"), default=-1)
-            for number, stage in enumerate(stages):
-                self._train(run, method, number, stage, select=number == chosen)
+            with self._tracked():
+                for number, stage in enumerate(stages):
+                    self._train(run, method, number, stage, select=number == chosen)
             self.facts["notes"] = run.noted()
             self.described["tried"] = run.tried
             self.micro_batch = run.micro_batch
@@ -260,6 +262,7 @@ class Attempt:
                 if log and (step % 10 == 0 or step + 1 == len(batches)):
                     line = {"stage": stage.name, "step": step, "loss": run.last_loss, **batch.notes}
                     log.write(json.dumps(line) + "\n")
+                self.trackers.log({"loss": run.last_loss, "stage": number, **batch.notes}, self.steps)
                 if step + 1 == len(batches):
                     method.end_stage(run)
                 if step + 1 in ends:
@@ -274,6 +277,17 @@ class Attempt:
             with torch.no_grad():
                 for name, parameter in self.backbone.trainable().items():
                     parameter.copy_(kept[best][1][name])
+
+    @contextmanager
+    def _tracked(self) -> Iterator[None]:
+        """Tell trackers of this job while it trains."""
+        resources = self.resources
+        kinds = [resources.plugins.find("tracker", name) for name in resources.track if resources.leads]
+        self.trackers = Trackers(kinds, self.job, resources.store.root / ".tracked", self.warnings.append)
+        try:
+            yield
+        finally:
+            self.trackers.close()
 
     def _answers(self, split: Split) -> Predictions:
         names = tuple(self.dataset.attributes)

@@ -26,7 +26,8 @@ class Resources:
     `roots` maps a dataset's name to its folder; `micro_batch` bounds how many examples are computed
     at once (default: the whole batch); `feature_bytes` bounds the memory of cached features;
     `loaders` are processes that read images when features are not cached; `report(phase, done,
-    total, loss)` is called as work goes on. `probe`: what to read from every job's hidden states.
+    total, loss)` is called as work goes on. `probe`: what to read from every job's hidden states; `track`: names of
+    trackers.
     """
 
     store: Store
@@ -38,6 +39,7 @@ class Resources:
     loaders: int = 0
     threads: int = 1
     probe: Probe | None = None
+    track: tuple[str, ...] = ()
     _kept: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
