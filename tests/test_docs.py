@@ -83,9 +83,9 @@ def test_ci_runs_what_the_readme_says():
 
 
 def excerpt(board: str) -> str:
-    """What the README shows of a leaderboard: the finding, the results, and chance."""
+    """What the README shows of a leaderboard: the finding, and the table that leads."""
     start = board.index("\n\n", board.index("\n## ")) + 2
-    return board[start : board.index("\n\n**Difference to ")]
+    return board[start : board.index("\n\n<details>")]
 
 
 def test_the_readme_shows_the_leaderboard_that_was_made():

@@ -42,7 +42,7 @@ def probe(
     from fairbench.data.locations import places, shared_roots
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store, is_job
-    from fairbench.report import files as sheet
+    from fairbench.report import probes
 
     plugins = plugin_loader.load(files=files)
     warn_of_broken(plugins)
@@ -63,4 +63,4 @@ def probe(
             with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:
                 launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)
         done = [record for job in jobs if (record := store.record(job)) is not None]
-        sheet.readable([(record.job.title, record.readable) for record in done if record.readable], console())
+        probes.show([(record.job.title, record.readable) for record in done if record.readable], console())

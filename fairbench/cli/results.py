@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +21,12 @@ from fairbench.cli.options import (
 )
 from fairbench.errors import visible
 
+if TYPE_CHECKING:
+    from fairbench.leaderboard.board import Ranking
+
 FORMATS = ("terminal", "md", "html", "csv", "json")
+RANKINGS = ("dominance", "gap", "worst-group", "score", "dto")
+RANK = "What ranks go by: all of score, worst group and gap, or one number."
 CONVENTIONS = ("fairclip", "fairllava", "medfair", "ffb", "fairlearn")
 
 
@@ -53,18 +58,18 @@ def score(
     """
     wanted = listed(attributes)
     table = read(predictions, wanted, **how)
-    from fairbench.report import files as sheet
+    from fairbench.report import json, scores
 
     if convention:
         from fairbench.metrics.conventions import convert
 
-        found = convert(table, wanted, convention, metrics(), policy)
-        print_json(found) if as_json else sheet.converted(found, console())
+        numbers = convert(table, wanted, convention, metrics(), policy)
+        print_json(json.converted(numbers)) if as_json else scores.converted(numbers, console())
         return
-    from fairbench.leaderboard.files import judged
+    from fairbench.metrics.evidence import score_with_evidence
 
-    found = judged(table, wanted, metrics(), policy)
-    print_json(found) if as_json else sheet.scores(found, str(predictions), console())
+    result = score_with_evidence(table, wanted, metrics(), policy)
+    print_json(json.scores(result)) if as_json else scores.scores(result, str(predictions), console())
 
 
 @click.command()
@@ -85,16 +90,16 @@ def compare(
     **how: Any,
 ) -> None:
     """Compare two predictions files on the same patients, matched by id: A minus B, with p-values."""
-    from fairbench.leaderboard.files import compared
-    from fairbench.leaderboard.row import judge
-    from fairbench.metrics.metric import ACCURACY
-    from fairbench.report import files as sheet
+    from fairbench.leaderboard.compare import compare_predictions
+    from fairbench.leaderboard.measure import judging_metric
+    from fairbench.metrics.metric import registry
+    from fairbench.report import json, scores
 
     wanted = listed(attributes)
     first, second = (read(path, wanted, **how) for path in (a, b))
-    known = {metric.name: metric for metric in (ACCURACY, *metrics())}
-    found = compared(first, second, wanted, policy, judge(measure, known, first))
-    print_json(found) if as_json else sheet.comparison(found, str(a), str(b), console())
+    judge = judging_metric(measure, registry(metrics()), first)
+    result = compare_predictions(first, second, wanted, policy, judge)
+    print_json(json.paired(result)) if as_json else scores.comparison(result, str(a), str(b), console())
 
 
 @click.command()
@@ -104,6 +109,8 @@ def compare(
 @click.option("--title", default="Leaderboard", show_default=True)
 @click.option("--attr", "attributes", metavar="A,B", help="Evaluate these attributes (default: those trained for).")
 @click.option("--measure", metavar="METRIC", help="Judge by this metric (default: what the dataset names).")
+@click.option("--rank", "ranking", type=click.Choice(RANKINGS), default="dominance", show_default=True, help=RANK)
+@click.option("--full", is_flag=True, help="On a terminal, show also what is folded away elsewhere.")
 @click.option(
     "--min-cell",
     type=click.IntRange(min=0),
@@ -118,6 +125,8 @@ def leaderboard(
     title: str,
     attributes: str | None,
     measure: str | None,
+    ranking: Ranking,
+    full: bool,
     min_cell: int,
 ) -> None:
     """Compare all methods of a folder of runs, with evidence; recomputed from saved predictions."""
@@ -126,12 +135,12 @@ def leaderboard(
     from fairbench.leaderboard.build import build
 
     chosen = listed(attributes) if attributes else None
-    board = build(Store(runs), None, chosen, title, min_cell, metrics(), measure)
+    board = build(Store(runs), None, chosen, title, min_cell, metrics(), measure, ranking)
     if out:
         report.write(board, out, format)
         say(f"wrote {out}")
     elif format in (None, "terminal"):
-        report.terminal.show(board, console())
+        report.terminal.show(board, console(), full)
     else:
         click.echo(visible(report.render(board, format)), nl=False)
 
@@ -142,20 +151,19 @@ def leaderboard(
 def show(run_folder: Path, attributes: str | None) -> None:
     """Show one job: every group's accuracy with its interval, the gap beside chance, the errors made."""
     from fairbench.jobs.store import job_at
-    from fairbench.leaderboard.row import judge
-    from fairbench.metrics.metric import ACCURACY
-    from fairbench.report import job as portrait
+    from fairbench.leaderboard.measure import judging_metric
+    from fairbench.metrics.metric import registry
+    from fairbench.report import job
 
     store, record = job_at(run_folder)
     if record.error is not None:
-        portrait.failure(record, console())
+        job.failure(record, console())
         return
     predictions = store.predictions(record)
     chosen = listed(attributes) if attributes else ["+".join(record.job.attributes)]
     wanted = [name for name in chosen if name] or list(predictions.attributes)
-    known = {metric.name: metric for metric in (ACCURACY, *metrics())}
-    measure = judge(record.measure, known, predictions)
-    portrait.job(record, predictions, wanted, measure, console())
+    judge = judging_metric(record.measure, registry(metrics()), predictions)
+    job.job(record, predictions, wanted, judge, console())
 
 
 @click.command()
@@ -165,7 +173,7 @@ def status(runs: Path, as_json: bool) -> None:
     """Say which jobs of a folder are finished, failed (and why), under way or interrupted."""
     from fairbench.jobs.status import states
     from fairbench.jobs.store import Store
-    from fairbench.report import files as sheet
+    from fairbench.report import status as report
 
-    found = states(Store(runs))
-    print_json(found) if as_json else sheet.status(found, console())
+    jobs = states(Store(runs))
+    print_json(jobs) if as_json else report.status(jobs, console())

@@ -1,6 +1,7 @@
 """The leaderboard as data: what every renderer prints, and what its JSON holds.
 
-Aggregates only, never a patient's row. Values are fractions, times seconds, memory bytes.
+Aggregates only, never a patient's row. Values are fractions, times seconds, memory bytes. What no renderer could
+compute is here, and no sentence: sentences are made from these data, after small groups are withheld.
 """
 
 from __future__ import annotations
@@ -8,12 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import departures, from_json
-from fairbench.statistics.results import Difference, Estimate, Gap
+from fairbench.jobs.job import Role
+from fairbench.statistics.interaction import GroupContrast
+from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
 from fairbench.statistics.variance import VarianceParts
+
+Ranking = Literal["dominance", "gap", "worst-group", "score", "dto"]
+Status = Literal["failed", "unfinished", "unreadable", "refused"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,28 @@ class Improvement:
 
 
 @dataclass(frozen=True)
+class Interaction:
+    """Whether a row moved the groups unequally against the baseline, in one rate or several.
+
+    `adjusted` is p adjusted over the table's rows. `contrasts` hold those whose interval leaves out 0, largest
+    first, else the largest alone; their `rate` is an index into `rates`. None is undefined, `reason` says why.
+    """
+
+    rates: tuple[str, ...]
+    p: float | None = None
+    adjusted: float | None = None
+    contrasts: tuple[GroupContrast, ...] = ()
+    reason: str | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the groups were moved unequally after adjustment."""
+        return self.adjusted is not None and self.adjusted <= ALPHA
+
+
+@dataclass(frozen=True)
 class ProbeResult:
-    """How well an attribute can be read from a row's hidden states, mean of its seeds; None with a reason.
+    """How well an attribute can be read from a row's hidden states, mean of its seeds.
 
     `balanced_accuracy` with its 95 % interval, `auroc`, what guessing gives (`chance`), and p; `where` says
     which layer and tokens.
@@ -58,7 +84,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class Flag:
-    """Something a reader must know before trusting a row: a code of LEGEND, and what it is about."""
+    """Something a reader must know before trusting a row: a code of flags.LEGEND, and what it is about."""
 
     code: str
     detail: str = ""
@@ -69,39 +95,45 @@ class Group:
     """One group's counts in the test split; None where withheld because it is small."""
 
     name: str
-    n: int | None
+    n: int | None = None
     positives: int | None = None
     negatives: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One method with its settings, over its seeds. `groups` follows the order of the table's groups.
 
-    `score`, `gap`, `worst_group`, `groups` and `between_groups` are of the table's measure; `gap_variance` is
-    of one trained model's gap, None for no gap.
+    `score`, `gap`, `equity_scaled`, `worst_group`, `groups` and `between_groups` (variance of the groups'
+    values, corrected for sampling) are of the table's measure; `standardised_gap` is its gap at the pooled mix
+    of classes; `gap_variance` is of one trained model's gap, None for no gap. `changes` are this row minus the
+    baseline, by the name of the field; `interactions` say who was moved against whom. `trade_offs` name the
+    rows that this one is better than in one respect and worse than in another.
     """
 
     label: str
     method: str
+    role: Role
     settings: Mapping[str, Any]
     recipe: Mapping[str, Any]
     attributes: tuple[str, ...]
     seeds: tuple[int, ...]
     keys: tuple[str, ...]
     versions: Mapping[str, str]
-    baseline: bool
-    control: str | None
     score: Estimate
     auroc: Estimate
     gap: Gap
     eq_odds_max: Gap
-    equity_scaled: Estimate
+    equity_scaled: Gap
     worst_group: Gap
     groups: tuple[Estimate, ...]
     between_groups: Estimate
+    standardised_gap: Gap = field(default_factory=Gap)
+    stands_for: str = ""
     rank: str = ""
+    trade_offs: tuple[str, ...] = ()
     changes: Mapping[str, Difference] = field(default_factory=dict)
+    interactions: Mapping[str, Interaction] = field(default_factory=dict)
     trainable: float | None = None
     train_seconds: float | None = None
     peak_memory: int | None = None
@@ -112,12 +144,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Excluded:
-    """A job that is not in the table, and why: `failed`, `unfinished`, `unreadable` or `refused`."""
+    """A job that is not in the table, and why."""
 
     label: str
     seed: int
     key: str
-    status: str
+    status: Status
     reason: str
 
 
@@ -157,62 +189,69 @@ class MeasuredRow:
     label: str
     score: Estimate
     gap: Gap
-    equity_scaled: Estimate
+    equity_scaled: Gap
     change: Difference = field(default_factory=Difference)
 
 
 @dataclass(frozen=True)
 class FurtherMeasure:
-    """All rows of a table by another measure."""
+    """All rows of a table by another measure; `missing` says why there are none."""
 
     measure: Measure
-    rows: tuple[MeasuredRow, ...]
+    rows: tuple[MeasuredRow, ...] = ()
+    missing: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
-    """One dataset × backbone × evaluated attribute, judged by one measure; `further` holds what others say."""
+    """One dataset × backbone × evaluated attribute, judged by one measure; `further` holds what others say.
+
+    `min_cell` is the size below which groups were withheld. Without rows, `excluded` says why.
+    """
 
     dataset: str
     backbone: str
     attribute: str
     unrecorded: str
-    fingerprint: str
-    rows_tested: int
-    clusters: int
-    classes: tuple[str, ...]
-    groups: tuple[Group, ...]
-    constant: Constant
-    baseline: str | None
-    finding: tuple[str, ...]
-    notes: tuple[str, ...]
-    rows: tuple[Row, ...]
-    controls: tuple[Row, ...]
-    excluded: tuple[Excluded, ...]
-    side_effects: tuple[SideEffect, ...]
     trials: Trials
+    excluded: tuple[Excluded, ...] = ()
+    fingerprint: str = ""
+    rows_tested: int = 0
+    clusters: int = 0
+    classes: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
+    constant: Constant | None = None
+    baseline: str | None = None
+    rows: tuple[Row, ...] = ()
+    controls: tuple[Row, ...] = ()
+    side_effects: tuple[SideEffect, ...] = ()
     improvement: Improvement | None = None
     min_cell: int = 0
-    measure: Measure = Measure()
+    measure: Measure = field(default_factory=Measure)
     further: tuple[FurtherMeasure, ...] = ()
+    ranked_by: Ranking = "dominance"
 
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard: tables, and the version of fairbench that computed them."""
+    """A leaderboard: tables, and the version of fairbench that computed them.
+
+    `refused` are records that could not be believed, each with its reason; they may belong to any table.
+    """
 
     title: str
     tables: tuple[Table, ...]
     fairbench: str
+    refused: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready object from which `from_json` makes the same board."""
+        """Return a JSON-ready object, without what equals its default, from which `from_json` makes the board."""
         plain: dict[str, Any] = json.loads(json.dumps(departures(self), allow_nan=False))
         return plain
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
-        """Rebuild a board; raises FairbenchError when the object is not one."""
+        """Rebuild a board; raises FairbenchError, naming the place, when the object is not one."""
         try:
             return from_json(cls, data)
         except FairbenchError as error:

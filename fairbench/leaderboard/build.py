@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
-import numpy as np
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fairbench import __version__
 from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Job
+from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import Store
-from fairbench.leaderboard.board import Board, Constant, Excluded, Flag, FurtherMeasure, Group, Row, Table, Trials
-from fairbench.leaderboard.collect import Entry, contenders, excluded_job, load, same_patients, stale_rows
-from fairbench.leaderboard.compare import further, side_effects, stand
-from fairbench.leaderboard.flags import missing
-from fairbench.leaderboard.row import called, improvement, judge, measured, others
-from fairbench.leaderboard.seeds import constant
-from fairbench.leaderboard.sentences import _finding, _notes
-from fairbench.leaderboard.suppression import _published
-from fairbench.metrics.metric import ACCURACY, Metric
-from fairbench.predictions.groups import Groups
-from fairbench.predictions.predictions import Predictions
+from fairbench.leaderboard.board import Board, Excluded, Ranking, Table, Trials
+from fairbench.leaderboard.collect import Finished, contenders, excluded, load, same_patients
+from fairbench.leaderboard.measure import judging_metric
+from fairbench.leaderboard.suppression import withhold
+from fairbench.leaderboard.table import fill
+from fairbench.metrics.metric import Metric, registry
+
+
+@dataclass(frozen=True)
+class Options:
+    """How tables are made: judged by `measure` (default: what the dataset names), ranked by `ranking`, groups
+    smaller than `min_cell` withheld.
+    """
+
+    metrics: Mapping[str, Metric]
+    measure: str | None = None
+    ranking: Ranking = "dominance"
+    min_cell: int = 0
 
 
 def build(
@@ -30,14 +35,15 @@ def build(
     attributes: Sequence[str] | None = None,
     title: str = "Leaderboard",
     min_cell: int = 0,
-    metrics: Sequence[Metric] = (ACCURACY,),
+    metrics: Sequence[Metric] = (),
     measure: str | None = None,
+    ranking: Ranking = "dominance",
 ) -> Board:
     """Build the board of a folder of runs, or of the jobs in `keys`: a table per dataset × backbone × attribute.
 
     `attributes` default to those that methods were trained for, else to all of the dataset. `min_cell`
-    withholds the counts and values of groups smaller than it. Tables are judged by `measure`, one of
-    `metrics` that scores rows (default: what the dataset names). Raises FairbenchError when nothing has
+    withholds the counts and values of groups smaller than it. Tables are judged by `measure`, accuracy or one
+    of `metrics` that scores rows (default: what the dataset names). Raises FairbenchError when nothing has
     ended, or for a measure that cannot judge.
     """
     contents = store.contents()
@@ -46,44 +52,36 @@ def build(
     if not records:
         why = "".join(f"; {one}" for one in refused)
         raise FairbenchError(f"no job in {store.name} has ended yet{why}", f"see `fairbench status {store.name}`")
-    entries = [load(store, record) for record in records]
-    outside = [
-        (job, "unfinished", "begun and not ended") for job in contents.begun if keys is None or job.key in keys
-    ]
-    outside += [(one.job, "refused", str(one)) for one in refused if one.job]
-    unknown = [f"{one}. It may belong to this table." for one in refused if not one.job]
+    loaded = [(record, load(store, record)) for record in records]
+    outside = [(job, excluded(job, "unfinished", "begun and not ended")) for job in contents.begun]
+    outside = [(job, one) for job, one in outside if keys is None or job.key in keys]
+    outside += [(one.job, excluded(one.job, "refused", str(one))) for one in refused if one.job]
+    options = Options(registry(metrics), measure, ranking, min_cell)
     tables = []
-    for place in dict.fromkeys(_place(entry.record.job) for entry in sorted(entries, key=_order)):
-        here = [entry for entry in entries if _place(entry.record.job) == place]
-        others = [one for one in outside if _place(one[0]) == place]
+    for place in sorted({_place(record.job) for record in records}):
+        here = [(record, one) for record, one in loaded if _place(record.job) == place]
+        others = [(job, one) for job, one in outside if _place(job) == place]
         for attribute in attributes or _attributes(here):
-            table = _table(attribute, here, others, {m.name: m for m in (ACCURACY, *metrics)}, measure)
-            tables.append(replace(table, notes=(*table.notes, *unknown)))
-    board = Board(title, tuple(tables), __version__)
-    return replace(board, tables=tuple(_published(table, min_cell) for table in tables)) if min_cell else board
+            tables.append(table(attribute, here, others, options))
+    return Board(title, tuple(tables), __version__, tuple(str(one) for one in refused if not one.job))
+
+
+Loaded = tuple[Record, Finished | Excluded]
 
 
 def _place(job: Job) -> tuple[str, str, str]:
     return job.dataset.label, job.backbone.label, job.unrecorded
 
 
-def _order(entry: Entry) -> tuple[str, str, str]:
-    return _place(entry.record.job)
-
-
-def _attributes(entries: Sequence[Entry]) -> list[str]:
+def _attributes(entries: Sequence[Loaded]) -> list[str]:
     """List what methods were trained for; where none uses attributes, all attributes of the dataset."""
-    trained = sorted({"+".join(e.record.job.attributes) for e in entries if e.record.job.attributes})
-    known = next((e.predictions.attributes for e in entries if e.predictions), ())
+    trained = sorted({"+".join(r.job.attributes) for r, _ in entries if r.job.attributes})
+    known = next((one.predictions.attributes for _, one in entries if isinstance(one, Finished)), ())
     return trained or list(known) or [""]
 
 
-def _table(
-    attribute: str,
-    entries: Sequence[Entry],
-    outside: Sequence[tuple[Job, str, str]],
-    metrics: Mapping[str, Metric],
-    measure: str | None,
+def table(
+    attribute: str, entries: Sequence[Loaded], outside: Sequence[tuple[Job, Excluded]], options: Options
 ) -> Table:
     """One table, from the jobs that used no attribute and those trained for this one, alone or among others."""
 
@@ -91,113 +89,35 @@ def _table(
         return not job.attributes or attribute in (*job.attributes, "+".join(job.attributes))
 
     # Where nobody was trained for it, everybody shows what became of it.
-    mine = [e for e in entries if belongs(e.record.job)] or list(entries)
-    usable, refused = same_patients([e for e in mine if e.predictions is not None])
-    found, duplicates = contenders(usable, attribute)
-    excluded = [excluded_job(e.record.job, *e.excluded) for e in mine if e.excluded]
-    excluded += [excluded_job(*one) for one in outside if belongs(one[0])]
-    excluded += [*refused, *duplicates]
-    job = mine[0].record.job
-    if not attribute or not found:
-        return _empty(attribute, job, usable, excluded, mine)
-    predictions = usable[0].predictions
-    assert predictions is not None
-    chosen = judge(measure or usable[0].record.measure, metrics, predictions)
-    found = [replace(c, answers=c.answers.by(chosen)) for c in found]
-    methods, controls = [c for c in found if not c.control], [c for c in found if c.control]
-    groups = Groups.of(predictions.table, attribute, job.unrecorded)
-    able, unmeasured = others(chosen, metrics, predictions)
-    seeds = sorted({seed for c in found for seed in c.answers.seeds})
-    stale = stale_rows(found)
-    flagged = {row.label: row for row in stand(methods, controls, groups, seeds)}
-    rows = tuple(_marked(row, stale) for row in flagged.values())
-    ordered = sorted(methods, key=lambda c: [*flagged].index(c.label))
-    control_rows = [measured(c, groups) for c in controls]
-    control_rows = [replace(row, flags=(*missing(row, seeds), *row.flags)) for row in control_rows]
-    baseline = next((c for c in methods if c.baseline), None)
-    others_answers = [c.answers for c in methods if c is not baseline]
-    clusters = predictions.clusters()
-    table = Table(
+    mine = [(record, one) for record, one in entries if belongs(record.job)] or list(entries)
+    others = [one for _, one in mine if isinstance(one, Excluded)] + [one for job, one in outside if belongs(job)]
+    usable, refused = same_patients([one for _, one in mine if isinstance(one, Finished)])
+    job = mine[0][0].job
+    empty = Table(
         dataset=job.dataset.label,
         backbone=job.backbone.label,
         attribute=attribute,
         unrecorded=job.unrecorded,
-        fingerprint=usable[0].record.job.dataset.fingerprint,
-        rows_tested=len(predictions),
-        clusters=int(np.unique(clusters).size),
-        classes=predictions.classes,
-        groups=_groups(predictions, groups),
-        constant=_constant(predictions, groups, chosen),
-        baseline=baseline.label if baseline else None,
-        finding=(),
-        notes=(),
-        rows=rows,
-        controls=tuple(_marked(row, stale) for row in control_rows),
-        excluded=tuple(sorted(excluded, key=lambda a: (a.label, a.seed, a.key))),
-        side_effects=side_effects(ordered, job.unrecorded),
-        trials=_trials(mine),
-        improvement=improvement(baseline.answers, others_answers, groups) if baseline else None,
-        measure=called(chosen),
-        further=tuple(FurtherMeasure(called(metric), further(ordered, groups, metric)) for metric in able),
+        trials=_trials([record for record, _ in mine]),
+        excluded=_ordered([*others, *refused]),
     )
-    return replace(table, finding=tuple(_finding(table)), notes=(*_notes(table), *unmeasured))
-
-
-def _empty(
-    attribute: str, job: Job, usable: Sequence[Entry], excluded: Sequence[Excluded], mine: Sequence[Entry]
-) -> Table:
-    """Make a table without rows: every job failed, or the dataset records no attribute."""
-    reason = "No job of this table finished." if not usable else "This dataset records no attribute."
-    return Table(
-        dataset=job.dataset.label,
-        backbone=job.backbone.label,
-        attribute=attribute,
-        unrecorded=job.unrecorded,
-        fingerprint=job.dataset.fingerprint,
-        rows_tested=0,
-        clusters=0,
-        classes=(),
-        groups=(),
-        constant=Constant("", 0.0, None),
-        baseline=None,
-        finding=(reason,),
-        notes=(),
-        rows=(),
-        controls=(),
-        excluded=tuple(excluded),
-        side_effects=(),
-        trials=_trials(mine),
+    if not attribute or not usable:
+        return empty
+    judge = judging_metric(options.measure or usable[0].record.measure, options.metrics, usable[0].predictions)
+    rows, duplicates = contenders(usable, attribute, judge)
+    filled = fill(
+        replace(empty, excluded=_ordered([*others, *refused, *duplicates])), rows, options.metrics, options.ranking
     )
+    return withhold(filled, options.min_cell) if options.min_cell else filled
 
 
-def _marked(row: Row, stale: dict[str, Flag]) -> Row:
-    return replace(row, flags=(stale[row.label], *row.flags)) if row.label in stale else row
+def _ordered(excluded: Iterable[Excluded]) -> tuple[Excluded, ...]:
+    return tuple(sorted(excluded, key=lambda one: (one.label, one.seed, one.key)))
 
 
-def _groups(predictions: Predictions, groups: Groups) -> tuple[Group, ...]:
-    two = len(predictions.classes) == 2
-    counted = []
-    for place, name in enumerate(groups.names):
-        inside = groups.codes == place
-        counts = [int((predictions.target[inside] == index).sum()) for index in (1, 0)] if two else [None, None]
-        counted.append(Group(name, int(inside.sum()), *counts))
-    return tuple(counted)
-
-
-def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Constant:
-    best = constant(predictions, judge)
-    by_group = best.by_group(groups)[0]
-    gap = float(np.nanmax(by_group) - np.nanmin(by_group)) if np.isfinite(by_group).sum() > 1 else None
-    given = best.predictions[0].table
-    answer = str(given["text"].mode()[0]) if "text" in given else predictions.classes[int(given["answer"].iloc[0])]
-    if "text" in given and given["text"].nunique() > 1:
-        answer += " and so on, by question"
-    return Constant(answer, float(best.scores.mean()), gap)
-
-
-def _trials(entries: Sequence[Entry]) -> Trials:
+def _trials(records: Sequence[Record]) -> Trials:
     """Count what was tried, also inside a method that searches (`tried` of its record) before its last training."""
-    tried = [(e.record.job, e.record.tried) for e in entries if e.record.role != "control"]
+    tried = [(record.job, record.tried) for record in records if record.role != "control"]
     settings: dict[str, int] = {}
     for job, inside in tried:
         settings[job.method.label] = max(settings.get(job.method.label, 0), inside, 1)

@@ -9,90 +9,89 @@ from dataclasses import dataclass, replace
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import Store
-from fairbench.leaderboard.board import Excluded, Flag
+from fairbench.leaderboard.answers import Answers
+from fairbench.leaderboard.board import Excluded, Flag, Status
 from fairbench.leaderboard.row import Contender, provenance, recipe
-from fairbench.leaderboard.seeds import Answers
+from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
 from fairbench.predictions.predictions import Predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """One record with its predictions; without them, `excluded` says why."""
+class Finished:
+    """A record with its predictions."""
 
     record: Record
-    predictions: Predictions | None = None
-    excluded: tuple[str, str] | None = None  # status, reason
+    predictions: Predictions
+
+    @property
+    def job(self) -> Job:
+        """Return the job."""
+        return self.record.job
 
 
-def load(store: Store, record: Record) -> Entry:
+def load(store: Store, record: Record) -> Finished | Excluded:
     """Read the predictions of a record, or say why there are none."""
     if record.error is not None:
-        return Entry(record, excluded=("failed", record.error))
+        return excluded(record.job, "failed", record.error)
     try:
         predictions = store.predictions(record)
     except FairbenchError as error:
-        return Entry(record, excluded=("unreadable", error.message))
+        return excluded(record.job, "unreadable", error.message)
     if not {"target", "text"} & set(predictions.table):
-        return Entry(record, excluded=("unreadable", "its predictions have neither target classes nor text"))
-    return Entry(record, predictions)
+        return excluded(record.job, "unreadable", "its predictions have neither target classes nor text")
+    return Finished(record, predictions)
 
 
-def excluded_job(job: Job, status: str, reason: str) -> Excluded:
+def excluded(job: Job, status: Status, reason: str) -> Excluded:
     """Describe a job that is not in the table."""
     return Excluded(job.method.label, job.seed, job.key, status, reason)
 
 
-def _newest(entries: Iterable[Entry]) -> Entry:
-    return max(entries, key=lambda entry: entry.record.started)
-
-
-def same_patients(entries: Sequence[Entry]) -> tuple[list[Entry], list[Excluded]]:
+def same_patients(entries: Sequence[Finished]) -> tuple[list[Finished], list[Excluded]]:
     """Keep the records of the newest data, their rows in one order; refuse the others."""
     if not entries:
         return [], []
-    reference = _newest(entries)
-    assert reference.predictions is not None
-    data = reference.record.job.dataset
+    reference = max(entries, key=lambda entry: entry.record.started)
+    data = reference.job.dataset
     kept, refused = [], []
     for entry in entries:
-        job = entry.record.job
-        assert entry.predictions is not None
         try:
-            if job.dataset.fingerprint != data.fingerprint:
+            if entry.job.dataset.fingerprint != data.fingerprint:
                 raise FairbenchError("its data are not those of the newest row (another fingerprint)")
             _, ordered = align(reference.predictions, entry.predictions, ("the newest row", "this one"))
             kept.append(replace(entry, predictions=ordered))
         except FairbenchError as error:
-            refused.append(excluded_job(job, "refused", f"stale: {error.message}"))
+            refused.append(excluded(entry.job, "refused", f"stale: {error.message}"))
     return kept, refused
 
 
-def contenders(entries: Sequence[Entry], attribute: str) -> tuple[list[Contender], list[Excluded]]:
+def contenders(
+    entries: Iterable[Finished], attribute: str, measure: Metric = ACCURACY
+) -> tuple[list[Contender], list[Excluded]]:
     """Join the seeds of one method, settings, recipe and versions to a row; of duplicates keep the newest.
 
     A row of a method that was trained for other attributes beside this one says so.
     """
-    together: dict[str, dict[int, Entry]] = {}
+    together: dict[str, dict[int, Finished]] = {}
     duplicates = []
     for entry in sorted(entries, key=lambda e: e.record.started):
-        record = entry.record
-        identity = json.dumps([record.job.method.label, record.job.attributes, recipe(record), provenance(record)])
-        older = together.setdefault(identity, {}).get(record.job.seed)
+        record, job = entry.record, entry.job
+        identity = json.dumps([job.method.label, job.attributes, recipe(record), provenance(record)])
+        older = together.setdefault(identity, {}).get(job.seed)
         if older:
-            duplicates.append(excluded_job(older.record.job, "refused", "a newer job did the same"))
-        together[identity][record.job.seed] = entry
-    found = []
+            duplicates.append(excluded(older.job, "refused", "a newer job did the same"))
+        together[identity][job.seed] = entry
+    rows = []
     for seeds in together.values():
         ordered = [seeds[seed] for seed in sorted(seeds)]
-        answers = Answers(tuple(sorted(seeds)), tuple(e.predictions for e in ordered if e.predictions))
-        records = tuple(e.record for e in ordered)
-        job = records[0].job
+        answers = Answers(tuple(sorted(seeds)), tuple(e.predictions for e in ordered), measure)
+        job = ordered[0].job
         trained = "+".join(job.attributes)
         label = job.method.label if trained in ("", attribute) else f"{job.method.label} for {trained}"
-        found.append(Contender(label, records, answers))
-    found.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
-    return _named(found), duplicates
+        rows.append(Contender(label, tuple(e.record for e in ordered), answers))
+    rows.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
+    return _named(rows), duplicates
 
 
 def _named(contenders: Sequence[Contender]) -> list[Contender]:
@@ -103,7 +102,7 @@ def _named(contenders: Sequence[Contender]) -> list[Contender]:
         newest = plain.setdefault(contender.label, contender)
         label = contender.label
         if newest is not contender:
-            mine, theirs = ({**recipe(c.first), **provenance(c.first)} for c in (contender, newest))
+            mine, theirs = ({**c.recipe, **provenance(c.first)} for c in (contender, newest))
             unlike = [key for key in mine if mine[key] != theirs[key]]
             shown = [f"{key} {mine[key]}" if isinstance(mine[key], str | int) else f"other {key}" for key in unlike]
             label = f"{label} [{', '.join(shown)}]".replace("_", " ")
@@ -119,14 +118,14 @@ def stale_rows(contenders: Sequence[Contender]) -> dict[str, Flag]:
     made = {c.label: _versions(c.first) for c in contenders}
     for contender in sorted(contenders, key=lambda c: max(r.started for r in c.records)):
         current |= made[contender.label]
-    found = {}
+    stale = {}
     for label, versions in made.items():
         old = [
             f"{name} {number}, now {current[name]}" for name, number in versions.items() if number != current[name]
         ]
         if old:
-            found[label] = Flag("stale", "; ".join(old))
-    return found
+            stale[label] = Flag("stale", "; ".join(old))
+    return stale
 
 
 def _versions(record: Record) -> dict[str, str]:

@@ -1,27 +1,36 @@
-"""What a reader must know before trusting a row: codes, what they mean, and who gets them."""
+"""What a reader must know before trusting a row: codes, what they mean, and who gets them.
+
+A flag is a claim, so what it says of patients rests on a test of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
-from fairbench.leaderboard.board import Flag, Row
+from fairbench.leaderboard.answers import constant, contrast, shared_seeds
+from fairbench.leaderboard.board import Flag, Interaction
 from fairbench.leaderboard.row import Contender
-from fairbench.leaderboard.seeds import constant, contrast
+from fairbench.metrics.metric import ACCURACY
 from fairbench.predictions.groups import Groups
-from fairbench.statistics.intervals import Floats
-from fairbench.statistics.results import ALPHA, Difference, Estimate
+from fairbench.statistics.ranking import holm
+from fairbench.statistics.results import ALPHA, Difference, Gap
 
 NOT_LEARNED = "has not learned"
+CASE_MIX = "case mix"
+LEVELLING_DOWN = "levelling down"
+UNRECORDED = "unrecorded"
 
 # What a flag means, in one sentence. The keys are printed in the table, the sentences under it.
 LEGEND = {
-    NOT_LEARNED: "Its answers are no better than always giving the commonest answer, or than the same"
-    " training on blank images, beyond noise; its gap says nothing about fairness.",
-    "levelling down": "Its gap is smaller than the baseline's because the best-off group lost more than the"
-    " worst-off group gained.",
+    NOT_LEARNED: "It does not tell patients apart beyond noise: its AUROC (where there are no scores, its balanced"
+    " accuracy) does not exceed chance, or that of the same training on blank images; its gap says nothing about"
+    " fairness.",
+    LEVELLING_DOWN: "Its gap is smaller than the baseline's because the best-off group lost, beyond noise, and the"
+    " worst-off group did not gain as much.",
     "worst group worse": "Its worst group fares worse than the baseline's worst group, beyond noise.",
+    CASE_MIX: "Its accuracy gap exceeds chance, but not at the same mix of classes in every group: groups differ in"
+    " how many of their patients are ill, not in how well these are told apart.",
+    "unrecorded worst": "Its worst group are the patients whose value is not recorded, who are no group of people.",
     "stale": "It was made with another version of fairbench or of a plugin than the newest rows; run it again"
     " before comparing it.",
     "other recipe": "It was trained with other stages, batch size, precision or selection than the baseline, so"
@@ -35,52 +44,98 @@ LEGEND = {
 }
 
 
-def missing(row: Row, seeds: Sequence[int]) -> Iterable[Flag]:
-    """Flag the seeds that others of the table have and this row lacks."""
-    lacking = [seed for seed in seeds if seed not in row.seeds]
+def protocol_flags(contender: Contender, base: Contender | None, seeds: Sequence[int]) -> Iterable[Flag]:
+    """Flag how a row was made: other stages or recipe than told, known groups, seeds it lacks."""
+    record = contender.first
+    if record.role != "control" and record.stages not in (None, record.job.stages):
+        yield Flag("† own stages")
+    if record.adjusts_with_group:
+        yield Flag("‡ knows groups")
+    if record.spends_validation:
+        yield Flag("§ validation rows")
+    if base is not None and contender.role != "control" and contender.recipe != base.recipe:
+        unlike = [key for key, value in contender.recipe.items() if value != base.recipe.get(key)]
+        yield Flag("other recipe", ", ".join(key.replace("_", " ") for key in unlike))
+    lacking = [seed for seed in seeds if seed not in contender.answers.seeds]
     if lacking:
         yield Flag("missing seeds", ", ".join(map(str, lacking)))
 
 
+def gap_flags(gap: Gap, standardised: Gap, worst_group: Gap, odds: Gap) -> Iterable[Flag]:
+    """Flag what a row's own disparities must be read with."""
+    if _beyond(gap) and standardised.p is not None and standardised.p > ALPHA:
+        yield Flag(CASE_MIX)
+    if worst_group.group is not None and UNRECORDED in worst_group.group.split("×"):
+        yield Flag("unrecorded worst")
+    for used, present in (gap.coverage or (0, 0), odds.coverage or (0, 0)):
+        if 0 < used < present:
+            yield Flag("partial", f"a gap over {used} of {present} groups")
+            break
+
+
+def _beyond(gap: Gap) -> bool:
+    return gap.adjusted is not None and gap.adjusted <= ALPHA
+
+
+def worst_group_worse(changes: Mapping[str, Difference]) -> bool:
+    """Whether the worst group fares worse than the baseline's, beyond noise."""
+    change = changes.get("worst_group", Difference())
+    return change.significant and (change.value or 0) < 0
+
+
 def not_learned(contender: Contender, controls: Sequence[Contender], groups: Groups) -> Iterable[Flag]:
-    """Flag a row whose answers do not beat the constant answer, or a control's, beyond noise.
+    """Flag a row that does not tell patients apart beyond noise, or no better than a control.
 
-    A control that shares no seed with the row cannot be compared; `missing seeds` says so.
+    A control that shares no seed with the row is not compared; `missing seeds` says so.
     """
-    best = constant(contender.answers.predictions[0], contender.answers.measure)
-    references = {"always giving the commonest answer": best}
-    references |= {f"the control {c.label}": c.answers for c in controls if not c.answers.constant}
-    unbeaten = []
-    for name, reference in references.items():
-        found = contrast(contender.answers, reference, groups, repeats=2_000).accuracy
-        if found.value is None or found.p is None:
-            continue
-        if found.value <= 0 or found.p > ALPHA:
-            unbeaten.append(name)
-    if unbeaten:
-        auroc = contender.answers.auroc(groups)
-        ranks_well = auroc.low is not None and auroc.low > 0.5
-        note = "; its scores do rank patients better than chance" if ranks_well else ""
-        yield Flag(NOT_LEARNED, f"no better than {' and '.join(unbeaten)}{note}")
-
-
-def against_baseline(row: Row, base: Row | None, moved: Mapping[str, Difference]) -> Iterable[Flag]:
-    """Flag a gap that shrank by levelling down, a worse worst group, and another recipe than the baseline's."""
-    if base is None or row.label == base.label:
+    answers = contender.answers
+    against = [c for c in controls if not c.answers.constant and shared_seeds(answers, c.answers)]
+    if answers.measure is not ACCURACY or "target" not in answers.predictions[0].table:
+        references = {"always giving the commonest answer": constant(answers.predictions[0], answers.measure)}
+        references |= {f"the control {c.label}": c.answers for c in against}
+        compared = {name: contrast(answers, other, groups, repeats=2_000) for name, other in references.items()}
+        unbeaten = [name for name, one in compared.items() if not _higher(one.accuracy)]
+        if unbeaten:
+            yield Flag(NOT_LEARNED, f"no better than {' and '.join(unbeaten)}")
         return
-    gap, worst = moved["gap"], moved["worst_group"]
-    if gap.value is not None and gap.value < 0:
-        mine, theirs = _known(row.groups), _known(base.groups)
-        best_lost, worst_gained = theirs.max() - mine.max(), mine.min() - theirs.min()
-        if best_lost > max(0.0, worst_gained):
-            sure = gap.significant
-            yield Flag("levelling down", "" if sure else "the change is within noise")
-    if worst.significant and (worst.value or 0) < 0:
-        yield Flag("worst group worse")
-    if row.recipe != base.recipe:
-        unlike = [key for key in row.recipe if row.recipe[key] != base.recipe.get(key)]
-        yield Flag("other recipe", ", ".join(key.replace("_", " ") for key in unlike))
+    scored = answers.auroc(groups)
+    chance, name = 1 / len(answers.predictions[0].classes), "balanced accuracy"
+    if scored.value is not None:
+        chance, name = 0.5, "AUROC"
+    own = scored if scored.value is not None else answers.balanced_accuracy(groups)
+    if own.low is None:
+        return
+    if own.low <= chance:
+        yield Flag(NOT_LEARNED, f"its {name} does not exceed {chance:.3g}")
+        return
+    for c in against:
+        other = c.answers.auroc(groups) if name == "AUROC" else c.answers.balanced_accuracy(groups)
+        if other.value is not None and own.low <= other.value:
+            yield Flag(NOT_LEARNED, f"its {name} does not exceed that of the control {c.label}")
+            return
 
 
-def _known(groups: Sequence[Estimate]) -> Floats:
-    return np.array([group.value for group in groups if group.value is not None])
+def _higher(difference: Difference) -> bool:
+    return difference.p is None or (difference.p <= ALPHA and (difference.value or 0) > 0)
+
+
+Against = tuple[Mapping[str, Difference], Mapping[str, Interaction]]
+
+
+def levelling_down(against_baseline: Mapping[str, Against]) -> set[str]:
+    """Find the rows whose gap shrank because the best-off group lost; label -> changes and interactions.
+
+    The claim has two parts, so its p is the larger of theirs: that the best-off group lost, and that groups
+    were moved unequally. Holm's p is over the rows.
+    """
+    p = holm([_levelled(changes, moved) for changes, moved in against_baseline.values()])
+    return {label for label, one in zip(against_baseline, p, strict=True) if one is not None and one <= ALPHA}
+
+
+def _levelled(changes: Mapping[str, Difference], moved: Mapping[str, Interaction]) -> float | None:
+    """P of "the best-off group lost, and not all lost alike"; 1 where the values do not even say so."""
+    gap, best, worst = (changes[name].value for name in ("gap", "best_group", "worst_group"))
+    p = (changes["best_group"].p, moved["score"].p)
+    if gap is None or best is None or worst is None or None in p:
+        return None
+    return max(one for one in p if one is not None) if gap < 0 and -best > max(0.0, worst) else 1.0

@@ -1,4 +1,4 @@
-"""A row of a leaderboard before it is compared: the records and answers of one method, and what they measure."""
+"""A row of a leaderboard: the records and answers of one method, what they measure, and where that stands."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Record, Stage
-from fairbench.leaderboard.board import Flag, Improvement, Measure, ProbeResult, Row
-from fairbench.leaderboard.seeds import Answers
-from fairbench.metrics.metric import ACCURACY, Metric, Undefined
+from fairbench.jobs.job import Record, Role, Stage
+from fairbench.leaderboard.answers import Answers
+from fairbench.leaderboard.board import Improvement, ProbeResult
 from fairbench.predictions.groups import Groups
-from fairbench.predictions.predictions import Predictions
-from fairbench.settings import suggest
 from fairbench.statistics.moments import group_moments
 from fairbench.statistics.permutation import design
 from fairbench.statistics.power import detectable_improvement
 from fairbench.statistics.resampling import tabulate
-from fairbench.statistics.results import Estimate
+from fairbench.statistics.results import Estimate, Gap
 from fairbench.statistics.variance import VarianceParts, between_group_variance, variance_parts
 
 NUMBERS = ("value", "low", "high", "auroc", "chance", "p")
@@ -40,25 +36,25 @@ class Contender:
         return self.records[0]
 
     @property
-    def baseline(self) -> bool:
-        """Whether everything else is measured against this."""
-        return self.first.role == "baseline"
+    def role(self) -> Role:
+        """Whether the row is a contender, the baseline that all are compared with, or a control."""
+        return self.first.role
 
     @property
-    def control(self) -> str | None:
-        """What this row guards against, if it is no contender."""
-        return self.first.stands_for if self.first.role == "control" else None
+    def recipe(self) -> dict[str, Any]:
+        """Return how its jobs were trained, apart from the method."""
+        return recipe(self.first)
 
 
 def recipe(record: Record) -> dict[str, Any]:
     """Return how a job was trained, apart from the method: equal recipes may stand in one row."""
     job = record.job
-    stages = [_plain(stage) for stage in job.stages]
+    stages = [plain_stage(stage) for stage in job.stages]
     return {"stages": stages, "batch_size": job.batch_size, "precision": job.precision, "select": job.select}
 
 
-def _plain(stage: Stage) -> dict[str, Any]:
-    """Write a stage as JSON would hold it, so that it can be compared with one read back."""
+def plain_stage(stage: Stage) -> dict[str, Any]:
+    """Write a stage as JSON would hold it."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(stage).items()}
 
 
@@ -73,54 +69,56 @@ def provenance(record: Record) -> dict[str, str]:
     }
 
 
-def measured(contender: Contender, groups: Groups) -> Row:
-    """Measure one contender on its own: everything but rank, changes and the flags that need neighbours."""
-    answers, first = contender.answers, contender.first
-    gap, odds = answers.gap(groups), answers.eq_odds_max(groups)
-    return Row(
-        label=contender.label,
-        method=first.job.method.name,
-        settings=first.job.method.settings,
-        recipe=recipe(first),
-        attributes=first.job.attributes,
-        seeds=answers.seeds,
-        keys=tuple(record.job.key for record in contender.records),
-        versions=provenance(first),
-        baseline=contender.baseline,
-        control=contender.control,
+@dataclass(frozen=True)
+class Measured:
+    """What a row's answers give on their own: all that no other row is needed for."""
+
+    score: Estimate
+    auroc: Estimate
+    gap: Gap
+    standardised_gap: Gap
+    eq_odds_max: Gap
+    equity_scaled: Gap
+    worst_group: Gap
+    groups: tuple[Estimate, ...]
+    between_groups: Estimate
+    gap_variance: VarianceParts | None
+
+
+def measure(answers: Answers, groups: Groups) -> Measured:
+    """Measure one row's answers."""
+    return Measured(
         score=answers.score(groups),
         auroc=answers.auroc(groups),
-        gap=gap,
-        eq_odds_max=odds,
+        gap=answers.gap(groups),
+        standardised_gap=answers.standardised_gap(groups),
+        eq_odds_max=answers.eq_odds_max(groups),
         equity_scaled=answers.equity_scaled(groups),
         worst_group=answers.worst_group(groups),
         groups=answers.group_scores(groups),
-        between_groups=between_groups(answers, groups),
-        flags=tuple(own_flags(contender, (gap.coverage or (0, 0), odds.coverage or (0, 0)))),
-        gap_variance=parts(answers, groups),
-        probes=tuple(_probes(contender.records)),
-        **_cost(contender.records),
+        between_groups=between_group_variance([*answers.scores], groups.codes, groups.cluster),
+        gap_variance=variance_parts([answers.scores], groups.codes, groups.cluster),
     )
 
 
-def _probes(records: Sequence[Record]) -> Iterable[ProbeResult]:
-    """Average what the probes of all seeds found; where a seed has none, or of another layer, there is nothing."""
-    found: list[Mapping[str, Any]] = [record.readable or {} for record in records]
-    for attribute in found[0]:
-        entries = [entry[attribute] for entry in found if attribute in entry]
-        where = {f"{entry['layer']} layer, {entry['tokens']} tokens" for entry in entries}
-        if len(entries) < len(records) or len(where) > 1:
-            continue
-        reasons = [entry["reason"] for entry in entries if "reason" in entry]
-        if reasons:
-            yield ProbeResult(attribute, where.pop(), Estimate(reason=reasons[0]))
-            continue
-        mean = {key: float(np.mean([entry[key] for entry in entries])) for key in NUMBERS}
-        value = Estimate(mean["value"], mean["low"], mean["high"])
-        yield ProbeResult(attribute, where.pop(), value, mean["auroc"], mean["chance"], mean["p"])
+def identity(contender: Contender) -> dict[str, Any]:
+    """Say what a row is: its method, settings, jobs and what made them, as fields of a Row."""
+    job = contender.first.job
+    return {
+        "label": contender.label,
+        "method": job.method.name,
+        "role": contender.role,
+        "stands_for": contender.first.stands_for,
+        "settings": job.method.settings,
+        "recipe": contender.recipe,
+        "attributes": job.attributes,
+        "seeds": contender.answers.seeds,
+        "keys": tuple(record.job.key for record in contender.records),
+        "versions": provenance(contender.first),
+    }
 
 
-def _cost(records: Sequence[Record]) -> dict[str, Any]:
+def cost(records: Sequence[Record]) -> dict[str, Any]:
     """Average what a training cost over its seeds; memory is the largest."""
     first = records[0]
     times = [r.seconds["train"] for r in records if "train" in r.seconds]
@@ -133,77 +131,21 @@ def _cost(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def own_flags(contender: Contender, coverages: Iterable[tuple[int, int]]) -> Iterable[Flag]:
-    """Flag what a row shows on its own: other stages, known groups, groups without rows."""
-    record = contender.first
-    if record.role != "control" and record.stages not in (None, record.job.stages):
-        yield Flag("† own stages")
-    if record.adjusts_with_group:
-        yield Flag("‡ knows groups")
-    if record.spends_validation:
-        yield Flag("§ validation rows")
-    for used, present in coverages:
-        if 0 < used < present:
-            yield Flag("partial", f"a gap over {used} of {present} groups")
-            break
-
-
-def judge(name: str, metrics: Mapping[str, Metric], predictions: Predictions) -> Metric:
-    """Return the metric that a table is judged by; raises FairbenchError when it cannot judge these rows."""
-    if name not in metrics:
-        raise suggest("metric", name, metrics)
-    metric = metrics[name]
-    if not _scores_rows(metric):
-        raise FairbenchError(
-            f"a table cannot be judged by {name}",
-            "it takes a metric that scores every row from 0 to 1, more being better: "
-            + ", ".join(other.name for other in metrics.values() if _scores_rows(other)),
-        )
-    try:
-        metric.scores(predictions)
-    except Undefined as reason:
-        raise FairbenchError(f"a table cannot be judged by {name}: {reason}") from reason
-    return metric
-
-
-def _scores_rows(metric: Metric) -> bool:
-    return bool(metric.each is not None and metric.higher_is_better and (metric.low, metric.high) == (0.0, 1.0))
-
-
-def others(
-    chosen: Metric, metrics: Mapping[str, Metric], predictions: Predictions
-) -> tuple[list[Metric], list[str]]:
-    """Find what else to measure where answers are written, and say what could not be."""
-    if "text" not in predictions.table:
-        return [], []
-    able, unable = [], []
-    for metric in metrics.values():
-        whole = _scores_rows(metric) and (metric is ACCURACY or "text" in metric.needs)
-        if metric is chosen or not whole or not metric.listed_for(predictions):
+def probes(records: Sequence[Record]) -> Iterable[ProbeResult]:
+    """Average what the probes of all seeds read; where a seed has none, or of another layer, there is nothing."""
+    by_seed: list[Mapping[str, Any]] = [record.readable or {} for record in records]
+    for attribute in by_seed[0]:
+        entries = [entry[attribute] for entry in by_seed if attribute in entry]
+        where = {f"{entry['layer']} layer, {entry['tokens']} tokens" for entry in entries}
+        if len(entries) < len(records) or len(where) > 1:
             continue
-        try:
-            if np.isfinite(metric.scores(predictions)).all():
-                able.append(metric)
-        except Undefined as reason:
-            unable.append(f"{metric.title} is not measured: {reason}.")
-    return able, unable
-
-
-def called(metric: Metric) -> Measure:
-    """Say how headings call a metric and its gap."""
-    if metric is ACCURACY:
-        return Measure()
-    return Measure(metric.name, metric.title, f"{metric.title} gap", f"{metric.formula} ({metric.source})")
-
-
-def between_groups(answers: Answers, groups: Groups) -> Estimate:
-    """Bias-corrected variance of the measure between groups, in squared fractions, mean of the seeds."""
-    return between_group_variance([*answers.scores], groups.codes, groups.cluster)
-
-
-def parts(answers: Answers, groups: Groups) -> VarianceParts | None:
-    """Split the variance of the gap between training again and other test rows; None for no gap."""
-    return variance_parts([answers.scores], groups.codes, groups.cluster)
+        reasons = [entry["reason"] for entry in entries if "reason" in entry]
+        if reasons:
+            yield ProbeResult(attribute, where.pop(), Estimate(reason=reasons[0]))
+            continue
+        mean = {key: float(np.mean([entry[key] for entry in entries])) for key in NUMBERS}
+        value = Estimate(mean["value"], mean["low"], mean["high"])
+        yield ProbeResult(attribute, where.pop(), value, mean["auroc"], mean["chance"], mean["p"])
 
 
 def improvement(base: Answers, others: Sequence[Answers], groups: Groups) -> Improvement | None:
@@ -216,13 +158,13 @@ def improvement(base: Answers, others: Sequence[Answers], groups: Groups) -> Imp
     agreements = [shared for other in others if (shared := agreement(base, other)) is not None]
     if not agreements:
         return None
-    shared, gap = float(np.median(agreements)), base.gap(groups)
+    shared, gap = float(np.median(agreements)), base.plain_gap(groups)
     table = tabulate([base.scores[0]], groups.codes, groups.cluster, len(groups.names))
     score = float(base.scores[:, groups.codes >= 0].mean()) if (groups.codes >= 0).any() else None
-    if gap.value is None or score is None:
-        return Improvement(Estimate(reason=gap.reason), score, None, shared)
-    cut = detectable_improvement(design(group_moments(table))[0], score, shared, gap.value)
-    return Improvement(cut, score, gap.value, shared)
+    if gap is None or score is None:
+        return Improvement(Estimate(reason="fewer than two groups have rows"), score, None, shared)
+    cut = detectable_improvement(design(group_moments(table))[0], score, shared, gap)
+    return Improvement(cut, score, gap, shared)
 
 
 def agreement(a: Answers, b: Answers) -> float | None:

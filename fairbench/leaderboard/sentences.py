@@ -1,4 +1,4 @@
-"""Ranks and sentences that say no more than the comparisons behind them: ties are ties."""
+"""What a table says in words: no more than the tests behind it, from its data as they are published."""
 
 from __future__ import annotations
 
@@ -6,64 +6,179 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fairbench.leaderboard.board import Table
+from fairbench.leaderboard.board import Row, Table
 from fairbench.leaderboard.flags import NOT_LEARNED
 from fairbench.statistics.permutation import MINIMUM
-from fairbench.statistics.ranking import holm
 from fairbench.statistics.results import ALPHA, Difference, Gap
 
-
-def ties(baseline: str, comparisons: Mapping[tuple[str, str], Difference], what: str, alpha: float = ALPHA) -> str:
-    """One sentence: which methods are indistinguishable from the baseline, and which are not.
-
-    comparisons: (method, baseline) -> method minus baseline; Holm-adjusted here. what: "ethnicity gap".
-    """
-    others = [method for method, other in comparisons if other == baseline]
-    adjusted = holm([comparisons[method, baseline].p for method in others])
-    told = {method: p is not None and p <= alpha for method, p in zip(others, adjusted, strict=True)}
-    tied = [method for method, apart in told.items() if not apart]
-    apart = [method for method, is_apart in told.items() if is_apart]
-    parts = []
-    if tied:
-        verb = "is" if len(tied) == 1 else "are"
-        parts.append(f"{listed(tied)} {verb} indistinguishable from {baseline} in {what}")
-    for method in apart:
-        difference = comparisons[method, baseline].value or 0.0
-        more = "smaller" if difference < 0 else "larger"
-        parts.append(f"{method} has a {more} {what} than {baseline} by {points(abs(difference))}")
-    return "; ".join(parts) + "." if parts else f"Nothing was compared with {baseline}."
+MANY = 6  # names that a sentence can hold
 
 
-def finding(
-    evidence: Mapping[str, Gap],
-    attribute: str,
-    rows: int,
-    clusters: int | None = None,
-    alpha: float = ALPHA,
+def finding(table: Table) -> list[str]:
+    """Say whose gap is more than chance, who differs from the baseline and how, and what to do with that."""
+    if not table.rows:
+        reason = "No job of this table finished." if table.attribute else "This dataset records no attribute."
+        return [reason]
+    said = [_chance(table)]
+    if table.baseline is None:
+        said.append("There is no baseline in this table, so nothing says what the methods changed.")
+    else:
+        said += [*_changes(table), *_moved(table), _conclusion(table)]
+    idle = [row.label for row in table.rows if not learned(row)]
+    if idle:
+        are = "has" if len(idle) == 1 else "have"
+        said.append(f"{named(idle)} {are} not learned to tell patients apart, so {_their(idle)} gaps mean nothing.")
+    return said
+
+
+def learned(row: Row) -> bool:
+    """Whether a row tells patients apart beyond noise."""
+    return not any(flag.code == NOT_LEARNED for flag in row.flags)
+
+
+def _their(names: Sequence[str]) -> str:
+    return "its" if len(names) == 1 else "their"
+
+
+def _chance(table: Table) -> str:
+    rows = [row for row in table.rows if learned(row)]
+    gaps = {table.measure.gap: {row.label: row.gap for row in rows}}
+    if any(row.eq_odds_max.value is not None for row in rows):
+        gaps["EqOdds(max)"] = {row.label: row.eq_odds_max for row in rows}
+    return beyond_chance(gaps, table.attribute, table.rows_tested, table.clusters)
+
+
+def beyond_chance(
+    gaps: Mapping[str, Mapping[str, Gap]], attribute: str, rows: int, clusters: int | None = None
 ) -> str:
-    """One plain sentence for above a table: whose gap exceeds chance, and what size could have been seen.
+    """One sentence: whose gaps exceed what chance gives, and what size could have been seen.
 
-    evidence: method -> the Gap of the same disparity on the same rows; p-values are Holm-adjusted over
-    methods. Rows are called patients unless `clusters`, if given, are fewer.
+    gaps: disparity -> method -> Gap on the same rows; `adjusted` p-values decide. Rows are called patients
+    unless `clusters`, if given, are fewer.
     """
-    adjusted = holm([entry.p for entry in evidence.values()])
-    beyond = [name for name, p in zip(evidence, adjusted, strict=True) if p is not None and p <= alpha]
-    sizes = [entry.detectable for entry in evidence.values() if entry.detectable is not None]
-    known = sum(p is not None for p in adjusted)
     alone = clusters is None or clusters == rows
     on = f"on {rows:,} patients" if alone else f"on {rows:,} test rows in {clusters:,} clusters"
-    if known == 0:
-        reasons = sorted({entry.reason for entry in evidence.values() if entry.reason})
+    first = next(iter(gaps.values()))
+    known = [gap for gap in first.values() if gap.p is not None]
+    if not known:
+        reasons = sorted({gap.reason for gap in first.values() if gap.reason})
         return f"No {attribute} gap is defined {on}: {'; '.join(reasons) or 'nothing was evaluated'}."
-    if beyond:
-        gap, verb = ("gap", "exceeds") if len(beyond) == 1 else ("gaps", "exceed")
-        text = f"The {attribute} {gap} of {listed(beyond)} {verb} what chance gives {on}"
+    beyond = {
+        name: [label for label, gap in methods.items() if gap.adjusted is not None and gap.adjusted <= ALPHA]
+        for name, methods in gaps.items()
+    }
+    shown = [f"{name} of {named(labels, len(gaps[name]))}" for name, labels in beyond.items() if labels]
+    if shown:
+        verb = "exceeds" if len(shown) == 1 else "exceed"
+        text = f"Between groups of {attribute}, {' and '.join(shown)} {verb} what chance gives {on}"
     else:
-        text = f"No method's {attribute} gap exceeds what chance gives {on}"
-    if len(sizes) < known:
-        return f"{text}; some group is too small for any gap it holds to be found reliably."
-    size = points(float(np.median(sizes)))
-    return f"{text}; the smallest detectable difference, whichever group holds it, is {size}."
+        text = f"No method's gap between groups of {attribute} exceeds what chance gives {on} ({' or '.join(gaps)})"
+    sizes = [gap.detectable for gap in known if gap.detectable is not None]
+    name = next(iter(gaps))
+    if len(sizes) < len(known):
+        return f"{text}; some group is too small for any {name} it holds to be found reliably."
+    return f"{text}; a true {name} below {points(float(np.median(sizes)))} may go unnoticed."
+
+
+def _changes(table: Table) -> Iterable[str]:
+    """Say who has another gap, another EqOdds or lost accuracy, and of everybody else that nothing is shown."""
+    rows = [row for row in table.rows if row.changes]
+    names = {"gap": table.measure.gap, "eq_odds_max": "EqOdds(max)"}
+    parts = []
+    for key, name in names.items():
+        changes = {row.label: row.changes[key] for row in rows if key in row.changes and learned(row)}
+        for word, sign in (("smaller", -1), ("larger", 1)):
+            apart = _apart(changes, sign)
+            if apart:
+                have = "has" if len(apart) == 1 else "have"
+                parts.append(f"{_with_sizes(apart)} {have} a {word} {name} than {table.baseline}")
+    if parts:
+        yield f"{'; '.join(parts)}."
+    elif rows:
+        yield f"No method's {' or '.join(names.values())} is shown to differ from {table.baseline}'s."
+    score = "accuracy" if table.measure.name == "accuracy" else table.measure.title
+    changes = {row.label: row.changes["score"] for row in rows if "score" in row.changes and learned(row)}
+    for word, sign in (("gained", 1), ("lost", -1)):
+        apart = _apart(changes, sign)
+        if apart:
+            yield f"{_with_sizes(apart)} {word} {score}."
+
+
+def _apart(changes: Mapping[str, Difference], sign: int) -> dict[str, float]:
+    return {
+        label: abs(change.value)
+        for label, change in changes.items()
+        if change.significant and change.value is not None and change.value * sign > 0
+    }
+
+
+def _with_sizes(apart: Mapping[str, float]) -> str:
+    return listed([f"{label} ({points(size)})" for label, size in apart.items()])
+
+
+def _moved(table: Table) -> Iterable[str]:
+    """Say whom a method moved against whom: the largest contrast of each kind of rate."""
+    for row in filter(learned, table.rows):
+        said = []
+        for interaction in row.interactions.values():
+            contrast = next((c for c in interaction.contrasts if c.low > 0), None)
+            if interaction.significant and contrast is not None:
+                ends = f"[{100 * contrast.low:.1f}, {100 * contrast.high:.1f}]"
+                size = f"{points(contrast.difference)} {ends}"
+                rate = interaction.rates[contrast.rate]
+                said.append(f"{contrast.up} up by {size} against {contrast.down} in {rate}")
+        if said:
+            gap = row.changes.get("gap", Difference())
+            still = "" if gap.significant else f", though its {table.measure.gap} is not shown to differ"
+            yield f"{row.label} moved {' and '.join(said)}{still}."
+
+
+def _conclusion(table: Table) -> str:
+    """Say what a reader may do: whom the tests show to be better than the baseline, at what price."""
+    gains = {"gap": -1, "eq_odds_max": -1, "worst_group": 1}
+    costs = gains | {"score": 1}
+    fairer: list[str] = []
+    at_cost: list[str] = []
+    for row in table.rows:
+        better = any(_shown(row, key, sign) for key, sign in gains.items())
+        worse = any(_shown(row, key, -sign) for key, sign in costs.items())
+        if better and learned(row):
+            (at_cost if worse else fairer).append(row.label)
+    if fairer:
+        return f"Shown to be fairer than {table.baseline} and worse in nothing measured here: {listed(fairer)}."
+    also = f" {listed(at_cost)} gained in one respect and lost in another." if at_cost else ""
+    return f"Nothing here is shown to be fairer than {table.baseline} without a cost.{also}"
+
+
+def _shown(row: Row, key: str, sign: int) -> bool:
+    change = row.changes.get(key, Difference())
+    return change.significant and (change.value or 0) * sign > 0
+
+
+def notes(table: Table) -> Iterable[str]:
+    """Say what holds for the whole table: seeds, groups that are small, measures that are missing."""
+    seeds = max((len(row.seeds) for row in table.rows), default=0)
+    if seeds > 1:
+        yield "With several seeds, values are the mean over them; intervals and p-values are for that mean."
+    elif seeds == 1:
+        yield "One seed each: a difference is one between two trained models, not yet between two methods."
+    small = [
+        f"{g.name} (n = {g.n}{f', {g.positives} + / {g.negatives} −' if g.positives is not None else ''})"
+        for g in table.groups
+        if g.n is not None and min(n for n in (g.n, g.positives, g.negatives) if n is not None) < MINIMUM
+    ]
+    if small:
+        yield f"Too small to say anything on their own (fewer than {MINIMUM} rows of a class): {', '.join(small)}."
+    for one in table.further:
+        if one.missing:
+            yield f"{one.measure.title} is not measured: {one.missing}."
+
+
+def named(names: Sequence[str], of: int | None = None) -> str:
+    """Join names as prose, or say how many there are where a sentence cannot hold them."""
+    if of is not None and len(names) == of > 2:
+        return f"all {of} rows"
+    return listed(names) if len(names) <= MANY else f"{len(names)} rows"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -74,46 +189,3 @@ def listed(names: Sequence[str]) -> str:
 def points(fraction: float) -> str:
     """Print a fraction in percentage points."""
     return f"{100 * fraction:.1f} points"
-
-
-MANY = 6  # names that a sentence can hold
-
-
-def _finding(table: Table) -> Iterable[str]:
-    """Say in words whose gap is more than chance, and who differs from the baseline."""
-    gaps = {row.label: row.gap for row in table.rows}
-    if gaps:
-        yield finding(gaps, table.attribute, table.rows_tested, table.clusters)
-    if table.baseline is None:
-        yield "There is no baseline in this table, so nothing says what the methods changed."
-        return
-    changes = {row.label: row.changes["gap"] for row in table.rows if row.changes}
-    if changes:
-        pairs = {(label, table.baseline): change for label, change in changes.items()}
-        tied = not any(change.significant for change in changes.values())
-        if tied and len(changes) > MANY:
-            yield (
-                f"None of the other {len(changes)} rows is distinguishable from {table.baseline}"
-                f" in {table.attribute} gap."
-            )
-        else:
-            yield ties(table.baseline, pairs, f"{table.attribute} gap")
-    idle = [row.label for row in table.rows if any(flag.code == NOT_LEARNED for flag in row.flags)]
-    if idle:
-        verb = "is" if len(idle) == 1 else "are"
-        yield f"{listed(idle)} {verb} no better than answers that look at nothing."
-
-
-def _notes(table: Table) -> Iterable[str]:
-    seeds = max((len(row.seeds) for row in table.rows), default=1)
-    if seeds > 1:
-        yield "With several seeds, values are the mean over them; intervals and p-values are for that mean."
-    else:
-        yield "One seed each: a difference is one between two trained models, not yet between two methods."
-    small = [
-        f"{g.name} (n = {g.n}{f', {g.positives} + / {g.negatives} −' if g.positives is not None else ''})"
-        for g in table.groups
-        if min(n for n in (g.n, g.positives, g.negatives) if n is not None) < MINIMUM
-    ]
-    if small:
-        yield f"Too small to say anything on their own (fewer than {MINIMUM} rows of a class): {', '.join(small)}."

@@ -1,43 +1,73 @@
-"""Withhold small groups from a table that is going to be published."""
+"""Withhold small groups from a table that is going to be published: one function over its data.
+
+No sentence is looked at, because none is there: sentences are made of what this leaves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from fairbench.leaderboard.board import Group, Row, Table
+from fairbench.leaderboard.board import Group, Interaction, Row, Table
 from fairbench.statistics.results import Estimate, Gap
 
 
 def withhold(table: Table, minimum: int) -> Table:
     """Remove counts below `minimum`, and everything by which they could be worked out, from a table.
 
-    A group with fewer rows loses its counts, its accuracies and its name as a worst group; a group with fewer
-    positives or negatives loses both counts. When one group alone loses a count, the next smallest does too,
-    or subtraction from the total would give it back.
+    A group with fewer rows loses its counts, its values, its name as a worst group and its part in who was moved
+    against whom; a group with fewer positives or negatives loses both counts. When one group alone loses a
+    count, the next smallest does too, or subtraction from the total would give it back. Notes beside a
+    disparity name groups and their rows and go.
     """
     small = _never_alone({g.name for g in table.groups if (g.n or 0) < minimum}, table.groups)
     unsplit = {g.name for g in table.groups if g.name in small or _smallest_class(g) < minimum}
     unsplit = _never_alone(unsplit, table.groups)
     groups = tuple(_without(g, g.name in small, g.name in unsplit) for g in table.groups)
-    hidden = Estimate(reason=f"withheld: fewer than {minimum} rows")
-
-    def without(row: Row) -> Row:
-        shown = tuple(
-            hidden if group.name in small else value for group, value in zip(table.groups, row.groups, strict=True)
-        )
-        if row.worst_group.group not in small:
-            return replace(row, groups=shown)
-        return replace(row, groups=shown, worst_group=Gap(reason=hidden.reason))
-
-    return replace(
-        table,
-        groups=groups,
-        rows=tuple(map(without, table.rows)),
-        controls=tuple(map(without, table.controls)),
-        notes=tuple(note for note in table.notes if not note.startswith("Too small")),
-        min_cell=minimum,
+    names = [group.name for group in table.groups]
+    rows, controls = (
+        tuple(_row(row, names, small, bool(unsplit), minimum) for row in part)
+        for part in (table.rows, table.controls)
     )
+    further = tuple(
+        replace(one, rows=tuple(replace(row, gap=_noteless(row.gap)) for row in one.rows)) for one in table.further
+    )
+    return replace(table, groups=groups, rows=rows, controls=controls, further=further, min_cell=minimum)
+
+
+def _row(row: Row, names: Sequence[str], small: AbstractSet[str], any_withheld: bool, minimum: int) -> Row:
+    reason = f"withheld: fewer than {minimum} rows"
+    values = tuple(
+        Estimate(reason=reason) if name in small else value for name, value in zip(names, row.groups, strict=True)
+    )
+    worst = Gap(reason=reason) if row.worst_group.group in small else row.worst_group
+    if not any_withheld:
+        return replace(row, groups=values, worst_group=worst)
+    # With every other group's value, the variance between groups would give back the one withheld.
+    between = Estimate(reason=f"withheld: a group has fewer than {minimum} rows") if small else row.between_groups
+    return replace(
+        row,
+        groups=values,
+        worst_group=_noteless(worst),
+        between_groups=between,
+        gap=_noteless(row.gap),
+        standardised_gap=_noteless(row.standardised_gap),
+        eq_odds_max=_noteless(row.eq_odds_max),
+        equity_scaled=_noteless(row.equity_scaled),
+        interactions=_without_groups(row.interactions, small),
+    )
+
+
+def _noteless(gap: Gap) -> Gap:
+    return replace(gap, notes=())
+
+
+def _without_groups(interactions: Mapping[str, Interaction], small: AbstractSet[str]) -> dict[str, Interaction]:
+    return {
+        name: replace(one, contrasts=tuple(c for c in one.contrasts if not {c.up, c.down} & small))
+        for name, one in interactions.items()
+    }
 
 
 def _never_alone(names: set[str], groups: Sequence[Group]) -> set[str]:
@@ -56,15 +86,3 @@ def _without(group: Group, size: bool, classes: bool) -> Group:
         None if classes else group.positives,
         None if classes else group.negatives,
     )
-
-
-def _published(table: Table, min_cell: int) -> Table:
-    """Withhold small groups, and the variance between groups with them: it would help to work them out."""
-    shown = withhold(table, min_cell)
-    if all(group.n is not None for group in shown.groups):
-        return shown
-    hidden = Estimate(reason=f"withheld: a group has fewer than {min_cell} rows")
-    rows, controls = (
-        tuple(replace(row, between_groups=hidden) for row in part) for part in (shown.rows, shown.controls)
-    )
-    return replace(shown, rows=rows, controls=controls)

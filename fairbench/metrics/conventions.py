@@ -7,17 +7,16 @@ NaN; here the value is undefined and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from fairbench.metrics.disparity import EQUITY, Combine, Disparity, DisparityValue, gap, gap_max, gap_mean, lowest
-from fairbench.metrics.metric import ACCURACY, FPR, RATES, SELECTION_RATE, TPR, Floats, Metric
-from fairbench.metrics.score import describe
+from fairbench.metrics.disparity import EQUITY, Combine, Disparity, gap, gap_max, gap_mean, lowest
+from fairbench.metrics.metric import ACCURACY, FPR, SELECTION_RATE, TPR, Floats, Metric, registry
 from fairbench.predictions.predictions import Predictions
 from fairbench.settings import suggest
+from fairbench.statistics.results import Gap
 
 
 @dataclass(frozen=True)
@@ -154,43 +153,42 @@ CONVENTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A project's numbers in its own scale: attribute -> its name for a number -> (formula, value)."""
+
+    convention: str
+    source: str
+    attributes: Mapping[str, Mapping[str, tuple[str, Gap]]]
+
+
 def convert(
     predictions: Predictions,
     attributes: Sequence[str],
     convention: str,
     metrics: Sequence[Metric] = (),
     policy: str = "keep",
-) -> dict[str, Any]:
-    """Compute `attributes.<attribute>.<name>.{value, formula, coverage, reason?}` as another project would.
-
-    Values are in that project's scale. Raises FairbenchError for an unknown convention or attribute.
-    """
+) -> Converted:
+    """Compute what another project would print; raises FairbenchError for an unknown convention or attribute."""
     if convention not in CONVENTIONS:
         raise suggest("convention", convention, CONVENTIONS)
     way = CONVENTIONS[convention]
-    every = {metric.name: metric for metric in (*RATES, *metrics)}.values()
-    rules = (*way.fixed, *(rule for metric in every for rule in way.of_metric(metric)))
-    return {
-        "convention": convention,
-        "source": way.source,
-        "attributes": {
-            attribute: {
-                rule.name: {"formula": rule.formula, **describe(rule, found)}
-                for rule, found in _measure(predictions, attribute, policy, way, rules)
-            }
-            for attribute in attributes
-        },
-    }
+    rules = (*way.fixed, *(rule for metric in registry(metrics).values() for rule in way.of_metric(metric)))
+    return Converted(
+        convention,
+        way.source,
+        {attribute: _measured(predictions, attribute, policy, way, rules) for attribute in attributes},
+    )
 
 
-def _measure(
+def _measured(
     predictions: Predictions, attribute: str, policy: str, way: Convention, rules: Sequence[Disparity]
-) -> list[tuple[Disparity, DisparityValue]]:
+) -> dict[str, tuple[str, Gap]]:
     if way.drop_rows:
         predictions = predictions.take(predictions.recorded(attribute))
     groups = len(predictions.groups(attribute, policy)[1])
-    found = [(rule, rule.measure(predictions, attribute, policy)) for rule in rules]
-    if not way.two_groups or groups < 3:
-        return found
-    why = f"defined for two groups, and there are {groups}"
-    return [(rule, replace(v, value=None, reason=why) if rule in way.fixed else v) for rule, v in found]
+    gaps = {rule.name: rule.measure(predictions, attribute, policy) for rule in rules}
+    if way.two_groups and groups > 2:
+        why = f"defined for two groups, and there are {groups}"
+        gaps |= {rule.name: replace(gaps[rule.name], value=None, reason=why) for rule in way.fixed}
+    return {rule.name: (rule.formula, gaps[rule.name]) for rule in rules}

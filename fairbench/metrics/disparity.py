@@ -11,37 +11,24 @@ import numpy as np
 from fairbench.errors import FairbenchError
 from fairbench.metrics.metric import (
     FPR,
-    RATES,
     SELECTION_RATE,
     TPR,
     Floats,
     Metric,
     Undefined,
-    Value,
     answered,
+    registry,
     rows_of,
 )
 from fairbench.predictions.predictions import Predictions
 from fairbench.settings import suggest
+from fairbench.statistics.intervals import max_minus_min
+from fairbench.statistics.results import Estimate, Gap
 
 # Takes, per metric, the values of the groups (..., G) with NaN where undefined, and the overall
 # values (...), and give the disparity (...): one table of groups, or any number of resampled ones at once.
 Combine = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
 Reduce = Callable[[Floats, Floats], Floats]
-
-
-@dataclass(frozen=True)
-class DisparityValue:
-    """A disparity between groups: None with a reason when undefined.
-
-    `coverage` is (groups that entered every one of its metrics, groups present); when they differ, `reason`
-    says which are left out of any, and why. `group` names the worst group of a worst-group disparity.
-    """
-
-    value: float | None
-    coverage: tuple[int, int]
-    reason: str | None = None
-    group: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +58,20 @@ class Disparity:
         """Whether a report on these rows lists it: it lists all the metrics that it is made of."""
         return all(metric.listed_for(predictions) for metric in self.metrics)
 
-    def measure(self, predictions: Predictions, attribute: str, policy: str = "keep") -> DisparityValue:
+    def measure(self, predictions: Predictions, attribute: str, policy: str = "keep") -> Gap:
         """Compute the disparity between the groups of an attribute."""
         codes, names = predictions.groups(attribute, policy)
         cells = [metric.by_group(predictions, codes, len(names)) for metric in self.metrics]
         return self.between(cells, [metric.value(predictions) for metric in self.metrics], names)
 
     def between(
-        self, cells: Sequence[Sequence[Value]], overall: Sequence[Value], names: Sequence[str]
-    ) -> DisparityValue:
-        """Compute the disparity from its metrics' values per group and overall, in the order of `metrics`."""
+        self, cells: Sequence[Sequence[Estimate]], overall: Sequence[Estimate], names: Sequence[str]
+    ) -> Gap:
+        """Compute the disparity from its metrics' values per group and overall, in the order of `metrics`.
+
+        `coverage` counts the groups that entered every one of its metrics; where some did not, a note (or, of
+        an undefined disparity, the reason) says which and why.
+        """
         groups = [as_floats(values) for values in cells]
         left_out = {
             name: value.reason or ""
@@ -94,13 +85,11 @@ class Disparity:
         value = float(self.combine(groups, list(as_floats(overall))))
         if np.isnan(value):
             few = f"only one group: {names[0]}" if len(names) == 1 else "no groups"
-            return DisparityValue(
-                None, coverage, f"fewer than two groups with a value: {listed}" if len(names) > 1 else few
+            return Gap(
+                reason=f"fewer than two groups with a value: {listed}" if len(names) > 1 else few, coverage=coverage
             )
-        worst = None
-        if self.names_group:
-            worst = names[int(np.flatnonzero(groups[0] == value)[0])]
-        return DisparityValue(value, coverage, f"left out: {listed}" if listed else None, worst)
+        worst = names[int(np.flatnonzero(groups[0] == value)[0])] if self.names_group else None
+        return Gap(value, notes=(f"left out: {listed}",) if listed else (), coverage=coverage, group=worst)
 
 
 def rates(disparity: Disparity, predictions: Predictions) -> tuple[list[Floats], str | Reduce]:
@@ -123,7 +112,7 @@ def rates(disparity: Disparity, predictions: Predictions) -> tuple[list[Floats],
     return scores, lambda means, sizes: disparity.combine(list(np.moveaxis(means, 1, 0)), overall)
 
 
-def as_floats(values: Sequence[Value]) -> Floats:
+def as_floats(values: Sequence[Estimate]) -> Floats:
     """Turn values into an array, (len,), NaN where undefined."""
     return np.array([np.nan if value.value is None else value.value for value in values])
 
@@ -131,12 +120,6 @@ def as_floats(values: Sequence[Value]) -> Floats:
 def _among_two(groups: Floats, number: Floats) -> Floats:
     """Keep the number only where at least two groups have a value."""
     return np.where(np.isfinite(groups).sum(axis=-1) >= 2, number, np.nan)
-
-
-def _gap(groups: Floats) -> Floats:
-    if groups.shape[-1] == 0:
-        return np.full(groups.shape[:-1], np.nan)
-    return _among_two(groups, np.fmax.reduce(groups, axis=-1) - np.fmin.reduce(groups, axis=-1))
 
 
 def _deviations(groups: Floats, overall: Floats) -> Floats:
@@ -151,17 +134,17 @@ def _mean(groups: Floats) -> Floats:
 
 def gap(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
     """Take the largest minus the smallest group value."""
-    return _gap(groups[0])
+    return max_minus_min(groups[0])
 
 
 def gap_max(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
     """Take the largest of the metrics' gaps; undefined when any is, for the largest could be that one."""
-    return reduce(np.maximum, map(_gap, groups))
+    return reduce(np.maximum, map(max_minus_min, groups))
 
 
 def gap_mean(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
     """Average the metrics' gaps; undefined when any is."""
-    return reduce(np.add, map(_gap, groups)) / len(groups)
+    return reduce(np.add, map(max_minus_min, groups)) / len(groups)
 
 
 def lowest(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
@@ -189,12 +172,12 @@ class Equity:
 
 EQUITY = {
     "fairllava": Equity(
-        lambda groups, overall: overall[0] / (1 + 100 * _gap(groups[0])),
+        lambda groups, overall: overall[0] / (1 + 100 * max_minus_min(groups[0])),
         "M / (1 + ΔM): M over all rows, ΔM = largest − smallest group in percentage points",
         "FairLLaVA, arXiv 2603.26008, as its HAM10000 evaluation computes it",
     ),
     "fairllava-table": Equity(
-        lambda groups, overall: _mean(groups[0]) / (1 + 100 * _gap(groups[0])),
+        lambda groups, overall: _mean(groups[0]) / (1 + 100 * max_minus_min(groups[0])),
         "M / (1 + ΔM): M the unweighted mean of groups, ΔM = largest − smallest group in percentage points",
         "FairLLaVA, arXiv 2603.26008, as its report tables compute it",
     ),
@@ -241,8 +224,7 @@ def disparities(
     """
     if equity not in EQUITY:
         raise suggest("equity-scaled preset", equity, EQUITY)
-    every = {metric.name: metric for metric in (*RATES, *metrics)}.values()
-    table = [rule for metric in every for rule in _derived(metric, equity)]
+    table = [rule for metric in registry(metrics).values() for rule in _derived(metric, equity)]
     table += [*EQ_ODDS, _eq_odds_one_vs_rest(classes)] if len(classes) > 2 else EQ_ODDS
     return {rule.name: rule for rule in table}
 

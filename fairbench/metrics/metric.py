@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from fairbench.errors import FairbenchError
 from fairbench.predictions.predictions import FloatArray, IntArray, Predictions
+from fairbench.statistics.results import Estimate
 
 Floats = npt.NDArray[np.float64]
 Each = Callable[[Predictions], FloatArray]
@@ -23,18 +24,6 @@ Over = Callable[[Predictions], float]
 
 class Undefined(Exception):
     """Raised by a metric that has no value on these rows; the text is the reason, such as "no positives"."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A metric on some rows: None with a reason when undefined, never a made-up 0 or 1.
-
-    `n` counts the rows that entered it: its denominator where it is a mean, else all rows.
-    """
-
-    value: float | None
-    n: int
-    reason: str | None = None
 
 
 # What a metric may need of the predictions: the test, and the reason to give when it fails.
@@ -104,11 +93,11 @@ class Metric:
             raise Undefined(f"{self.name} is not a mean over rows")
         return self._believable(self._call(self.each, rows), rows)
 
-    def value(self, rows: Predictions) -> Value:
+    def value(self, rows: Predictions) -> Estimate:
         """Compute the metric over all rows."""
         return self.by_group(rows, np.zeros(len(rows), dtype=np.int32), 1)[0]
 
-    def by_group(self, rows: Predictions, codes: IntArray, count: int) -> tuple[Value, ...]:
+    def by_group(self, rows: Predictions, codes: IntArray, count: int) -> tuple[Estimate, ...]:
         """Compute the metric in each of `count` groups; rows whose code is -1 are in none."""
         try:
             if self.each is not None:
@@ -116,25 +105,27 @@ class Metric:
             self._check_needs(rows)
         except Undefined as reason:
             sizes = np.bincount(codes[codes >= 0], minlength=count)
-            return tuple(Value(None, int(n), str(reason)) for n in sizes)
+            return tuple(Estimate(reason=str(reason), rows=int(n)) for n in sizes)
         return tuple(self._over(rows.take(group)) for group in _members(codes, count))
 
-    def _over(self, rows: Predictions) -> Value:
+    def _over(self, rows: Predictions) -> Estimate:
         assert self.over is not None
         n = len(rows)
         if n == 0:
-            return Value(None, 0, "no rows")
+            return Estimate(reason="no rows", rows=0)
         try:
             value = float(self._call(self.over, rows))
         except Undefined as reason:
-            return Value(None, n, f"{reason} among {rows_of(n)}")
+            return Estimate(reason=f"{reason} among {rows_of(n)}", rows=n)
         except (TypeError, ValueError):
-            return Value(None, n, f"{self.name} came out as no number")
+            return Estimate(reason=f"{self.name} came out as no number", rows=n)
         if not math.isfinite(value):
-            return Value(None, n, f"{self.name} came out as {value}")
+            return Estimate(reason=f"{self.name} came out as {value}", rows=n)
         if not self.low - ROUNDING <= value <= self.high + ROUNDING:
-            return Value(None, n, f"{self.name} came out as {value:g}, outside {self.low:g} to {self.high:g}")
-        return Value(value, n)
+            return Estimate(
+                reason=f"{self.name} came out as {value:g}, outside {self.low:g} to {self.high:g}", rows=n
+            )
+        return Estimate(value, rows=n)
 
     def versions(self) -> str:
         """Say what a value depends on beside the rows; empty where nothing is known."""
@@ -185,16 +176,16 @@ def rows_of(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
 
 
-def _means(scores: Floats, codes: IntArray, count: int, lacking: str) -> tuple[Value, ...]:
+def _means(scores: Floats, codes: IntArray, count: int, lacking: str) -> tuple[Estimate, ...]:
     """Average the scores that are no NaN, per group."""
     entered = ~np.isnan(scores) & (codes >= 0)
     sums = np.bincount(codes[entered], weights=scores[entered], minlength=count)
     n = np.bincount(codes[entered], minlength=count)
     sizes = np.bincount(codes[codes >= 0], minlength=count)
     return tuple(
-        Value(float(sums[g] / n[g]), int(n[g]))
+        Estimate(float(sums[g] / n[g]), rows=int(n[g]))
         if n[g]
-        else Value(None, 0, f"{lacking} among {rows_of(int(sizes[g]))}" if sizes[g] else "no rows")
+        else Estimate(reason=f"{lacking} among {rows_of(int(sizes[g]))}" if sizes[g] else "no rows", rows=0)
         for g in range(count)
     )
 
@@ -252,3 +243,8 @@ SELECTION_RATE = Metric(
     needs=("classes", "two classes"),
 )
 RATES = (ACCURACY, TPR, FPR, SELECTION_RATE)
+
+
+def registry(metrics: Iterable[Metric]) -> dict[str, Metric]:
+    """Return the four rates and `metrics` by name; one of the same name stands in for a rate."""
+    return {metric.name: metric for metric in (*RATES, *metrics)}

@@ -1,18 +1,53 @@
-"""Score predictions: overall, in every group, and between groups, as one JSON-ready dictionary."""
+"""Score predictions: overall, in every group, and between groups; values only (see `metrics.evidence` for more)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from fairbench.metrics.disparity import Disparity, DisparityValue, disparities
-from fairbench.metrics.metric import RATES, Metric, Value
+from fairbench.metrics.disparity import Disparity, disparities
+from fairbench.metrics.metric import Metric, registry
 from fairbench.predictions.predictions import IntArray, Predictions
+from fairbench.statistics.results import Estimate, Gap
 
-Json = dict[str, Any]
+
+@dataclass(frozen=True)
+class RowScores:
+    """What is said of one set of rows: `counts` (n, and where there are classes positives, negatives or
+    `per_class`, unparsed), and every metric by name.
+    """
+
+    counts: Mapping[str, int]
+    metrics: Mapping[str, Estimate]
+    per_class: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttributeScores:
+    """One attribute: `unrecorded` rows and the policy for them, every group by name, every disparity by name."""
+
+    policy: str
+    unrecorded: int
+    groups: Mapping[str, RowScores]
+    disparities: Mapping[str, Gap]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything about one table of predictions.
+
+    `made_with` names, by metric, the versions of libraries and models that a value depends on; `equity` the
+    reading of ES-M.
+    """
+
+    classes: tuple[str, ...]
+    overall: RowScores
+    attributes: Mapping[str, AttributeScores]
+    made_with: Mapping[str, str]
+    equity: str
 
 
 def score(
@@ -21,90 +56,80 @@ def score(
     metrics: Sequence[Metric] = (),
     policy: str = "keep",
     equity: str = "fairllava",
-) -> Json:
-    """Compute the four rates, `metrics`, and every disparity, for each attribute.
+) -> Scores:
+    """Compute the four rates, `metrics`, and every disparity, for each attribute; fractions.
 
     Metrics of classes are left out where there are none, metrics of text where there is none, and those that
-    a model measures where it was not asked for (see `Metric.listed_for`).
-
-    Returns `n`, counts, `classes`, `overall.<metric>` and `attributes.<attribute>` with `unrecorded` (policy
-    and rows), `groups.<group>.{n, positives, negatives, unparsed, <metric>…}` and per disparity `{value,
-    coverage, reason?, group?, preset?}`, where coverage is [groups used, groups present]. All values are
-    fractions; an undefined one is null and its reason stands beside it under `undefined`. More than two
-    classes have `per_class` counts, and TPR and FPR of each against the rest. `made_with.<metric>` names the
-    versions of libraries and models that a value depends on. Raises FairbenchError for an
-    unknown attribute or policy.
+    a model measures where it was not asked for (see `Metric.listed_for`). More than two classes have counts per
+    class, and TPR and FPR of each against the rest. Raises FairbenchError for an unknown attribute or policy.
     """
-    derived = disparities(metrics, predictions.classes, equity)
-    rules = {name: rule for name, rule in derived.items() if rule.listed_for(predictions)}
-    made_of = [metric for rule in rules.values() for metric in rule.metrics]
-    offered = [metric for metric in (*RATES, *metrics) if metric.listed_for(predictions)]
-    every = {metric.name: metric for metric in (*offered, *made_of)}
+    rules = listed_disparities(predictions, metrics, equity)
+    every = listed_metrics(predictions, metrics, rules)
     overall = {name: metric.value(predictions) for name, metric in every.items()}
+    everyone = np.zeros(len(predictions), dtype=np.int32)
 
-    def between(attribute: str) -> Json:
+    def between(attribute: str) -> AttributeScores:
         codes, names = predictions.groups(attribute, policy)
         cells = {name: metric.by_group(predictions, codes, len(names)) for name, metric in every.items()}
-        counts = _counts(predictions, codes, len(names))
-        by_group = {
-            group: {**counts[place], **_values({name: values[place] for name, values in cells.items()})}
-            for place, group in enumerate(names)
-        }
-        found = {
-            name: describe(
-                rule,
-                rule.between([cells[m.name] for m in rule.metrics], [overall[m.name] for m in rule.metrics], names),
+        by_group = [{name: values[place] for name, values in cells.items()} for place in range(len(names))]
+        gaps = {
+            name: rule.between(
+                [cells[m.name] for m in rule.metrics], [overall[m.name] for m in rule.metrics], names
             )
             for name, rule in rules.items()
         }
-        unrecorded = {"policy": policy, "rows": int((~predictions.recorded(attribute)).sum())}
-        return {"unrecorded": unrecorded, "groups": by_group, **found}
+        counted = _counted(predictions, codes, by_group)
+        unrecorded = int((~predictions.recorded(attribute)).sum())
+        return AttributeScores(policy, unrecorded, dict(zip(names, counted, strict=True)), gaps)
 
-    return {
-        **_counts(predictions, np.zeros(len(predictions), dtype=np.int32), 1)[0],
-        "classes": list(predictions.classes),
-        "overall": _values(overall),
-        "made_with": {name: metric.versions() for name, metric in every.items() if metric.made_with},
-        "attributes": {attribute: between(attribute) for attribute in attributes},
-    }
-
-
-def describe(rule: Disparity, found: DisparityValue) -> Json:
-    """Write one disparity; the evidence about it (`ci`, `p`, `floor_95` …) is added to this same object."""
-    optional = {"reason": found.reason, "group": found.group, "preset": rule.preset}
-    return {
-        "value": found.value,
-        "coverage": list(found.coverage),
-        **{key: value for key, value in optional.items() if value is not None},
-    }
+    return Scores(
+        classes=predictions.classes,
+        overall=_counted(predictions, everyone, [overall])[0],
+        attributes={attribute: between(attribute) for attribute in attributes},
+        made_with={name: metric.versions() for name, metric in every.items() if metric.made_with},
+        equity=equity,
+    )
 
 
-def _values(values: dict[str, Value]) -> Json:
-    """Write values by name, and under `undefined` the reasons of those that have none."""
-    reasons = {name: value.reason for name, value in values.items() if value.value is None}
-    return {
-        **{name: value.value for name, value in values.items()},
-        **({"undefined": reasons} if reasons else {}),
-    }
+def listed_disparities(
+    predictions: Predictions, metrics: Sequence[Metric], equity: str = "fairllava"
+) -> dict[str, Disparity]:
+    """Return the disparities that a report on these predictions lists, by name."""
+    derived = disparities(metrics, predictions.classes, equity)
+    return {name: rule for name, rule in derived.items() if rule.listed_for(predictions)}
 
 
-def _counts(predictions: Predictions, codes: IntArray, count: int) -> list[Json]:
-    """Count rows, rows per class and unparsed answers in every group."""
+def listed_metrics(
+    predictions: Predictions, metrics: Sequence[Metric], rules: Mapping[str, Disparity]
+) -> dict[str, Metric]:
+    """Return the metrics that a report on these predictions lists, with those that its disparities are made of."""
+    offered = {name: metric for name, metric in registry(metrics).items() if metric.listed_for(predictions)}
+    return offered | {metric.name: metric for rule in rules.values() for metric in rule.metrics}
+
+
+def _counted(
+    predictions: Predictions, codes: IntArray, values: Sequence[Mapping[str, Estimate]]
+) -> list[RowScores]:
+    """Join every group's values with its rows, rows per class and unparsed answers."""
 
     def per_group(chosen: npt.NDArray[np.bool_]) -> list[int]:
-        counted: list[int] = np.bincount(codes[chosen], minlength=count).tolist()
+        counted: list[int] = np.bincount(codes[chosen], minlength=len(values)).tolist()
         return counted
 
     inside = codes >= 0
-    columns = {"n": per_group(inside)}
-    if "target" not in predictions.table:
-        return [{"n": n} for n in columns["n"]]
-    of_class = [per_group(inside & (predictions.target == index)) for index in range(len(predictions.classes))]
-    if len(of_class) == 2:
-        columns |= {"positives": of_class[1], "negatives": of_class[0]}
-    columns["unparsed"] = per_group(inside & (predictions.answer < 0))
-    rows: list[Json] = [{key: column[place] for key, column in columns.items()} for place in range(count)]
-    if len(of_class) > 2:
-        for row, numbers in zip(rows, zip(*of_class, strict=True), strict=True):
-            row["per_class"] = dict(zip(predictions.classes, numbers, strict=True))
-    return rows
+    columns, of_class = {"n": per_group(inside)}, []
+    if "target" in predictions.table:
+        indices = range(len(predictions.classes))
+        of_class = [per_group(inside & (predictions.target == index)) for index in indices]
+        if len(of_class) == 2:
+            columns |= {"positives": of_class[1], "negatives": of_class[0]}
+        columns["unparsed"] = per_group(inside & (predictions.answer < 0))
+    several = dict(zip(predictions.classes, of_class, strict=False)) if len(of_class) > 2 else {}
+    return [
+        RowScores(
+            {key: column[place] for key, column in columns.items()},
+            metrics,
+            {name: column[place] for name, column in several.items()},
+        )
+        for place, metrics in enumerate(values)
+    ]

@@ -1,4 +1,4 @@
-"""What every format can print: headings, sentences, terms and grids."""
+"""What every format can print: headings, sentences, terms, grids, and what is folded away."""
 
 from __future__ import annotations
 
@@ -49,7 +49,15 @@ class Grid:
         return self.columns[place].endswith(">")
 
 
-Block = Heading | Paragraph | Terms | Grid
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that a reader opens when the depth is wanted; a terminal shows them with `--full` only."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+Block = Heading | Paragraph | Terms | Grid | Fold
 
 
 def grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:

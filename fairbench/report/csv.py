@@ -9,8 +9,9 @@ from typing import Any
 
 from fairbench.leaderboard.board import Board, Excluded, Row, Table
 from fairbench.report.format import plain
+from fairbench.statistics.results import Estimate
 
-ESTIMATES = ("score", "auroc", "gap", "eq_odds_max", "equity_scaled", "worst_group")
+ESTIMATES = ("score", "auroc", "gap", "standardised_gap", "eq_odds_max", "equity_scaled", "worst_group")
 _DANGEROUS = ("=", "+", "-", "@")
 
 
@@ -34,6 +35,7 @@ def escape(text: str) -> str:
 
 def _lines(table: Table) -> list[dict[str, Any]]:
     place = {"dataset": table.dataset, "backbone": table.backbone, "attribute": table.attribute}
+    place["measure"] = table.measure.name
     rows = [place | _row(row, table) for row in (*table.rows, *table.controls)]
     return rows + [place | _missing(entry) for entry in table.excluded]
 
@@ -41,20 +43,19 @@ def _lines(table: Table) -> list[dict[str, Any]]:
 def _row(row: Row, table: Table) -> dict[str, Any]:
     line: dict[str, Any] = {
         "method": row.label,
-        "status": f"control: {row.control}" if row.control else "baseline" if row.baseline else "method",
+        "role": f"control: {row.stands_for}" if row.role == "control" else row.role,
         "rank": row.rank.replace("-", " to "),
         "seeds": " ".join(map(str, row.seeds)),
     }
     for name in ESTIMATES:
-        found = asdict(getattr(row, name))
-        found["coverage"] = " of ".join(map(str, found.get("coverage") or ()))
-        found["notes"] = "; ".join(found["notes"])
-        line |= {f"{name}.{key}": value for key, value in found.items() if value not in (None, "")}
+        line |= _numbers(name, getattr(row, name))
     for measure, change in row.changes.items():
-        line |= {f"vs_baseline.{measure}.{key}": value for key, value in asdict(change).items()}
+        line |= _numbers(f"vs_baseline.{measure}", change)
+    for measure, moved in row.interactions.items():
+        line |= {f"interaction.{measure}.p": moved.p, f"interaction.{measure}.adjusted": moved.adjusted}
     for group, value in zip(table.groups, row.groups, strict=True):
-        line |= {f"group:{group.name}.n": group.n, f"group:{group.name}.accuracy": value.value}
-    line |= {f"between_groups.{key}": value for key, value in asdict(row.between_groups).items()}
+        line |= {f"group:{group.name}.n": group.n, f"group:{group.name}.{table.measure.name}": value.value}
+    line |= _numbers("between_groups", row.between_groups)
     for one in row.probes:
         entry = asdict(one.balanced_accuracy) | {"auroc": one.auroc, "chance": one.chance, "p": one.p}
         line |= {f"probe:{one.attribute}.{key}": value for key, value in entry.items()}
@@ -69,10 +70,18 @@ def _row(row: Row, table: Table) -> dict[str, Any]:
     }
 
 
+def _numbers(name: str, estimate: Estimate) -> dict[str, Any]:
+    """Write what a number has, under names that begin with its own."""
+    values = asdict(estimate)
+    values["coverage"] = " of ".join(map(str, values.get("coverage") or ()))
+    values["notes"] = "; ".join(values["notes"])
+    return {f"{name}.{key}": value for key, value in values.items() if value not in (None, "")}
+
+
 def _missing(entry: Excluded) -> dict[str, Any]:
     return {
         "method": entry.label,
-        "status": entry.status,
+        "role": entry.status,
         "seeds": str(entry.seed),
         "flags": entry.reason,
         "keys": entry.key,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from fairbench.leaderboard.board import Board
-from fairbench.report.blocks import Block, Grid, Heading, Paragraph
+from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph
 from fairbench.report.layout import lay_out
 
 _STYLE = """
@@ -34,6 +34,8 @@ th.number { max-width: 7.5rem; }
 tbody tr:hover { background: var(--tint); }
 p, dl { color: var(--quiet); max-width: 60rem; margin: .35rem 0; font-size: .9rem; }
 p.finding { color: inherit; max-width: none; }
+details { margin: .9rem 0; border-top: 1px solid var(--line); padding-top: .6rem; }
+summary { cursor: pointer; font-weight: 500; }
 dt { color: var(--ink); font-weight: 500; float: left; clear: left; margin-right: .6em; }
 dd { margin: 0 0 .3rem; }
 """
@@ -57,6 +59,9 @@ def _block(block: Block) -> str:
         return f"<p{kind}>{escape(block.text)}</p>"
     if isinstance(block, Grid):
         return _grid(block)
+    if isinstance(block, Fold):
+        inside = "\n".join(map(_block, block.blocks))
+        return f"<details>\n<summary>{escape(block.title)}</summary>\n{inside}\n</details>"
     entries = "\n".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in block.entries)
     return f"<dl>\n{entries}\n</dl>"
 
@@ -67,7 +72,8 @@ def _grid(grid: Grid) -> str:
         return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
 
     rows = "\n".join(f"<tr>{line('td', row)}</tr>" for row in grid.rows)
+    caption = f"<caption>{escape(grid.caption)}</caption>\n" if grid.caption else ""
     return (
-        f'<div class="scroll"><table>\n<caption>{escape(grid.caption)}</caption>\n'
+        f'<div class="scroll"><table>\n{caption}'
         f"<thead><tr>{line('th', grid.titles)}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
     )

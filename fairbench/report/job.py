@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from fairbench.jobs.job import Record
-from fairbench.leaderboard.row import called
-from fairbench.leaderboard.seeds import Answers
+from fairbench.leaderboard.answers import Answers
+from fairbench.leaderboard.measure import describe
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
@@ -68,7 +68,7 @@ def _bars(answers: Answers, groups: Groups, console: Console) -> None:
         if rate.value is None or rate.interval is None:
             text.append(plain(rate.reason or "; ".join(rate.notes)), style="dim")
         else:
-            text.append(_line(rate.value, *rate.interval, overall))
+            text.append(_line(rate.value, rate.interval, overall))
             ends = f"[{percent(rate.low)}, {percent(rate.high)}]"
             text.append(f"  {percent(rate.value):>5} {ends:<14}")
             text.append(f" n = {rate.rows:,}", style="dim")
@@ -78,7 +78,8 @@ def _bars(answers: Answers, groups: Groups, console: Console) -> None:
     console.print(Text(f"  {'':<{width}}  {axis}", style="dim"))
 
 
-def _line(value: float, low: float, high: float, overall: float) -> str:
+def _line(value: float, interval: tuple[float, float], overall: float) -> str:
+    low, high = interval
     place = [round(x * BAR) for x in (low, value, high, overall)]
     cells = ["·" if 0 <= column <= BAR else " " for column in range(BAR + 1)]
     for column in range(place[0], place[2] + 1):
@@ -90,7 +91,7 @@ def _line(value: float, low: float, high: float, overall: float) -> str:
 
 def _gaps(answers: Answers, groups: Groups, console: Console) -> None:
     """Draw each gap as a bar against the mean and the 95th percentile of what chance gives."""
-    gaps = {called(answers.measure).gap: answers.gap(groups), "EqOdds(max)": answers.eq_odds_max(groups)}
+    gaps = {describe(answers.measure).gap: answers.gap(groups), "EqOdds(max)": answers.eq_odds_max(groups)}
     known = [x for gap in gaps.values() for x in (gap.value, gap.floor_95, gap.high) if x is not None]
     reach = max([*known, 0.01])
     console.print()

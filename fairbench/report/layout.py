@@ -1,54 +1,28 @@
-"""What a leaderboard says and in which order, as headings, sentences and grids that every format can print."""
+"""What a leaderboard says and in which order: first what is found, then what stands behind it, folded away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from fairbench.leaderboard.board import Board, Row, Table
+from fairbench.leaderboard.board import Board, Table
 from fairbench.leaderboard.flags import LEGEND
-from fairbench.report.blocks import Block, Grid, Heading, Paragraph, Terms, grid
-from fairbench.report.evidence_grids import against, chance, further, improvement, odds, probes, sources
-from fairbench.report.format import (
-    NOTHING,
-    fraction,
-    gibibytes,
-    p_value,
-    percent,
-    plain,
-    seconds,
-    share,
-    signed,
-    whole,
-    with_interval,
-)
+from fairbench.leaderboard.sentences import finding, notes
+from fairbench.report import appendix, details
+from fairbench.report.blocks import Block, Fold, Heading, Paragraph, Terms
+from fairbench.report.format import plain
+from fairbench.report.lead import lead, legend
 
-WIDE = 5  # groups beside each other in one grid
-
-
-def lay_out(board: Board) -> list[Block]:
-    """Lay a board out; all text from data is on one line and free of control characters."""
-    blocks: list[Block] = [Heading(plain(board.title), 1)]
-    for table in board.tables:
-        blocks += _table(table)
-    used = {flag.code for table in board.tables for row in (*table.rows, *table.controls) for flag in row.flags}
-    blocks.append(Heading("How to read this", 2))
-    judges = [measure for t in board.tables for measure in (t.measure, *(entry.measure for entry in t.further))]
-    measures = {measure.title: measure.about for measure in judges if measure.about}
-    read = any(row.probes for table in board.tables for row in (*table.rows, *table.controls))
-    absent: set[str] = set() if read else {"Readable"}
-    if board.tables and all(table.measure.about for table in board.tables):
-        absent |= {"MaxAccGap", "ES-Acc"}  # nothing here is judged by accuracy
-    reading = [entry for entry in _READING if entry[0] not in absent]
-    blocks.append(Terms((*reading, *measures.items(), *((code, LEGEND[code]) for code in LEGEND if code in used))))
-    blocks.append(Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions."))
-    return blocks
-
-
-_READING = (
-    (
-        "Rank",
-        "By MaxAccGap. A method ranks below another only if their paired comparison says so; 1-4 is a tie.",
-    ),
+ONE_TEST = "a method stands above another only if their paired comparison says so; 1-4 is a tie."
+RANKINGS = {
+    "dominance": "By dominance: a method stands above another where the paired tests find it better in accuracy, in"
+    " the worst group or in MaxAccGap, and worse in none. All pairs are tested, and p-values adjusted for all of"
+    " them; 1-4 is a tie.",
+    "gap": f"By MaxAccGap alone: {ONE_TEST}",
+    "worst-group": f"By the worst group's score alone: {ONE_TEST}",
+    "score": f"By the score alone: {ONE_TEST}",
+    "dto": "By distance to the optimum, the length of (1 − score, MaxAccGap): point values, not tested.",
+}
+TERMS = (
     (
         "MaxAccGap",
         "Largest minus smallest group accuracy. EqOdds(max): the larger of the gaps in true and in false"
@@ -56,18 +30,31 @@ _READING = (
     ),
     (
         "ES-Acc",
-        "Accuracy / (1 + MaxAccGap in points), the reading called fairllava; others are not comparable.",
+        "Accuracy / (1 + MaxAccGap in points), the reading called fairllava; others are not comparable. It falls"
+        " steeply in the first points of a gap, so that on few patients it is mostly noise: a fair method of 80 %"
+        " can show anything from 9 to 41.",
     ),
     ("[low, high]", "95 % interval, simultaneous over groups for gaps, so that it covers the true gap."),
     (
         "By chance",
         "What the same answers give when groups are shuffled over patients: mean and 95th percentile. p is the"
-        " share of such worlds with a gap at least as large.",
+        " share of such draws with a gap at least as large.",
+    ),
+    (
+        "MaxAccGap at one class mix",
+        "The gap if every group had the same share of ill patients as all together: how well groups are told apart,"
+        " without how ill they are.",
     ),
     (
         "Between groups, corrected",
         "Standard deviation of the groups' accuracies less what sampling puts there: steadier than MaxAccGap, all"
         " groups counting alike. Negative: the groups differ less than sampling alone would make them.",
+    ),
+    (
+        "Moved up against",
+        "How much more one group's patients gained than another's, method minus baseline on the same patients, with"
+        " an interval for all pairs of groups together. It finds effects that a difference of two gaps is too"
+        " coarse to see, and is another question: groups can move while the gap stays as wide.",
     ),
     (
         "Readable",
@@ -78,9 +65,39 @@ _READING = (
     (
         "p (Holm)",
         "Of the paired comparison with the baseline on the same patients and seeds, adjusted for the number of"
-        " rows.",
+        " comparisons; for accuracy, worst group and MaxAccGap these are all pairs of rows, as in the ranks.",
     ),
 )
+
+
+def lay_out(board: Board) -> list[Block]:
+    """Lay a board out; all text from data is on one line and free of control characters."""
+    blocks: list[Block] = [Heading(plain(board.title), 1)]
+    for table in board.tables:
+        blocks += _table(table)
+    blocks += [Paragraph(plain(f"{one}. It may belong to a table above.")) for one in board.refused]
+    blocks.append(Fold("How to read this", (Terms(tuple(_terms(board))),)))
+    blocks.append(Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions."))
+    return blocks
+
+
+def _terms(board: Board) -> Iterable[tuple[str, str]]:
+    """Explain what the tables show, and no more."""
+    rows = [row for table in board.tables for row in (*table.rows, *table.controls)]
+    for ranking in dict.fromkeys(table.ranked_by for table in board.tables):
+        yield "Rank", RANKINGS[ranking]
+    absent: set[str] = set() if any(row.probes for row in rows) else {"Readable"}
+    if board.tables and all(table.measure.about for table in board.tables):
+        absent |= {"MaxAccGap", "ES-Acc"}  # nothing here is judged by accuracy
+    if not any(row.standardised_gap.value is not None for row in rows):
+        absent.add("MaxAccGap at one class mix")
+    if not any(row.interactions for row in rows):
+        absent.add("Moved up against")
+    yield from (entry for entry in TERMS if entry[0] not in absent)
+    judges = [measure for t in board.tables for measure in (t.measure, *(one.measure for one in t.further))]
+    yield from {measure.title: measure.about for measure in judges if measure.about}.items()
+    used = {flag.code for row in rows for flag in row.flags}
+    yield from ((code, meaning) for code, meaning in LEGEND.items() if code in used)
 
 
 def _table(table: Table) -> Iterable[Block]:
@@ -88,221 +105,33 @@ def _table(table: Table) -> Iterable[Block]:
     if table.measure.about:
         place += f" · by {table.measure.title}"
     yield Heading(plain(place), 2)
-    yield Paragraph(plain(" ".join(table.finding)), finding=True)
+    yield Paragraph(plain(" ".join(finding(table))), finding=True)
     if table.rows:
-        yield _results(table)
-        yield chance(table)
-        if table.baseline:
-            yield against(table)
-            yield from improvement(table)
-        yield sources(table)
-        yield from further(table)
-        yield from probes(table)
-        yield from _by_group(table)
-        yield _counts(table)
-        yield _cost(table)
-    yield from _flags(table)
-    if table.rows:
-        yield _controls(table)
-    if table.side_effects:
-        yield _side_effects(table)
-    if table.excluded:
-        yield _excluded(table)
-    for note in (*table.notes, *_undefined(table), _trials(table), _data(table)):
+        yield lead(table)
+        yield from legend(table)
+    for note in (*notes(table), *appendix.undefined(table)):
         yield Paragraph(plain(note))
+    for title, blocks in _folded(table).items():
+        if blocks:
+            yield Fold(title, tuple(blocks))
 
 
-def _name(row: Row) -> str:
-    return f"{row.label} (baseline)" if row.baseline else row.label
-
-
-def _worst(row: Row) -> str:
-    worst, seeds = row.worst_group, len(row.seeds)
-    name = worst.group or NOTHING
-    return name if worst.agreeing in (None, seeds) else f"{name} ({worst.agreeing} of {seeds} seeds)"
-
-
-def _marks(row: Row) -> str:
-    return "; ".join(dict.fromkeys(flag.code for flag in row.flags))
-
-
-def _measured(table: Table) -> list[tuple[str, Callable[[Row], str]]]:
-    """Return the columns of a row's measures; what no row of the table defines has none."""
-    rows, title = (*table.rows, *table.controls), table.measure.title
-    columns: list[tuple[str, Callable[[Row], str]]] = [(f"{title} (%)>", lambda row: percent(row.score.value))]
-    if table.classes and any(row.auroc.value is not None or not table.measure.about for row in rows):
-        columns.append(("AUROC>", lambda row: fraction(row.auroc.value)))
-    columns.append((f"{table.measure.gap} (points)>", lambda row: percent(row.gap.value)))
-    if odds(table):
-        columns.append(("EqOdds(max) (points)>", lambda row: percent(row.eq_odds_max.value)))
-    return columns
-
-
-def _results(table: Table) -> Grid:
-    title = table.measure.title
-    read = {
-        row.label: found.balanced_accuracy.value
-        for row in table.rows
-        for found in row.probes
-        if found.attribute == table.attribute
+def _folded(table: Table) -> dict[str, list[Block]]:
+    """What stands behind a table, by the question that it answers."""
+    about = [Paragraph(plain(appendix.trials(table))), Paragraph(plain(appendix.data(table)))]
+    if not table.rows:
+        return {"Jobs and data": [*appendix.excluded(table), *about]}
+    against = [*details.against(table), *details.moved(table)] if table.baseline else []
+    return {
+        "Is it more than chance?": [details.chance(table), *details.more_chance(table), details.sources(table)],
+        "What changed against the baseline?": [*against, *details.trade_offs(table), *details.improvement(table)],
+        "Groups": [*appendix.by_group(table), appendix.counts(table)],
+        "Other measures": [*details.further(table), *details.probes(table)],
+        "Controls and side effects": [appendix.controls(table), *appendix.side_effects(table)],
+        "Jobs and data": [
+            appendix.cost(table),
+            *appendix.flag_details(table),
+            *appendix.excluded(table),
+            *about,
+        ],
     }
-    columns: list[tuple[str, Callable[[Row], str]]] = [
-        ("Rank", lambda row: row.rank),
-        ("Method", _name),
-        ("Seeds>", lambda row: str(len(row.seeds))),
-        *_measured(table),
-        (f"ES-{title} fairllava (%)>", lambda row: percent(row.equity_scaled.value)),
-        ("Worst group", _worst),
-        (f"Its {title} (%)>", lambda row: percent(row.worst_group.value)),
-    ]
-    if read:
-        columns.append((f"Readable {table.attribute} (%)>", lambda row: percent(read.get(row.label))))
-    columns.append(("Flags", _marks))
-    rows = [[write(row) for _, write in columns] for row in table.rows]
-    seeds = max(len(row.seeds) for row in table.rows)
-    return grid("Results, mean over seeds" if seeds > 1 else "Results", [name for name, _ in columns], rows)
-
-
-def _by_group(table: Table) -> Iterable[Grid]:
-    parts = range(0, len(table.groups), WIDE)
-    for start in parts:
-        groups = table.groups[start : start + WIDE]
-        columns = ["Method", *(f"{g.name} (n = {_count(g.n, table)})>" for g in groups)]
-        rows = [
-            [row.label, *(with_interval(value) for value in row.groups[start : start + WIDE])] for row in table.rows
-        ]
-        part = f", part {start // WIDE + 1} of {len(parts)}" if len(parts) > 1 else ""
-        name = "Accuracy" if table.measure.name == "accuracy" else table.measure.title
-        yield grid(f"{name} by group (%){part}", columns, rows)
-
-
-def _count(n: int | None, table: Table) -> str:
-    return "withheld" if n is None and table.min_cell else whole(n)
-
-
-def _counts(table: Table) -> Grid:
-    two = len(table.classes) == 2
-    names = (f"{table.classes[1]} (positive)>", f"{table.classes[0]} (negative)>") if two else ()
-    rows = [
-        [g.name, _count(g.n, table), *((_count(n, table) for n in (g.positives, g.negatives)) if two else ())]
-        for g in table.groups
-    ]
-    return grid("Groups in the test split (rows)", ["Group", "n>", *names], rows)
-
-
-def _cost(table: Table) -> Grid:
-    columns = ["Method", "Seeds", "Trainable (%)>", "Train time (s)>", "Peak memory (GiB)>"]
-    rows = [
-        [
-            row.label,
-            ", ".join(map(str, row.seeds)),
-            share(row.trainable),
-            seconds(row.train_seconds),
-            gibibytes(row.peak_memory),
-        ]
-        for row in table.rows
-    ]
-    return grid("Cost of one training", columns, rows)
-
-
-def _flags(table: Table) -> Iterable[Grid]:
-    rows = [
-        [row.label, flag.code, flag.detail]
-        for row in (*table.rows, *table.controls)
-        for flag in row.flags
-        if flag.detail
-    ]
-    if rows:
-        yield grid("Flags in detail", ["Method", "Flag", "Detail"], rows)
-
-
-def _controls(table: Table) -> Grid:
-    measured = _measured(table)
-    columns = ["Control", "Seeds>", *(title for title, _ in measured), "Flags"]
-    best = table.constant
-    written = {
-        f"{table.measure.title} (%)>": percent(best.score),
-        "AUROC>": fraction(0.5),
-        f"{table.measure.gap} (points)>": percent(best.gap),
-        "EqOdds(max) (points)>": percent(0.0 if len(table.classes) == 2 else None),
-    }
-    always = [f"always “{best.answer}” (computed)", "", *(written[title] for title, _ in measured), ""]
-    rows = [
-        [
-            f"{row.label} ({row.control})" if row.control != row.label else row.label,
-            str(len(row.seeds)),
-            with_interval(row.score),
-            *(write(row) for _, write in measured[1:]),
-            _marks(row),
-        ]
-        for row in table.controls
-    ]
-    return grid("Controls: what a row must beat", columns, [always, *rows])
-
-
-def _side_effects(table: Table) -> Grid:
-    columns = (
-        "Method",
-        "Attribute",
-        f"{table.measure.gap} (points)>",
-        "Difference to baseline (points)>",
-        "p (Holm)>",
-    )
-    rows = (
-        (e.label, e.attribute, percent(e.gap), signed(e.change), p_value(e.change.adjusted))
-        for e in table.side_effects
-    )
-    return grid("Side effects: what it did to the gaps of other attributes", columns, rows)
-
-
-def _excluded(table: Table) -> Grid:
-    rows = ((a.label, str(a.seed), a.status, a.reason) for a in table.excluded)
-    return grid("Not in this table", ("Method", "Seed>", "Status", "Reason"), rows)
-
-
-def _undefined(table: Table) -> Iterable[str]:
-    """Say why cells are empty, once per reason."""
-    reasons: dict[str, set[str]] = {}
-    for row in (*table.rows, *table.controls):
-        cells = {
-            "AUROC": row.auroc.reason if row.auroc.value is None else None,
-            table.measure.gap: row.gap.reason if row.gap.value is None else None,
-            "EqOdds(max)": row.eq_odds_max.reason if row.eq_odds_max.value is None else None,
-            "between groups, corrected": row.between_groups.reason,
-        }
-        cells |= {
-            group.name: value.reason
-            for group, value in zip(table.groups, row.groups, strict=True)
-            if value.value is None
-        }
-        cells |= {f"difference in {k}": c.reason for k, c in row.changes.items() if c.value is None}
-        for name, reason in cells.items():
-            if reason:
-                reasons.setdefault(reason, set()).add(name)
-    for reason, names in reasons.items():
-        yield f"Undefined ({', '.join(sorted(names))}): {reason}."
-
-
-def _trials(table: Table) -> str:
-    trials = table.trials
-    beyond = trials.settings - trials.methods
-    more = f", {beyond} of them beyond the first of their method" if beyond else ""
-    return (
-        f"Tried here: {_number(trials.methods, 'method')} in {_number(trials.settings, 'setting')}{more};"
-        f" {_number(len(trials.seeds), 'seed')} ({', '.join(map(str, trials.seeds))});"
-        f" {_number(trials.trainings, 'training')} in all. The best of many tries looks better than it is."
-    )
-
-
-def _data(table: Table) -> str:
-    clusters = "" if table.clusters == table.rows_tested else f" in {table.clusters:,} clusters"
-    hidden = f" Groups smaller than {table.min_cell} are withheld." if table.min_cell else ""
-    selection = ", ".join(sorted({str(row.recipe.get("select")) for row in table.rows})) or "none"
-    return (
-        f"Test split: {table.rows_tested:,} rows{clusters}; unrecorded {table.attribute}: {table.unrecorded};"
-        f" model selection: {selection}; data {table.fingerprint or 'without a fingerprint'}.{hidden}"
-    )
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

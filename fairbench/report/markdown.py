@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 from fairbench.leaderboard.board import Board
-from fairbench.report.blocks import Block, Grid, Heading, Paragraph
+from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph
 from fairbench.report.layout import lay_out
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&@!])")
@@ -27,7 +28,10 @@ def _block(block: Block) -> str:
     if isinstance(block, Paragraph):
         return f"**{escape(block.text)}**" if block.finding else _not_a_list(escape(block.text))
     if isinstance(block, Grid):
-        return f"**{escape(block.caption)}**\n\n{_grid(block)}"
+        return f"**{escape(block.caption)}**\n\n{_grid(block)}" if block.caption else _grid(block)
+    if isinstance(block, Fold):
+        inside = "\n\n".join(map(_block, block.blocks))
+        return f"<details>\n<summary>{html.escape(block.title)}</summary>\n\n{inside}\n\n</details>"
     return "\n".join(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in block.entries)
 
 

@@ -12,23 +12,29 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from fairbench.leaderboard.board import Board
-from fairbench.report.blocks import Block, Grid, Heading, Paragraph
+from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph
 from fairbench.report.layout import lay_out
 
 WIDTH = 120
 NARROW = 8  # a column narrower than this would not be readable
 
 
-def show(board: Board, console: Console) -> None:
-    """Print a board."""
+def show(board: Board, console: Console, full: bool = False) -> None:
+    """Print a board: what leads, and with `full` all that is folded away."""
+    folded: dict[str, None] = {}
     for block in lay_out(board):
+        if isinstance(block, Fold) and not full:
+            folded[block.title] = None
+            continue
         console.print(_block(block, console.width))
+    if folded:
+        console.print(Padding(Text(f"--full shows more: {'; '.join(folded)}.", style="dim"), (1, 2, 0, 2)))
 
 
 def render(board: Board) -> str:
     """Return a board as plain text of WIDTH columns."""
     file = io.StringIO()
-    show(board, Console(file=file, width=WIDTH, color_system=None, legacy_windows=False))
+    show(board, Console(file=file, width=WIDTH, color_system=None, legacy_windows=False), full=True)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
@@ -42,6 +48,9 @@ def _block(block: Block, width: int) -> Padding | Text | Group:
             Padding(Text(block.caption, style="italic"), (1, 0, 0, 2)),
             Padding(grid(block, width - 1), (0, 0, 0, 1)),
         )
+    if isinstance(block, Fold):
+        title = Padding(Text(block.title, style="bold"), (1, 0, 0, 2))
+        return Group(title, *(_block(inside, width) for inside in block.blocks))
     terms = RichTable(box=None, show_header=False, padding=(0, 2, 0, 0))
     terms.add_column(no_wrap=True)
     terms.add_column(style="dim")

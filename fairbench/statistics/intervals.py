@@ -188,3 +188,11 @@ def warning(rows: float, minimum: int) -> str | None:
 def ends(low: Any, high: Any) -> tuple[float, float] | tuple[None, None]:
     """Both ends as numbers; None twice if one is undefined."""
     return (None, None) if np.isnan(low) or np.isnan(high) else (float(low), float(high))
+
+
+def max_minus_min(values: Floats) -> Floats:
+    """Largest minus smallest group value over the last axis, NaN where fewer than two groups have one."""
+    if values.shape[-1] == 0:
+        return np.full(values.shape[:-1], np.nan)
+    known = np.isfinite(values).sum(axis=-1)
+    return np.where(known >= 2, np.fmax.reduce(values, axis=-1) - np.fmin.reduce(values, axis=-1), np.nan)

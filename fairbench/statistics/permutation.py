@@ -21,6 +21,7 @@ from fairbench.statistics.intervals import (
     ends,
     gap_interval,
     labelled,
+    max_minus_min,
     pairwise_alpha,
     warning,
     worst_interval,
@@ -50,14 +51,14 @@ Statistic = Callable[[Floats, Floats], Floats]
 
 def gap_max(values: Floats, sizes: Floats) -> Floats:
     """Largest over rates of max - min over groups; (draws, rates, groups) -> (draws,)."""
-    spread: Floats = (np.nanmax(values, axis=2) - np.nanmin(values, axis=2)).max(axis=1)
-    return spread
+    largest: Floats = max_minus_min(values).max(axis=1)
+    return largest
 
 
 def gap_mean(values: Floats, sizes: Floats) -> Floats:
     """Mean over rates of max - min over groups."""
-    spread: Floats = (np.nanmax(values, axis=2) - np.nanmin(values, axis=2)).mean(axis=1)
-    return spread
+    average: Floats = max_minus_min(values).mean(axis=1)
+    return average
 
 
 def worst(values: Floats, sizes: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """Leaderboards built from small made-up runs, whose truth is known."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.build import build
+from fairbench.leaderboard.sentences import finding, notes
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.predictions import Predictions
 from fairbench.report import render
@@ -132,8 +134,10 @@ def store(tmp_path):
     return Store(tmp_path / "runs")
 
 
-def vanilla(store, black=0.65, white=0.9, **more):
-    return add(store, "vanilla", accuracy_of({"black": black, "white": white}), attributes=(), about=BASE, **more)
+def vanilla(store, black=0.65, white=0.9, correct=None, **more):
+    shares = correct or {"black": black, "white": white}
+    groups = GROUPS if correct is None else more["table"].groupby("race", sort=False).size().to_dict()
+    return add(store, "vanilla", accuracy_of(shares, groups), attributes=(), about=BASE, **more)
 
 
 def only(board):
@@ -160,8 +164,13 @@ def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
 
     found, rows = only(build(store))
 
-    assert found.finding[0].startswith("No method's ethnicity gap exceeds what chance gives on 2,000 patients")
-    assert {row.rank for row in rows.values()} == {"1-7"}
+    said = finding(found)
+    assert said[0].startswith(
+        "No method's gap between groups of ethnicity exceeds what chance gives on 2,000 patients"
+    )
+    assert "Nothing here is shown to be fairer than vanilla without a cost." in said
+    assert {row.rank for row in build(store, ranking="gap").tables[0].rows} == {"1-7"}
+    assert {name: row.rank for name, row in rows.items() if row.rank != "1-6"} == {"zero-shot": "7"}  # accuracy
     for entry in paper["rows"]:
         name, _, strength = entry["method"].partition(" lambda=")
         row = rows[f"{name}(strength={strength})" if strength else name]
@@ -188,11 +197,12 @@ def test_a_true_difference_of_25_points_is_found(store):
     assert change.adjusted < 0.01
     assert rows["fair"].changes["worst_group"].value == pytest.approx(0.25)
     assert rows["vanilla"].gap.p < 0.001 < rows["fair"].gap.p
-    assert "vanilla" in table.finding[0]
-    assert table.finding[0].startswith(
-        "The race gaps of vanilla and idle exceed what chance gives on 1,000 patients"
-    )
-    assert "fair has a smaller race gap than vanilla by 25.0 points" in table.finding[1]
+    text = " ".join(finding(table))
+    assert "MaxAccGap of vanilla and idle and EqOdds(max) of vanilla and idle exceed" in text
+    assert "fair (25.0 points) has a smaller MaxAccGap than vanilla" in text
+    assert "fair (7.5 points) gained accuracy." in text
+    assert "fair moved black up by 25.0 points" in text
+    assert "Shown to be fairer than vanilla and worse in nothing measured here: fair." in text
     assert not codes(rows["fair"])
 
 
@@ -200,14 +210,12 @@ def test_a_gap_beyond_chance_of_several_images_a_patient_is_said_of_clusters(sto
     twice = patients(GROUPS).assign(cluster=np.arange(1000) // 2)
     vanilla(store, black=0.9)
     add(store, "m", accuracy_of({"black": 0.4, "white": 0.9}))
-    one = only(build(store, attributes=["race"]))[0].finding[0]
-    assert one.startswith("The race gap of m exceeds what chance gives on 1,000 patients")
+    one = finding(only(build(store, attributes=["race"]))[0])[0]
+    assert "MaxAccGap of m and EqOdds(max) of m exceed what chance gives on 1,000 patients" in one
     for name, correct in (("vanilla", {"black": 0.9, "white": 0.9}), ("m", {"black": 0.4, "white": 0.9})):
         add(store, name, accuracy_of(correct), table=twice, fingerprint="d2", started="2026-12")
     found, _ = only(build(store, attributes=["race"]))
-    assert found.finding[0].startswith(
-        "The race gap of m exceeds what chance gives on 1,000 test rows in 500 clusters"
-    )
+    assert "exceed what chance gives on 1,000 test rows in 500 clusters" in finding(found)[0]
 
 
 def test_the_corrected_variance_between_groups_is_unbiased_by_hand(store):
@@ -300,7 +308,7 @@ def test_seeds_are_averaged_gap_by_gap(store):
     assert row.changes["gap"].value == pytest.approx(0.1 - 0.25)
     assert row.gap.low <= row.gap.value <= row.gap.high
     assert row.groups[0].low < 0.7 < row.groups[0].high
-    assert any("mean over them" in note for note in table.notes)
+    assert any("mean over them" in note for note in notes(table))
     assert table.groups[0].n == 300  # patients, not patients times seeds
 
 
@@ -365,7 +373,7 @@ def test_a_table_of_failures_says_so(store):
     add(store, "m", None, error="out of memory")
     table, rows = only(build(store))
     assert not rows
-    assert "No job of this table finished" in table.finding[0]
+    assert "No job of this table finished" in finding(table)[0]
 
 
 def test_old_versions_are_marked_and_other_data_refused(store):
@@ -498,7 +506,7 @@ def test_no_baseline_no_differences(store):
     table, rows = only(build(store))
     assert table.baseline is None
     assert not rows["m"].changes
-    assert any("no baseline" in sentence for sentence in table.finding)
+    assert any("no baseline" in sentence for sentence in finding(table))
 
 
 def test_one_group_and_one_class_are_undefined_not_zero(store):
@@ -530,18 +538,39 @@ def test_a_folder_without_results_is_an_error(store):
 
 def test_small_cells_are_withheld_and_cannot_be_worked_out(store):
     groups = {"black": 8, "other": 60, "white": 700}
-    right = accuracy_of({"black": 0.5, "other": 0.8, "white": 0.9}, groups)
-    add(store, "m", right, table=patients(groups))
+    vanilla(store, table=patients(groups), correct={"black": 0.5, "other": 0.6, "white": 0.9})
+    add(store, "m", accuracy_of({"black": 1.0, "other": 0.8, "white": 0.9}, groups), table=patients(groups))
     table, rows = only(build(store, min_cell=11))
     counts = {group.name: group for group in table.groups}
     assert counts["black"].n is None
     assert counts["other"].n is None  # else 768 - 700 - 60 gives it back
     assert counts["white"].n == 700
-    assert rows["m"].groups[0].value is None
-    assert rows["m"].groups[2].value is not None
-    assert "black" not in json.dumps(list(table.notes))
-    assert (rows["m"].worst_group.group, rows["m"].worst_group.value) == (None, None)
-    assert rows["m"].between_groups.value is None
+    for row in rows.values():
+        assert [value.value is None for value in row.groups] == [True, True, False]
+        assert row.worst_group.group in (None, "white")
+        assert row.between_groups.value is None
+        assert not {"black", "other"} & {
+            name for one in row.interactions.values() for c in one.contrasts for name in (c.up, c.down)
+        }
+
+
+def _reworded(rows, least):
+    return f"<{int(rows)} persons>" if rows < least else None
+
+
+def test_small_cells_are_withheld_however_they_are_worded(store, monkeypatch):
+    """Everything that is said of a group of 8 says so in new words: nothing of it may be published."""
+    groups = {"black": 8, "other": 60, "white": 700}
+    for module in ("permutation", "auroc"):
+        monkeypatch.setattr(f"fairbench.statistics.{module}.warning", _reworded)
+    vanilla(store, table=patients(groups), correct={"black": 0.5, "other": 0.6, "white": 0.9})
+    open_board = build(store, attributes=["race"])
+    assert "<8 persons>" in json.dumps(open_board.to_json())  # what there is to withhold
+    closed = build(store, attributes=["race"], min_cell=11)
+    for form in ("json", "md", "csv", "html", "terminal"):
+        text = render(closed, form)
+        assert "persons" not in text
+        assert not re.search(r"black[^|\n]{0,12}\b(8|n = 8)\b", text)
 
 
 def test_the_same_runs_give_the_same_board_and_json_gives_it_back(store):

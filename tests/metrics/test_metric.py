@@ -65,7 +65,7 @@ def test_disparities_agree_with_fairlearn_wherever_every_rate_is_defined(rows):
         for name, how in (("eq_odds_max", "worst_case"), ("eq_odds_mean", "mean")):
             found = measure(name, ours)
             assert found.value == pytest.approx(theirs.equalized_odds_difference(**features, agg=how))
-            assert (found.coverage, found.reason) == ((len(names), len(names)), None)
+            assert (found.coverage, found.reason, found.notes) == ((len(names), len(names)), None, ())
     else:  # by brute force: each gap over the groups that have one, undefined with fewer than two
         gaps = []
         for label in (1, 0):
@@ -74,7 +74,7 @@ def test_disparities_agree_with_fairlearn_wherever_every_rate_is_defined(rows):
             gaps.append(max(means) - min(means) if len(means) > 1 else math.nan)
         found = measure("eq_odds_max", ours)
         assert found.coverage == (sum(whole.values()), len(names))
-        assert found.reason
+        assert found.reason or found.notes
         if any(map(math.isnan, gaps)):
             assert found.value is None
         else:
@@ -163,7 +163,7 @@ def test_a_group_scores_what_its_rows_alone_score(rows):
         for name, value in zip(names, metric.by_group(ours, codes, len(names)), strict=True):
             alone = metric.value(ours.take(group == name))
             assert value.value == (None if alone.value is None else pytest.approx(alone.value))
-            assert (value.n, value.reason) == (alone.n, alone.reason)
+            assert (value.rows, value.reason) == (alone.rows, alone.reason)
 
 
 # A perfect classifier, where group b has no positives. Seven libraries make seven things of cases like it.
@@ -203,7 +203,7 @@ def test_medfair_skips_an_undefined_auc_silently_and_we_say_who_is_left_out():
     rows = predictions([1, 0, 0, 1, 1, 1], [1, 0, 1, 1, 1, 0], "aabbcc", probabilities=np.column_stack([1 - p, p]))
     found = measure("worst_auroc", rows)
     assert (found.value, found.group, found.coverage) == (1.0, "a", (2, 3))
-    assert found.reason == "left out: c (no negatives among 2 rows)"
+    assert found.notes == ("left out: c (no negatives among 2 rows)",)
 
 
 def test_fairmedfm_dies_when_a_group_has_one_class_and_one_answer_and_we_do_not():
@@ -360,11 +360,11 @@ def test_a_metric_that_goes_wrong_is_undefined_by_name_and_the_rest_goes_on(faul
     each, reason = FAULTY[fault]
     faulty = Metric(name="m", title="M", formula="", source="", each=each)
     found = score(ROWS, ["group"], [faulty])
-    assert re.search(reason, found["overall"]["undefined"]["m"])
-    assert found["overall"]["m"] is None
-    assert found["overall"]["accuracy"] == pytest.approx(4 / 6)
-    assert found["attributes"]["group"]["m_gap"]["value"] is None
-    assert found["attributes"]["group"]["max_acc_gap"]["value"] == 0
+    assert re.search(reason, found.overall.metrics["m"].reason)
+    assert found.overall.metrics["m"].value is None
+    assert found.overall.metrics["accuracy"].value == pytest.approx(4 / 6)
+    assert found.attributes["group"].disparities["m_gap"].value is None
+    assert found.attributes["group"].disparities["max_acc_gap"].value == 0
 
 
 @pytest.mark.parametrize(
@@ -384,8 +384,8 @@ def test_a_number_over_rows_that_goes_wrong_is_undefined_by_name(over, reason):
 
 def test_a_metric_cannot_change_the_rows_that_others_see():
     found = score(ROWS, ["group"], [Metric(name="m", title="M", formula="", source="", each=spoils)])
-    assert found["attributes"]["group"]["groups"]["a"]["positives"] == 1
-    assert found["overall"]["accuracy"] == pytest.approx(4 / 6)
+    assert found.attributes["group"].groups["a"].counts["positives"] == 1
+    assert found.overall.metrics["accuracy"].value == pytest.approx(4 / 6)
 
 
 def test_what_a_value_depends_on_may_be_unknown():
@@ -393,7 +393,7 @@ def test_what_a_value_depends_on_may_be_unknown():
         raise OSError("no disk")
 
     metric = Metric(name="m", title="M", formula="", source="", over=lambda rows: 0.5, made_with=gone)
-    assert score(ROWS, [], [metric])["made_with"] == {"m": "not known: OSError: no disk"}
+    assert score(ROWS, [], [metric]).made_with == {"m": "not known: OSError: no disk"}
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -17,6 +17,8 @@ from fairbench.metrics.conventions import CONVENTIONS, convert
 from fairbench.metrics.metric import Metric
 from fairbench.metrics.score import score
 from fairbench.predictions.predictions import Predictions
+from fairbench.report import json as as_json
+from fairbench.statistics.results import Gap
 
 METRICS = list(plugins.load(("metric",)).tables["metric"].values())
 
@@ -50,38 +52,38 @@ def test_the_glaucoma_papers_tables_1_and_2(shared, tmp_path):
     for row in golden["rows"]:
         predictions = rebuilt(golden["n"], row["correct"], tmp_path / "p.csv")
         found = score(predictions, ["ethnicity"])
-        ethnicity, published = found["attributes"]["ethnicity"], row["published"]
-        assert found["n"] == 2000
-        assert round(100 * found["overall"]["accuracy"], 2) == published["accuracy_pct"]
-        assert round(100 * ethnicity["max_acc_gap"]["value"], 2) == published["max_acc_gap_pp"]
-        assert ethnicity["max_acc_gap"]["coverage"] == [3, 3]
+        ethnicity, published = found.attributes["ethnicity"].disparities, row["published"]
+        assert found.overall.counts["n"] == 2000
+        assert round(100 * found.overall.metrics["accuracy"].value, 2) == published["accuracy_pct"]
+        assert round(100 * ethnicity["max_acc_gap"].value, 2) == published["max_acc_gap_pp"]
+        assert ethnicity["max_acc_gap"].coverage == (3, 3)
         percent, fraction = ES[row["method"]]
-        assert 100 * ethnicity["es_accuracy"]["value"] == pytest.approx(percent, abs=5e-4)
-        fairclip = score(predictions, ["ethnicity"], equity="fairclip")["attributes"]["ethnicity"]
-        assert fairclip["es_accuracy"]["value"] == pytest.approx(fraction, abs=5e-5)
-        assert ethnicity["tpr_gap"]["value"] == ethnicity["max_acc_gap"]["value"]  # all are positive here
-        assert ethnicity["eq_odds_max"]["value"] is None
-        assert "no negatives among 76 rows" in ethnicity["eq_odds_max"]["reason"]
+        assert 100 * ethnicity["es_accuracy"].value == pytest.approx(percent, abs=5e-4)
+        fairclip = score(predictions, ["ethnicity"], equity="fairclip").attributes["ethnicity"].disparities
+        assert fairclip["es_accuracy"].value == pytest.approx(fraction, abs=5e-5)
+        assert ethnicity["tpr_gap"].value == ethnicity["max_acc_gap"].value  # all are positive here
+        assert ethnicity["eq_odds_max"].value is None
+        assert "no negatives among 76 rows" in ethnicity["eq_odds_max"].reason
 
 
 def test_a_constant_yes_has_the_prevalence_gap_and_no_eq_odds_gap():
     """On the paper's test set by race: accuracy 51.15, gap 15.60, EqOdds 0."""
     size, positive = {"white": 1537, "black": 305, "asian": 158}, {"white": 748, "black": 196, "asian": 79}
-    race = np.repeat(list(size), list(size.values()))
-    target = np.concatenate([np.arange(n) < positive[group] for group, n in size.items()]).astype(int)
-    table = pd.DataFrame({"target": target, "answer": 1, "race": race})
+    group = np.repeat(list(size), list(size.values()))
+    target = np.concatenate([np.arange(n) < positive[name] for name, n in size.items()]).astype(int)
+    table = pd.DataFrame({"target": target, "answer": 1, "race": group})
     found = score(Predictions(table, ("no", "yes"), ("race",)), ["race"])
-    groups = found["attributes"]["race"]["groups"]
-    assert round(100 * found["overall"]["accuracy"], 2) == 51.15
-    assert [round(100 * groups[g]["accuracy"], 2) for g in ("white", "black", "asian")] == [
+    race = found.attributes["race"]
+    assert round(100 * found.overall.metrics["accuracy"].value, 2) == 51.15
+    assert [round(100 * race.groups[g].metrics["accuracy"].value, 2) for g in ("white", "black", "asian")] == [
         48.67,
         64.26,
         50.0,
     ]
-    assert round(100 * found["attributes"]["race"]["max_acc_gap"]["value"], 2) == 15.60
-    assert found["attributes"]["race"]["eq_odds_max"]["value"] == 0
-    assert found["attributes"]["race"]["dp_difference"]["value"] == 0
-    assert found["attributes"]["race"]["worst_group"]["group"] == "white"
+    assert round(100 * race.disparities["max_acc_gap"].value, 2) == 15.60
+    assert race.disparities["eq_odds_max"].value == 0
+    assert race.disparities["dp_difference"].value == 0
+    assert race.disparities["worst_group"].group == "white"
 
 
 def test_the_json_has_the_promised_keys_and_reasons_for_what_is_null():
@@ -94,38 +96,24 @@ def test_the_json_has_the_promised_keys_and_reasons_for_what_is_null():
             "race": pd.array(["a", "a", "b", None, None], dtype="str"),
         }
     )
-    found = score(Predictions(table, ("no", "yes"), ("race",)), ["race"], METRICS)
+    found = as_json.scores(score(Predictions(table, ("no", "yes"), ("race",)), ["race"], METRICS))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     race = found["attributes"]["race"]
     assert race["unrecorded"] == {"policy": "keep", "rows": 2}
     assert (found["n"], found["positives"], found["negatives"], found["unparsed"]) == (5, 2, 3, 1)
-    assert {
-        "n": 1,
-        "positives": 1,
-        "negatives": 0,
-        "accuracy": 0,
-        "tpr": 0,
-        "fpr": None,
-        "auroc": None,
-    }.items() <= (race["groups"]["b"].items())
-    assert race["groups"]["b"]["undefined"]["fpr"] == "no negatives among 1 row"
-    assert race["groups"]["b"]["undefined"]["auroc"] == "no negatives among 1 row"
-    assert race["groups"]["a"]["auroc"] == 1
-    assert race["max_acc_gap"] == {"value": 1.0, "coverage": [3, 3]}
-    assert race["worst_group"] == {"value": 0.0, "coverage": [3, 3], "group": "b"}
-    assert race["eq_odds_max"] == {
-        "value": 1.0,
-        "coverage": [1, 3],
-        "reason": "left out: b (no negatives among 1 row), unrecorded (no positives among 2 rows)",
-    }
-    assert {
-        "eq_odds_mean",
-        "dp_difference",
-        "es_accuracy",
-        "auroc_gap",
-        "ece_gap",
-        "brier_gap",
-    } <= race.keys()
+    assert {"n": 1, "positives": 1, "negatives": 0}.items() <= race["groups"]["b"].items()
+    assert race["groups"]["b"]["accuracy"] == {"value": 0.0, "ci": None}
+    assert race["groups"]["b"]["fpr"] == {"value": None, "ci": None, "reason": "no negatives among 1 row"}
+    assert race["groups"]["b"]["auroc"]["reason"] == "no negatives among 1 row"
+    assert race["groups"]["a"]["auroc"]["value"] == 1
+    assert (race["max_acc_gap"]["value"], race["max_acc_gap"]["coverage"]) == (1.0, [3, 3])
+    assert (race["worst_group"]["value"], race["worst_group"]["group"]) == (0.0, "b")
+    assert (race["eq_odds_max"]["value"], race["eq_odds_max"]["coverage"]) == (1.0, [1, 3])
+    assert race["eq_odds_max"]["flags"] == [
+        "left out: b (no negatives among 1 row), unrecorded (no positives among 2 rows)"
+    ]
+    assert race["es_accuracy"]["preset"] == "fairllava"
+    assert {"eq_odds_mean", "dp_difference", "auroc_gap", "ece_gap", "brier_gap"} <= race.keys()
 
 
 def test_policies_change_groups_but_not_the_overall_values():
@@ -134,9 +122,9 @@ def test_policies_change_groups_but_not_the_overall_values():
     )
     predictions = Predictions(table, ("no", "yes"), ("race",))
     by_policy = {policy: score(predictions, ["race"], policy=policy) for policy in ("keep", "drop", "merge:a")}
-    assert {found["overall"]["accuracy"] for found in by_policy.values()} == {1 / 3}
+    assert {found.overall.metrics["accuracy"].value for found in by_policy.values()} == {1 / 3}
     sizes = {
-        policy: {name: group["n"] for name, group in found["attributes"]["race"]["groups"].items()}
+        policy: {name: group.counts["n"] for name, group in found.attributes["race"].groups.items()}
         for policy, found in by_policy.items()
     }
     assert sizes == {
@@ -159,11 +147,12 @@ def test_answers_in_words_are_scored_by_row_like_any_other(tmp_path):
         needs=("text",),
     )
     found = score(read_predictions(path, ["race"]), ["race"], [exact])
-    assert found["overall"]["exact_match"] == 0.5
-    assert "accuracy" not in found["overall"]  # nor any other metric of classes
-    assert found["attributes"]["race"]["groups"]["unrecorded"]["exact_match"] == 1  # "None" is a text
-    assert found["attributes"]["race"]["exact_match_gap"] == {"value": 1.0, "coverage": [3, 3]}
-    assert "eq_odds_max" not in found["attributes"]["race"]
+    race = found.attributes["race"]
+    assert found.overall.metrics["exact_match"].value == 0.5
+    assert "accuracy" not in found.overall.metrics  # nor any other metric of classes
+    assert race.groups["unrecorded"].metrics["exact_match"].value == 1  # "None" is a text
+    assert race.disparities["exact_match_gap"] == Gap(1.0, coverage=(3, 3))
+    assert "eq_odds_max" not in race.disparities
 
 
 def two_groups(tpr=(0.5, 1.0), fpr=(0.5, 0.25)):
@@ -193,8 +182,8 @@ BY_HAND = {  # TPR ½ and 1, FPR ½ and ¼, accuracy ½ and 7/8 (11/16 overall),
 
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_other_projects_numbers_by_hand(name):
-    found = convert(two_groups(), ["race"], name)["attributes"]["race"]
-    assert {key: found[key]["value"] for key in BY_HAND[name]} == pytest.approx(BY_HAND[name])
+    found = convert(two_groups(), ["race"], name).attributes["race"]
+    assert {key: found[key][1].value for key in BY_HAND[name]} == pytest.approx(BY_HAND[name])
 
 
 @settings(max_examples=40, deadline=None)
@@ -203,7 +192,7 @@ def test_as_fairlearn_is_fairlearn(rows):
     corners = [(target, target, group) for target in (0, 1) for group in "abc"]  # so that every rate is defined
     target, answer, group = map(list, zip(*rows, *corners, strict=True))
     table = pd.DataFrame({"target": target, "answer": answer, "g": group})
-    found = convert(Predictions(table, ("no", "yes"), ("g",)), ["g"], "fairlearn")["attributes"]["g"]
+    found = convert(Predictions(table, ("no", "yes"), ("g",)), ["g"], "fairlearn").attributes["g"]
     features = {"y_true": target, "y_pred": answer, "sensitive_features": group}
     for key, function, options in (
         ("demographic_parity_difference", theirs.demographic_parity_difference, {}),
@@ -213,15 +202,15 @@ def test_as_fairlearn_is_fairlearn(rows):
         ("accuracy_score_difference", theirs.accuracy_score_difference, {}),
         ("accuracy_score_group_min", theirs.accuracy_score_group_min, {}),
     ):
-        assert found[key]["value"] == pytest.approx(function(**features, **options))
+        assert found[key][1].value == pytest.approx(function(**features, **options))
 
 
 def test_binary_only_conventions_refuse_three_groups_with_a_reason():
     rows = two_groups()
     third = Predictions(rows.table.assign(race=["a", "b", "c", "a"] * 4), rows.classes, rows.attributes)
     for name, key in (("medfair", "EqOdd"), ("ffb", "eodd")):
-        found = convert(third, ["race"], name)["attributes"]["race"][key]
-        assert (found["value"], found["reason"]) == (None, "defined for two groups, and there are 3")
+        found = convert(third, ["race"], name).attributes["race"][key][1]
+        assert (found.value, found.reason) == (None, "defined for two groups, and there are 3")
 
 
 def test_fairclip_leaves_rows_without_the_attribute_out_of_everything():

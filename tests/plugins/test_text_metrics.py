@@ -18,9 +18,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers import BertConfig, BertModel, BertTokenizer, LlamaConfig, LlamaForCausalLM
 
 from fairbench import FairbenchError, Metric, Predictions, plugins, read_predictions
-from fairbench.leaderboard.files import judged
 from fairbench.metrics.disparity import disparities, rates
+from fairbench.metrics.evidence import score_with_evidence
 from fairbench.metrics.score import score
+from fairbench.report import json as as_json
 from fairbench.statistics.permutation import judge
 
 METRICS = plugins.load(("metric",)).tables["metric"]
@@ -142,10 +143,10 @@ def test_es_bleu_1_is_the_published_arithmetic():
         "fairclip": whole / (1 + (whole - low) + (high - whole)),
     }
     for preset, expected in by_preset.items():
-        found = score(texts, ["group"], [METRICS["bleu_1"]], equity=preset)["attributes"]["group"]
-        assert found["es_bleu_1"]["value"] == pytest.approx(expected)
-        assert found["bleu_1_gap"]["value"] == pytest.approx(high - low)
-        assert (found["worst_bleu_1"]["value"], found["worst_bleu_1"]["group"]) == (pytest.approx(low), "a")
+        found = score(texts, ["group"], [METRICS["bleu_1"]], equity=preset).attributes["group"].disparities
+        assert found["es_bleu_1"].value == pytest.approx(expected)
+        assert found["bleu_1_gap"].value == pytest.approx(high - low)
+        assert (found["worst_bleu_1"].value, found["worst_bleu_1"].group) == (pytest.approx(low), "a")
     assert round(100 * by_preset["fairllava"], 2) == 5.29
 
 
@@ -196,17 +197,18 @@ def test_the_evidence_about_real_scores_is_a_permutation_test(rows, seed):
 
 
 def test_every_row_scored_text_metric_comes_with_evidence():
-    found = judged(some_texts(80), ["group"], [METRICS[name] for name in (*BY_ROW, *CORPUS)])
-    part = found["attributes"]["group"]
+    found = score_with_evidence(some_texts(80), ["group"], [METRICS[name] for name in (*BY_ROW, *CORPUS)])
+    part = found.attributes["group"]
     for name in ("bleu_1", "bleu_4", "rouge_l"):
-        low, high = part["groups"]["few"]["ci"][name]
-        assert low < part["groups"]["few"][name] < high
-        assert found["overall"]["ci"][name][0] < found["overall"][name]
+        few, overall = part.groups["few"].metrics[name], found.overall.metrics[name]
+        assert few.low < few.value < few.high
+        assert overall.low < overall.value
         for rule in (f"{name}_gap", f"worst_{name}", f"es_{name}"):
-            assert 0 < part[rule]["p"] <= 1
-            assert part[rule]["excess"] == pytest.approx(part[rule]["value"] - part[rule]["floor_mean"])
-    assert "not a mean over rows" in part["corpus_bleu_1_gap"]["no_evidence"]
-    json.dumps(found, allow_nan=False)
+            gap = part.disparities[rule]
+            assert 0 < gap.p <= 1
+            assert gap.excess == pytest.approx(gap.value - gap.floor_mean)
+    assert "not a mean over rows" in part.disparities["corpus_bleu_1_gap"].notes[-1]
+    json.dumps(as_json.scores(found), allow_nan=False)
 
 
 def test_a_report_lists_the_metrics_of_its_kind_of_answers():
@@ -215,12 +217,14 @@ def test_a_report_lists_the_metrics_of_its_kind_of_answers():
     of_text = score(texts, ["group"], [*METRICS.values()])
     of_classes = score(Predictions(classes, ("no", "yes"), ("group",)), ["group"], [*METRICS.values()])
     of_both = Predictions(texts.table.assign(target=0, answer=0), ("no", "yes"), ("group",))
-    assert {*of_text["overall"]} == {*BY_ROW, *CORPUS}
-    assert not {"max_acc_gap", "eq_odds_max"} & {*of_text["attributes"]["group"]}
-    assert not {*BY_ROW, *CORPUS, *MODELS} & {*of_classes["overall"], *of_classes["overall"]["undefined"]}
-    assert of_classes["overall"]["undefined"]["auroc"] == "the predictions have no probabilities"
-    assert {"accuracy", "bleu_1"} <= {*score(of_both, ["group"], [*METRICS.values()])["overall"]}
-    assert of_text["made_with"]["bleu_4"].startswith(f"sacrebleu {sacrebleu.__version__}")
+    undefined = {name for name, one in of_classes.overall.metrics.items() if one.value is None}
+    assert {*of_text.overall.metrics} == {*BY_ROW, *CORPUS}
+    assert not {"max_acc_gap", "eq_odds_max"} & {*of_text.attributes["group"].disparities}
+    assert not {*BY_ROW, *CORPUS, *MODELS} & {*of_classes.overall.metrics}
+    assert "auroc" in undefined
+    assert of_classes.overall.metrics["auroc"].reason == "the predictions have no probabilities"
+    assert {"accuracy", "bleu_1"} <= {*score(of_both, ["group"], [*METRICS.values()]).overall.metrics}
+    assert of_text.made_with["bleu_4"].startswith(f"sacrebleu {sacrebleu.__version__}")
 
 
 def test_unparsed_answers_are_wrong_in_macro_f1():
@@ -320,7 +324,10 @@ def test_chexbert_is_read_and_counted_as_its_authors_do(chexbert):
     accuracy = (references == texts).mean()  # which is what "micro" over flattened 0/1 labels gives:
     assert sk.f1_score(references.ravel(), texts.ravel(), average="micro") == pytest.approx(accuracy)
     assert METRICS["chexbert_micro_f1_14"].value(found).value != pytest.approx(accuracy, abs=0.05)
-    assert "chexbert.pth sha256" in score(found, [], [METRICS["chexbert_micro_f1_14"]])["made_with"].popitem()[1]
+    assert (
+        "chexbert.pth sha256"
+        in score(found, [], [METRICS["chexbert_micro_f1_14"]]).made_with["chexbert_micro_f1_14"]
+    )
 
 
 def test_a_checkpoint_that_could_run_code_is_refused(chexbert, tmp_path):
@@ -506,7 +513,7 @@ def test_a_metric_of_text_needs_no_more_than_each():
         needs=("text",),
     )
     found = score(rows([("a", "a b"), ("a b", "a b")], "xy"), ["group"], [length])
-    assert found["overall"] == {"brevity": 0.75}
-    part = found["attributes"]["group"]
-    assert (part["brevity_gap"]["value"], part["worst_brevity"]["group"]) == (0.5, "x")
-    assert part["es_brevity"]["value"] == pytest.approx(0.75 / 51)
+    assert {name: one.value for name, one in found.overall.metrics.items()} == {"brevity": 0.75}
+    part = found.attributes["group"].disparities
+    assert (part["brevity_gap"].value, part["worst_brevity"].group) == (0.5, "x")
+    assert part["es_brevity"].value == pytest.approx(0.75 / 51)

@@ -17,19 +17,24 @@ from fairbench.leaderboard.board import (
     Flag,
     Group,
     Improvement,
+    Interaction,
     Row,
     SideEffect,
     Table,
     Trials,
 )
 from fairbench.report import format, terminal
+from fairbench.report.blocks import Fold
 from fairbench.report.layout import lay_out
+from fairbench.statistics.interaction import GroupContrast
 from fairbench.statistics.results import Difference, Estimate, Gap
 from fairbench.statistics.variance import VarianceParts
 
 HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l](javascript:x) \x1b[31m‮"
 
 UNNOTICED = "even removing the whole gap would go unnoticed"
+
+MOVED = Interaction(("accuracy",), 0.001, 0.002, (GroupContrast("black", "white", 0.061, 0.02, 0.103, 0.001),))
 
 
 def row(label, **changes):
@@ -42,19 +47,23 @@ def row(label, **changes):
         "seeds": (0, 1),
         "keys": ("k0", "k1"),
         "versions": {"fairbench": "0.1.0"},
-        "baseline": False,
-        "control": None,
+        "role": "contender",
         "score": Estimate(0.8125, 0.75, 0.875),
         "auroc": Estimate(0.9, 0.85, 0.95),
-        "gap": Gap(0.0625, 0.0, 0.25, coverage=(2, 2), floor_mean=0.03, floor_95=0.1, p=0.0004),
+        "gap": Gap(0.0625, 0.0, 0.25, coverage=(2, 2), floor_mean=0.03, floor_95=0.1, p=0.0004, adjusted=0.001),
         "eq_odds_max": Gap(reason="no positives among 9 rows", coverage=(1, 2)),
-        "equity_scaled": Estimate(0.112),
+        "equity_scaled": Gap(0.112, floor_mean=0.2, p=0.3, adjusted=0.6),
         "worst_group": Gap(0.75, 0.7, 0.8, group="black", agreeing=2),
         "groups": (Estimate(0.75, 0.7, 0.8), Estimate(0.8125, 0.8, 0.9)),
         "between_groups": Estimate(-0.0016),
         "gap_variance": VarianceParts(0.0004, 0.0012, 2, "more test patients would help"),
         "rank": "1-2",
-        "changes": {"gap": Difference(-0.026, -0.05, 0.002, p=0.04, adjusted=0.08)},
+        "changes": {
+            "gap": Difference(-0.026, -0.05, 0.002, p=0.04, adjusted=0.08),
+            "score": Difference(-0.1, -0.2, -0.05, p=0.001, adjusted=0.002),
+        },
+        "interactions": {"score": MOVED},
+        "trade_offs": ("better than vanilla in the gap, worse overall",),
         "trainable": 0.002434,
         "train_seconds": 123.4,
         "peak_memory": 3 * 2**29,
@@ -76,10 +85,8 @@ def board(name="m", reason="it failed", group="black"):
         groups=(Group(group, 40, 10, 30), Group("white", 60, 30, 30)),
         constant=Constant("no", 0.6, 0.25),
         baseline="vanilla",
-        finding=("No method's race gap exceeds what chance gives.",),
-        notes=("A note.",),
-        rows=(row("vanilla", baseline=True, changes={}), row(name)),
-        controls=(row("blank", control="image-ablated", flags=()),),
+        rows=(row("vanilla", role="baseline", changes={}, interactions={}, trade_offs=()), row(name)),
+        controls=(row("blank", role="control", stands_for="image-ablated", flags=(), changes={}),),
         excluded=(Excluded(name, 2, "k2", "failed", reason),),
         side_effects=(SideEffect(name, "gender", 0.01, Difference(0.004, -0.01, 0.02, p=0.5, adjusted=1.0)),),
         trials=Trials(2, 3, (0, 1), 6),
@@ -100,10 +107,21 @@ def test_markdown_from_json_is_the_markdown(tmp_path):
 
 def test_markdown_shows_values_with_their_units():
     text = report.render(board(), "md")
-    assert "| Rank | Method | Seeds | Acc (%) | AUROC | MaxAccGap (points) |" in text
+    assert "| Rank | Method | Acc (%) | AUROC | MaxAccGap (points) | EqOdds(max) (points) | ES-Acc (%) |" in text
     assert (
-        "| 1-2 | vanilla (baseline) | 2 | 81.2 | 0.900 | 6.2 | – | 11.2 | black | 75.0 | levelling down |" in text
+        "| 1-2 | vanilla (baseline) | 81.2 | 0.900 | 6.2 \\! | – | 11.2 | black (75.0) | levelling down |" in text
     )
+    assert "| 1-2 ⇄ | m | 81.2 ↓ | 0.900 | 6.2 \\! ≠ | – | 11.2 | black (75.0) | levelling down |" in text
+    assert "| always “no” | 60.0 | 0.500 | 25.0 | 0.0 | 2.3 |" in text  # 60 / (1 + 25)
+    assert "\\! worse than chance gives on these patients; ↓ lower than the baseline's; ≠" in text
+    assert (
+        "m moved black up by 6.1 points \\[2.0, 10.3\\] against white in accuracy, though its MaxAccGap is not"
+        in text
+    )
+    assert "m (10.0 points) lost accuracy." in text
+    assert "Nothing here is shown to be fairer than vanilla without a cost." in text
+    assert "| m | accuracy | black | white | +6.1 \\[+2.0, +10.3\\] | 0.002 |" in text
+    assert "| m | better than vanilla in the gap, worse overall |" in text
     assert "6.2 \\[0.0, 25.0\\] | 3.0 | 10.0 | \\<0.001" in text
     assert "−2.6 \\[−5.0, +0.2\\] | 0.080" in text
     assert "black (n = 40)" in text
@@ -115,7 +133,7 @@ def test_markdown_shows_values_with_their_units():
     assert "Undefined (EqOdds(max)): no positives among 9 rows." in text
     assert "1 of them beyond the first of their method" in text
     assert "it failed" in text
-    assert "because the best-off group lost more" in text  # the legend explains the flag that is used
+    assert "because the best-off group lost, beyond noise" in text  # the legend explains the flag that is used
     assert "another version" not in text  # and no other
 
 
@@ -160,13 +178,15 @@ def test_html_is_well_formed_and_inert():
 
 def test_csv_holds_the_unrounded_values_and_no_formula():
     lines = list(csv.DictReader(io.StringIO(report.render(board(HOSTILE, HOSTILE, HOSTILE), "csv"))))
-    assert [line["status"] for line in lines] == ["baseline", "method", "control: image-ablated", "failed"]
+    assert [line["role"] for line in lines] == ["baseline", "contender", "control: image-ablated", "failed"]
+    assert {line["measure"] for line in lines} == {"accuracy"}
     assert float(lines[0]["score.value"]) == 0.8125
     assert float(lines[1]["vs_baseline.gap.adjusted"]) == 0.08
     assert lines[1]["eq_odds_max.reason"] == "no positives among 9 rows"
     assert float(lines[1]["between_groups.value"]) == -0.0016
     assert float(lines[1]["gap_variance.sample"]) == 0.0012
     assert int(lines[0]["group:white.n"]) == 60
+    assert float(lines[0]["group:white.accuracy"]) == 0.8125
     assert all(not value.startswith(("=", "+", "@")) for line in lines for value in line.values())
 
 
@@ -185,14 +205,32 @@ def test_the_terminal_needs_no_colour_and_fits():
     assert max(map(len, text.splitlines())) <= 120
 
 
+def unfolded(blocks):
+    for block in blocks:
+        yield from unfolded(block.blocks) if isinstance(block, Fold) else [block]
+
+
+def test_what_leads_is_open_and_the_rest_is_folded_away():
+    """One table and a few sentences lead; a terminal shows the rest when it is asked to."""
+    page, file = report.render(board(), "html"), io.StringIO()
+    before = page[: page.index("<details>")]
+    assert before.count("<table>") == 1
+    assert page.count("<details>") == page.count("</details>") > 4
+    assert report.render(board(), "md").count("<details>") == page.count("<details>")
+    terminal.show(board(), Console(file=file, width=120, color_system=None))
+    assert "Cost of one training" not in file.getvalue()
+    assert "--full shows more: Is it more than chance?;" in file.getvalue()
+    assert "Cost of one training" in report.render(board(), "terminal")
+
+
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_no_number_is_cut_on_any_usual_terminal(width):
     file = io.StringIO()
-    terminal.show(board(), Console(file=file, width=width, color_system=None))
+    terminal.show(board(), Console(file=file, width=width, color_system=None), full=True)
     text = file.getvalue()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     if width >= 120:
-        for block in lay_out(board()):
+        for block in unfolded(lay_out(board())):
             for line in getattr(block, "rows", ()):
                 for place, cell in enumerate(line):
                     assert not block.is_number(place) or cell in text

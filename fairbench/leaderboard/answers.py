@@ -8,24 +8,22 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from fairbench.leaderboard.board import Interaction
 from fairbench.metrics.disparity import EQUITY
 from fairbench.metrics.metric import ACCURACY, FPR, TPR, Metric
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
-from fairbench.statistics.intervals import Floats, Ints, auroc_limits, delong
+from fairbench.statistics.interaction import interaction
+from fairbench.statistics.intervals import Floats, auroc_limits, delong, ends, max_minus_min
 from fairbench.statistics.paired import Comparison, compare
-from fairbench.statistics.permutation import (
-    MINIMUM,
-    Rows,
-    group_rates,
-    judge,
-    worst_bounds,
-)
+from fairbench.statistics.permutation import MINIMUM, Rows, group_rates, judge, worst_bounds
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
+from fairbench.statistics.standardised import standardised_gap
 
-Flags = NDArray[np.bool_]
+NO_SEED = "no seed in common"
+TWO_CLASSES = "defined for two classes only"
+MOST = 10  # contrasts that a board keeps of one comparison
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +65,23 @@ class Answers:
 
     def group_scores(self, groups: Groups) -> tuple[Estimate, ...]:
         """The measure in every group, mean of the seeds, with an interval that treats a patient as one unit."""
-        return self._rates(groups.codes, groups.cluster, groups.names)
+        return group_rates(self.scores, groups.codes, groups.cluster, groups.names)
 
     def score(self, groups: Groups) -> Estimate:
         """The measure on all rows, whether or not their group is recorded."""
-        return self._rates(np.zeros_like(groups.codes), groups.cluster, ("all",))[0]
+        return group_rates(self.scores, np.zeros_like(groups.codes), groups.cluster, ("all",))[0]
 
-    def _rates(self, codes: Ints, cluster: Ints | None, names: Sequence[str]) -> tuple[Estimate, ...]:
-        return group_rates(self.scores, codes, cluster, names)
+    def balanced_accuracy(self, groups: Groups) -> Estimate:
+        """Mean over classes of the share answered right, mean of the seeds; its interval by square and add."""
+        first = self.predictions[0]
+        by_class = group_rates(self.scores, first.target.astype(np.int64), groups.cluster, first.classes)
+        known = [(one.value, *one.interval) for one in by_class if one.value is not None and one.interval]
+        if len(known) < len(by_class):
+            return Estimate(reason="a class has too few rows")
+        value, low, high = np.array(known, dtype=float).T
+        mean, count = float(value.mean()), len(known)
+        below, above = np.linalg.norm(value - low) / count, np.linalg.norm(high - value) / count
+        return Estimate(mean, mean - float(below), mean + float(above))
 
     def auroc(self, groups: Groups) -> Estimate:
         """AUROC with DeLong limits, each averaged over seeds; of more classes, the mean of one-vs-rest."""
@@ -82,24 +89,31 @@ class Answers:
         if not all(p.has_probabilities for p in self.predictions):
             return Estimate(reason="the predictions have no probabilities")
         positives = [1] if len(first.classes) == 2 else list(range(len(first.classes)))
-        found = []
+        each = []
         for p in self.predictions:
             for index in positives:
                 one = delong(p.target == index, p.probability(index), groups.cluster)
                 if one is None:
                     return Estimate(reason=f"no {first.classes[index]}, or nothing else, among {len(p):,} rows")
-                found.append((one.value, *auroc_limits(one, ALPHA)))
-        value, low, high = np.mean(found, axis=0)
-        return Estimate(float(value), _number(low), _number(high))
+                each.append((one.value, *auroc_limits(one, ALPHA)))
+        value, low, high = np.mean(each, axis=0)
+        return Estimate(float(value), *ends(low, high))
 
     def gap(self, groups: Groups) -> Gap:
         """Largest minus smallest group's value (MaxAccGap), mean of the seeds' gaps, with its evidence."""
         return judge([self.scores], groups.codes, groups.cluster, names=groups.names)
 
+    def standardised_gap(self, groups: Groups) -> Gap:
+        """The gap if every group had the classes' mix of all rows together, tested within class."""
+        if "target" not in self.predictions[0].table:
+            return Gap(reason="the predictions have no target and answer classes")
+        target = self.predictions[0].target.astype(np.int64)
+        return standardised_gap(self.scores, target, groups.codes, groups.cluster, names=groups.names)
+
     def eq_odds_max(self, groups: Groups) -> Gap:
         """EqOdds(max), mean of the seeds' values, with its evidence."""
         if not self.odds:
-            return Gap(reason="defined for two classes only")
+            return Gap(reason=TWO_CLASSES)
         for rate, lacking in zip(self.odds, (TPR.undefined, FPR.undefined), strict=True):
             if np.isnan(rate).all():
                 return Gap(reason=f"{lacking} among {rate.shape[1]:,} rows")
@@ -116,20 +130,36 @@ class Answers:
         value = float(np.nanmin(values, axis=1).mean())
         return Gap(value, low, high, group=commonest, agreeing=names.count(commonest))
 
-    def equity_scaled(self, groups: Groups, preset: str = "fairllava") -> Estimate:
-        """The equity-scaled measure, mean of the seeds' values."""
-        overall = np.asarray(self.scores.mean(axis=1))
-        value = float(np.mean(EQUITY[preset].combine([self.by_group(groups)], [overall])))
-        return Estimate(reason="fewer than two groups have rows") if np.isnan(value) else Estimate(value)
+    def equity_scaled(self, groups: Groups, preset: str = "fairllava") -> Gap:
+        """The equity-scaled measure, mean of the seeds' values, beside what chance gives; low is bad."""
+        overall, combine = self.scores.mean(axis=1), EQUITY[preset].combine
+
+        def scaled(values: Floats, sizes: Floats) -> Floats:
+            return combine([values[:, 0]], [np.tile(overall, len(values) // len(overall))])
+
+        return judge([self.scores], groups.codes, groups.cluster, scaled, names=groups.names, higher_is_worse=False)
 
     def by_group(self, groups: Groups) -> Floats:
         """The measure of every seed in every group, (seeds, groups), NaN where a group has no rows."""
         inside = groups.codes >= 0
         size = len(groups.names)
         n = np.bincount(groups.codes[inside], minlength=size)
-        right = [np.bincount(groups.codes[inside], row[inside], size) for row in self.scores]
+        sums = [np.bincount(groups.codes[inside], row[inside], size) for row in self.scores]
         with np.errstate(invalid="ignore"):
-            return np.stack(right) / n
+            return np.stack(sums) / n
+
+    def plain_gap(self, groups: Groups) -> float | None:
+        """Largest minus smallest group's value, mean of the seeds, without evidence."""
+        value = float(max_minus_min(self.by_group(groups)).mean())
+        return None if np.isnan(value) else value
+
+
+def shared_seeds(a: Answers, b: Answers) -> tuple[Answers, Answers] | None:
+    """Both on the seeds that both have; one with a single seed as it is; None where there is nothing to pair."""
+    common = [seed for seed in a.seeds if seed in b.seeds]
+    if common:
+        return a.only(common), b.only(common)
+    return (a, b) if min(len(a.seeds), len(b.seeds)) == 1 else None
 
 
 def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats: int = 10_000) -> Comparison:
@@ -137,15 +167,28 @@ def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats
 
     A method with one seed is set against every seed of the other. No seed in common is undefined.
     """
-    common = [seed for seed in a.seeds if seed in b.seeds]
-    if common:
-        a, b = a.only(common), b.only(common)
-    elif min(len(a.seeds), len(b.seeds)) > 1:
-        nothing = Difference(reason="no seed in common")
+    pair = shared_seeds(a, b)
+    if pair is None:
+        nothing = Difference(reason=NO_SEED)
         return Comparison(nothing, nothing, nothing, 0)
+    a, b = pair
     correct = (a.scores, b.scores) if odds else None
     left, right = (a.odds, b.odds) if odds else ([a.scores], [b.scores])
-    return compare(left, right, groups.codes, groups.cluster, correct, repeats=repeats, names=groups.names)
+    equity = EQUITY["fairllava"].combine
+    return compare(left, right, groups.codes, groups.cluster, correct, "max", repeats, 0, groups.names, equity)
+
+
+def interaction_with(a: Answers, b: Answers, groups: Groups, odds: bool = False) -> Interaction:
+    """Say whether A moved the groups unequally against B, in its measure, or in TPR and FPR with `odds`."""
+    rates = (TPR.title.lower(), FPR.title.lower()) if odds else (a.measure.title.lower(),)
+    pair = shared_seeds(a, b)
+    if pair is None:
+        return Interaction(rates, reason=NO_SEED)
+    a, b = pair
+    left, right = (a.odds, b.odds) if odds else ([a.scores], [b.scores])
+    moved = interaction(left, right, groups.codes, groups.cluster, names=groups.names)
+    apart = tuple(one for one in moved.contrasts if one.low > 0)[:MOST]
+    return Interaction(rates, moved.p, None, apart or moved.contrasts[:1], moved.reason)
 
 
 def constant(predictions: Predictions, measure: Metric = ACCURACY) -> Answers:
@@ -161,7 +204,3 @@ def constant(predictions: Predictions, measure: Metric = ACCURACY) -> Answers:
             table = table.assign(**{answer: table.groupby(asked)[truth].transform(lambda given: given.mode()[0])})
     kept = [column for column in table if not str(column).startswith("p_")]
     return Answers((0,), (replace(predictions, table=table[kept]),), measure)
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -7,18 +7,14 @@ from collections.abc import Iterable
 from fairbench.leaderboard.board import Table
 from fairbench.report.blocks import Grid, Paragraph, grid
 from fairbench.report.format import fraction, p_value, percent, plain, root, signed, with_interval
+from fairbench.report.lead import has_odds
 from fairbench.statistics.results import Difference
-
-
-def odds(table: Table) -> bool:
-    """Whether the table has columns of EqOdds: where classes are judged, which may be why it is undefined."""
-    return any(row.eq_odds_max.value is not None for row in table.rows) or not table.measure.about
 
 
 def chance(table: Table) -> Grid:
     """Set every gap beside what chance gives, and beside the corrected deviation between groups."""
     columns = ["Method"]
-    names = (table.measure.gap, "EqOdds(max)") if odds(table) else (table.measure.gap,)
+    names = (table.measure.gap, "EqOdds(max)") if has_odds(table) else (table.measure.gap,)
     for name in names:
         columns += [f"{name} (points)>", "By chance: mean>", "95th>", "p>"]
     columns.append("Between groups, corrected (points)>")
@@ -31,31 +27,72 @@ def chance(table: Table) -> Grid:
     return grid("Is the gap more than chance gives?", columns, rows)
 
 
-def against(table: Table) -> Grid:
-    """List every method minus the baseline."""
-    title = table.measure.title
-    measures = (("gap", table.measure.gap), ("worst_group", f"Worst group {title}"), ("score", title))
+def more_chance(table: Table) -> Iterable[Grid]:
+    """Set the standardised gap and the equity-scaled measure beside what chance gives."""
     columns = ["Method"]
-    for _, name in measures:
-        columns += [f"{name} (points)>", "p (Holm)>"]
+    scaled = f"ES-{table.measure.title} fairllava (%)>"
+    same_mix = any(row.standardised_gap.value is not None for row in table.rows)
+    for name in ([f"{table.measure.gap} at one class mix (points)>"] if same_mix else []) + [scaled]:
+        columns += [name, "By chance: mean>", "worst 5 %>", "p>"]
     rows = []
     for row in table.rows:
-        if row.label == table.baseline:
-            continue
-        found = [row.changes.get(measure, Difference()) for measure, _ in measures]
-        cells = [cell for change in found for cell in (signed(change), p_value(change.adjusted))]
-        rows.append([row.label, *cells])
-    return grid(f"Difference to {table.baseline}, on the same test rows", columns, rows)
+        cells = [row.label]
+        for gap in ([row.standardised_gap] if same_mix else []) + [row.equity_scaled]:
+            cells += [with_interval(gap), percent(gap.floor_mean), percent(gap.floor_95), p_value(gap.p)]
+        rows.append(cells)
+    if any(row.equity_scaled.p is not None for row in table.rows):
+        yield grid("The same of other summaries", columns, rows)
+
+
+def against(table: Table) -> Iterable[Grid]:
+    """List every method minus the baseline."""
+    title = table.measure.title
+    names = {
+        "score": title,
+        "worst_group": f"Worst group {title}",
+        "gap": table.measure.gap,
+        "eq_odds_max": "EqOdds(max)",
+        "equity_scaled": f"ES-{title}",
+    }
+    others = [row for row in table.rows if row.label != table.baseline]
+    shown = {key: name for key, name in names.items() if any(key in row.changes for row in others)}
+    columns = ["Method", *(cell for name in shown.values() for cell in (f"{name} (points)>", "p (Holm)>"))]
+    rows = []
+    for row in others:
+        changes = [row.changes.get(key, Difference()) for key in shown]
+        rows.append([row.label, *(cell for one in changes for cell in (signed(one), p_value(one.adjusted)))])
+    yield grid(f"Difference to {table.baseline}, on the same test rows", columns, rows)
+
+
+def moved(table: Table) -> Iterable[Grid]:
+    """List who was moved against whom."""
+    rows = []
+    for row in table.rows:
+        for interaction in row.interactions.values():
+            for one in interaction.contrasts:
+                size = signed(Difference(one.difference, one.low, one.high))
+                rate = interaction.rates[one.rate]
+                rows.append([row.label, rate, one.up, one.down, size, p_value(interaction.adjusted)])
+    if rows:
+        columns = ["Method", "In", "Moved up", "Against", "By (points)>", "p (Holm) of the method>"]
+        yield grid(f"Who was moved against whom, compared with {table.baseline}", columns, rows)
+
+
+def trade_offs(table: Table) -> Iterable[Grid]:
+    """List the pairs that no order tells apart because each is better in one respect."""
+    rows = [[row.label, one] for row in table.rows for one in row.trade_offs]
+    if rows:
+        yield grid("Trade-offs, which the ranks leave open", ["Method", "Is"], rows)
 
 
 def improvement(table: Table) -> Iterable[Paragraph]:
     """Say what cut of the baseline's gap would be found, and what was assumed for it."""
-    found = table.improvement
-    if found is None:
+    smallest = table.improvement
+    if smallest is None:
         return
-    cut = found.cut
+    cut = smallest.cut
     what = f"The smallest improvement over {table.baseline} that this test set detects with 80 % power"
-    if found.gap is None:
+    if smallest.gap is None:
         yield Paragraph(plain(f"{what} is undefined: {cut.reason}."))
         return
     accuracy = table.measure.name == "accuracy"
@@ -65,18 +102,18 @@ def improvement(table: Table) -> Iterable[Paragraph]:
     yield Paragraph(
         plain(
             f"{what}, whichever group holds the gap: {size}. For one trained model of each, taking as true what"
-            f" was measured: {table.baseline}'s {score} of {percent(found.score)} % and gap of"
-            f" {percent(found.gap)} points, and {percent(found.agreement)} % of rows (median of the methods) on"
-            f" {alike}."
+            f" was measured: {table.baseline}'s {score} of {percent(smallest.score)} % and gap of"
+            f" {percent(smallest.gap)} points, and {percent(smallest.agreement)} % of rows (median of the methods)"
+            f" on {alike}."
         )
     )
 
 
 def sources(table: Table) -> Grid | Paragraph:
     """Split the gaps' variance between seeds and test rows; with one seed each there is nothing to split."""
-    found = [(row, row.gap_variance) for row in table.rows if row.gap_variance]
-    if all(parts.seed is None for _, parts in found):
-        why = "; ".join(dict.fromkeys(parts.advice for _, parts in found)) or "no gap is defined"
+    split = [(row, row.gap_variance) for row in table.rows if row.gap_variance]
+    if all(parts.seed is None for _, parts in split):
+        why = "; ".join(dict.fromkeys(parts.advice for _, parts in split)) or "no gap is defined"
         return Paragraph(plain(f"How much of a gap's variance is the seed's is undefined: {why}."))
     rows = [
         [
@@ -87,7 +124,7 @@ def sources(table: Table) -> Grid | Paragraph:
             percent(parts.seed_share),
             parts.advice,
         ]
-        for row, parts in found
+        for row, parts in split
     ]
     columns = (
         "Method",
@@ -105,6 +142,8 @@ def sources(table: Table) -> Grid | Paragraph:
 def further(table: Table) -> Iterable[Grid]:
     """Set each further measure beside chance and beside the baseline."""
     for entry in table.further:
+        if entry.missing:
+            continue
         title = entry.measure.title
         columns = ["Method", f"{title} (%)>", "Gap (points)>", "By chance: mean>", "95th>", "p>"]
         columns += [f"ES-{title} fairllava (%)>", "Gap's difference (points)>", "p (Holm)>"]
@@ -129,10 +168,10 @@ def probes(table: Table) -> Iterable[Grid]:
     """Say of each attribute how well a fresh reader tells it from the hidden states."""
     attributes = dict.fromkeys(r.attribute for row in (*table.rows, *table.controls) for r in row.probes)
     for attribute in attributes:
-        found = [(row.label, r) for row in (*table.rows, *table.controls) for r in row.probes]
+        read = [(row.label, r) for row in (*table.rows, *table.controls) for r in row.probes]
         rows = [
             (label, with_interval(r.balanced_accuracy), percent(r.chance), fraction(r.auroc), p_value(r.p), r.where)
-            for label, r in found
+            for label, r in read
             if r.attribute == attribute
         ]
         columns = ("Method", "Balanced accuracy (%)>", "Guessing>", "AUROC>", "p>", "Read from")

@@ -1,0 +1,137 @@
+"""One table, from its rows: measured, compared, ranked and flagged, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fairbench.leaderboard.answers import constant
+from fairbench.leaderboard.board import Constant, Flag, FurtherMeasure, Group, Ranking, Row, Table
+from fairbench.leaderboard.collect import stale_rows
+from fairbench.leaderboard.flags import (
+    LEVELLING_DOWN,
+    gap_flags,
+    levelling_down,
+    not_learned,
+    protocol_flags,
+    worst_group_worse,
+)
+from fairbench.leaderboard.measure import describe, further_metrics
+from fairbench.leaderboard.row import Contender, Measured, cost, identity, improvement, measure, probes
+from fairbench.leaderboard.standings import Standing, measured_rows, side_effects, standings
+from fairbench.metrics.metric import Metric
+from fairbench.predictions.groups import Groups
+from fairbench.predictions.predictions import Predictions
+from fairbench.statistics.ranking import holm
+
+
+def fill(
+    empty: Table, everybody: Sequence[Contender], metrics: Mapping[str, Metric], ranking: Ranking = "dominance"
+) -> Table:
+    """Put the rows into a table, and what is said of all of them; `metrics` are those that may stand beside."""
+    methods = [c for c in everybody if c.role != "control"]
+    controls = [c for c in everybody if c.role == "control"]
+    answers = everybody[0].answers
+    predictions, judge = answers.predictions[0], answers.measure
+    groups = Groups.of(predictions.table, empty.attribute, empty.unrecorded)
+    placed = standings(methods, groups, ranking)
+    methods.sort(key=lambda c: (*placed[c.label].order, c.role != "baseline", c.label))
+    base = next((c for c in methods if c.role == "baseline"), None)
+    others = [c.answers for c in methods if c is not base]
+    able, missing = further_metrics(judge, metrics, predictions)
+    further = [FurtherMeasure(describe(metric), measured_rows(methods, groups, metric)) for metric in able]
+    further += [FurtherMeasure(describe(metrics[name]), missing=why) for name, why in missing.items()]
+    return replace(
+        empty,
+        fingerprint=everybody[0].first.job.dataset.fingerprint,
+        rows_tested=len(predictions),
+        clusters=int(np.unique(predictions.clusters()).size),
+        classes=predictions.classes,
+        groups=_groups(predictions, groups),
+        constant=_constant(predictions, groups, judge),
+        baseline=base.label if base else None,
+        rows=tuple(_rows(methods, controls, groups, placed)),
+        controls=tuple(_rows(controls, methods, groups, {})),
+        side_effects=side_effects(methods, empty.unrecorded),
+        improvement=improvement(base.answers, others, groups) if base else None,
+        measure=describe(judge),
+        further=tuple(further),
+        ranked_by=ranking,
+    )
+
+
+def _rows(
+    chosen: Sequence[Contender],
+    others: Sequence[Contender],
+    groups: Groups,
+    placed: Mapping[str, Standing],
+) -> Iterable[Row]:
+    """Make rows: measured, tested, flagged and placed. `others` are the controls of methods, and the reverse."""
+    base = next((c for c in (*chosen, *others) if c.role == "baseline"), None)
+    seeds = sorted({seed for c in (*chosen, *others) for seed in c.answers.seeds})
+    stale = stale_rows([*chosen, *others])
+    contending = bool(placed)
+    levelled = levelling_down({label: (s.changes, s.interactions) for label, s in placed.items() if s.changes})
+    idle = {c.label: [*not_learned(c, others, groups)] if contending else [] for c in chosen}
+    measured = {c.label: measure(c.answers, groups) for c in chosen}
+    tested = with_adjusted({label: one for label, one in measured.items() if contending and not idle[label]})
+    for c in chosen:
+        own, standing = {**measured, **tested}[c.label], placed.get(c.label, Standing())
+        flags = [
+            *([stale[c.label]] if c.label in stale else ()),
+            *idle[c.label],
+            *([Flag(LEVELLING_DOWN)] if c.label in levelled else ()),
+            *([Flag("worst group worse")] if worst_group_worse(standing.changes) else ()),
+            *gap_flags(own.gap, own.standardised_gap, own.worst_group, own.eq_odds_max),
+            *protocol_flags(c, base, seeds),
+        ]
+        yield Row(
+            **identity(c),
+            **vars(own),
+            rank=standing.rank,
+            trade_offs=standing.trade_offs,
+            changes=standing.changes,
+            interactions=standing.interactions,
+            flags=tuple(flags),
+            probes=tuple(probes(c.records)),
+            **cost(c.records),
+        )
+
+
+def with_adjusted(measured: Mapping[str, Measured]) -> dict[str, Measured]:
+    """Adjust the p-values of the gaps for their number: MaxAccGap and EqOdds(max) of all rows are one family,
+    the equity-scaled measures another.
+    """
+    labels = [*measured]
+    p = holm([one.gap.p for one in measured.values()] + [one.eq_odds_max.p for one in measured.values()])
+    scaled = holm([one.equity_scaled.p for one in measured.values()])
+    return {
+        label: replace(
+            measured[label],
+            gap=replace(measured[label].gap, adjusted=p[place]),
+            eq_odds_max=replace(measured[label].eq_odds_max, adjusted=p[len(labels) + place]),
+            equity_scaled=replace(measured[label].equity_scaled, adjusted=scaled[place]),
+        )
+        for place, label in enumerate(labels)
+    }
+
+
+def _groups(predictions: Predictions, groups: Groups) -> tuple[Group, ...]:
+    two = len(predictions.classes) == 2
+    counted = []
+    for place, name in enumerate(groups.names):
+        inside = groups.codes == place
+        counts = [int((predictions.target[inside] == index).sum()) for index in (1, 0)] if two else [None, None]
+        counted.append(Group(name, int(inside.sum()), *counts))
+    return tuple(counted)
+
+
+def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Constant:
+    best = constant(predictions, judge)
+    given = best.predictions[0].table
+    answer = str(given["text"].mode()[0]) if "text" in given else predictions.classes[int(given["answer"].iloc[0])]
+    if "text" in given and given["text"].nunique() > 1:
+        answer += " and so on, by question"
+    return Constant(answer, float(best.scores.mean()), best.plain_gap(groups))

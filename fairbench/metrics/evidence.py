@@ -1,0 +1,119 @@
+"""What scores are worth: an interval for every rate, and for every disparity what chance gives on these rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fairbench.metrics.disparity import Disparity, rates
+from fairbench.metrics.metric import Metric, Undefined
+from fairbench.metrics.score import AttributeScores, RowScores, Scores, listed_disparities, listed_metrics, score
+from fairbench.predictions.groups import Groups
+from fairbench.predictions.predictions import Predictions
+from fairbench.statistics.auroc import judge_auroc
+from fairbench.statistics.intervals import auroc_limits, delong, ends
+from fairbench.statistics.permutation import group_rates, judge
+from fairbench.statistics.results import ALPHA, Estimate, Gap
+from fairbench.statistics.standardised import standardised_gap
+
+AUROC = "auroc"
+AUROC_GAP = "auroc_gap"  # the one disparity of no row means that has a test of its own
+STANDARDISED = "standardised_acc_gap"
+NO_TEST = "not a mean over rows: no exact test"
+TOO_FEW = "too few clusters in a group to say what chance gives"
+
+
+def score_with_evidence(
+    predictions: Predictions,
+    attributes: Sequence[str],
+    metrics: Sequence[Metric] = (),
+    policy: str = "keep",
+    equity: str = "fairllava",
+) -> Scores:
+    """Score predictions as `score` does, with intervals, and with evidence for every disparity (see `Gap`).
+
+    Where there are classes, `standardised_acc_gap` stands beside the gap. A metric that scores rows, and AUROC,
+    has an interval overall and in every group. A disparity of no mean over rows (of F1, say) has no exact test,
+    and a note says so.
+    """
+    plain = score(predictions, attributes, metrics, policy, equity)
+    rules = listed_disparities(predictions, metrics, equity)
+    scored = [metric for metric in listed_metrics(predictions, metrics, {}).values() if metric.each]
+    everyone = Groups.everyone(predictions.table)
+    (overall,) = _with_intervals([plain.overall], predictions, everyone, scored)
+
+    def tested(attribute: str, part: AttributeScores) -> AttributeScores:
+        groups = Groups.of(predictions.table, attribute, policy)
+        rows = _with_intervals([*part.groups.values()], predictions, groups, scored)
+        gaps = {name: _tested(rules[name], gap, predictions, groups) for name, gap in part.disparities.items()}
+        if "target" in predictions.table:
+            gaps[STANDARDISED] = _standardised(predictions, groups)
+        return replace(part, groups=dict(zip(part.groups, rows, strict=True)), disparities=gaps)
+
+    return replace(
+        plain,
+        overall=overall,
+        attributes={attribute: tested(attribute, part) for attribute, part in plain.attributes.items()},
+    )
+
+
+def _standardised(predictions: Predictions, groups: Groups) -> Gap:
+    """MaxAccGap with every group's accuracy at the pooled mix of classes, which prevalence alone cannot widen."""
+    target = predictions.target.astype(np.int64)
+    correct = (predictions.answer == predictions.target).astype(np.float64)
+    return standardised_gap(correct, target, groups.codes, groups.cluster, names=groups.names)
+
+
+def _with_intervals(
+    found: Sequence[RowScores], predictions: Predictions, groups: Groups, scored: Iterable[Metric]
+) -> list[RowScores]:
+    """Give every group's metrics their 95 % intervals."""
+    bounded: list[dict[str, Estimate]] = [dict(one.metrics) for one in found]
+    for metric in scored:
+        try:
+            scores = metric.scores(predictions)
+        except Undefined:
+            continue
+        for own, rate in zip(bounded, group_rates(scores, groups.codes, groups.cluster, groups.names), strict=True):
+            own[metric.name] = replace(own[metric.name], low=rate.low, high=rate.high)
+    if AUROC in bounded[0] and predictions.has_probabilities and len(predictions.classes) == 2:
+        for place, own in enumerate(bounded):
+            low, high = _auroc_ends(predictions, groups, place)
+            own[AUROC] = replace(own[AUROC], low=low, high=high)
+    return [replace(one, metrics=own) for one, own in zip(found, bounded, strict=True)]
+
+
+def _auroc_ends(predictions: Predictions, groups: Groups, place: int) -> tuple[float, float] | tuple[None, None]:
+    inside = groups.codes == place
+    cluster = None if groups.cluster is None else groups.cluster[inside]
+    one = delong(predictions.target[inside] == 1, predictions.probability(1)[inside], cluster)
+    return ends(*auroc_limits(one, ALPHA)) if one else (None, None)
+
+
+def _tested(rule: Disparity, gap: Gap, predictions: Predictions, groups: Groups) -> Gap:
+    """Add to a disparity what its test says."""
+    if gap.value is None:
+        return gap
+    if rule.name == AUROC_GAP and len(predictions.classes) == 2:
+        tested = judge_auroc(
+            predictions.target.astype(np.int64),
+            predictions.probability(1).astype(np.float64),
+            groups.codes,
+            groups.cluster,
+            names=groups.names,
+        )
+    elif rule.row_scored:
+        scores, reduce = rates(rule, predictions)
+        worse = not rule.higher_is_better
+        tested = judge(scores, groups.codes, groups.cluster, reduce, names=groups.names, higher_is_worse=worse)
+    else:
+        return replace(gap, notes=(*gap.notes, NO_TEST))
+    numbers = (tested.floor_mean, tested.floor_95, tested.p, tested.excess, tested.detectable)
+    if not all(number is None or math.isfinite(number) for number in numbers):
+        return replace(gap, notes=(*gap.notes, TOO_FEW))
+    return replace(
+        tested, value=gap.value, coverage=gap.coverage, group=gap.group, notes=(*gap.notes, *tested.notes)
+    )
