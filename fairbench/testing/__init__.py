@@ -9,8 +9,9 @@ def test_my_method(check, method):
 
 from fairbench.testing.backbones import BACKBONE_CHECKS
 from fairbench.testing.datasets import DATASET_CHECKS
-from fairbench.testing.kit import parametrize_backbone, parametrize_dataset, parametrize_method
+from fairbench.testing.kit import parametrize_backbone, parametrize_dataset, parametrize_method, parametrize_metric
 from fairbench.testing.methods import METHOD_CHECKS
+from fairbench.testing.metrics import METRIC_CHECKS, toy_predictions
 from fairbench.testing.toys import (
     STAGES,
     TOLERANCE,
@@ -26,6 +27,7 @@ __all__ = [
     "BACKBONE_CHECKS",
     "DATASET_CHECKS",
     "METHOD_CHECKS",
+    "METRIC_CHECKS",
     "STAGES",
     "TOLERANCE",
     "Outcome",
@@ -35,6 +37,8 @@ __all__ = [
     "parametrize_backbone",
     "parametrize_dataset",
     "parametrize_method",
+    "parametrize_metric",
     "toy_plugins",
+    "toy_predictions",
     "train",
 ]

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fairbench.data.dataset import Dataset
+from fairbench.metrics.metric import Metric
 from fairbench.models.backbone import Backbone
 from fairbench.testing.backbones import BACKBONE_CHECKS
 from fairbench.testing.datasets import DATASET_CHECKS
 from fairbench.testing.methods import METHOD_CHECKS
+from fairbench.testing.metrics import METRIC_CHECKS
 from fairbench.training.method import Method
 
 
@@ -33,3 +35,8 @@ def parametrize_backbone(backbone: type[Backbone]) -> Any:
 def parametrize_dataset(dataset: Dataset) -> Any:
     """Run a test once for every check of a dataset; the test takes `check` and `dataset`."""
     return _parametrize(DATASET_CHECKS, "dataset", dataset)
+
+
+def parametrize_metric(metric: Metric) -> Any:
+    """Run a test once for every check of a metric; the test takes `check` and `metric`."""
+    return _parametrize(METRIC_CHECKS, "metric", metric)
