@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
@@ -153,15 +154,25 @@ def load(
             _register(loaded, point.name, _distribution(point), point.load)
     for path in dict.fromkeys(Path(file).resolve() for file in files):
         if not path.is_file():
-            raise FairbenchError(f"--plugin {path}: there is no such file")
+            raise FairbenchError(f"--plugin {path}: there is no such file", _nearest(path))
         source = f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
         _register(loaded, str(path), source, lambda path=path: _import_file(path))
         if loaded.broken and loaded.broken[-1].source == source:
-            raise FairbenchError(f"--plugin {path}: {loaded.broken[-1].reason}")
+            raise FairbenchError(
+                f"--plugin {path}: {loaded.broken[-1].reason}", "`python FILE` shows the whole traceback"
+            )
     for name, plugin in manager.list_name_plugin():
         _check_hooks(manager, plugin, f"plugin {name} of {loaded.sources[name]}")
     _ = loaded.tables  # asks every plugin now, so that `broken` is complete
     return loaded
+
+
+def _nearest(path: Path) -> str:
+    """Say which Python file beside a path is most likely meant."""
+    near = get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], n=1)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return "name a Python file, or a plugin that is installed without --plugin (`fairbench list`)"
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: Any, where: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fairbench import __version__
-from fairbench.cli import data, probe, results, run
+from fairbench.cli import contribute, data, probe, results, run
 from fairbench.cli.options import say, warn_of_broken
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
@@ -88,6 +88,7 @@ results.add_to(main)
 run.add_to(main)
 data.add_to(main)
 probe.add_to(main)
+contribute.add_to(main)
 
 
 @main.command("list")

@@ -123,7 +123,7 @@ def check_needs_what_it_says(metric: Metric) -> None:
         bare = metric.value(Predictions(rows.table.drop(columns=["id", "cluster"]), rows.classes, (), rows.task))
         assert _same(metric.value(rows), bare), "it depends on `id` or `cluster`, which may not be there"
         if rows.has_probabilities and "probabilities" not in metric.needs:
-            less = [c for c in rows.table if not c.startswith("p_")]
+            less = [c for c in rows.table if not str(c).startswith("p_")]
             value = metric.value(Predictions(rows.table[less], rows.classes, (), rows.task))
             assert _same(metric.value(rows), value), "it reads probabilities and does not say so in `needs`"
 
