@@ -4,12 +4,16 @@ __version__: str
 
 from .data.archives import ArchiveFolder as ArchiveFolder
 from .data.archives import Variable as Variable
+from .data.arrow_tables import ArrowTable as ArrowTable
+from .data.arrow_tables import is_saved as is_saved
 from .data.bins import Bins as Bins
 from .data.dataset import Dataset as Dataset
+from .data.file_index import FileIndex as FileIndex
 from .data.image_folder import ImageFolder as ImageFolder
 from .data.images import Unreadable as Unreadable
 from .data.images import open_array as open_array
 from .data.images import open_image as open_image
+from .data.locations import cache_folder as cache_folder
 from .data.tables import read_table as read_table
 from .errors import FairbenchError as FairbenchError
 from .hookspecs import hookimpl as hookimpl
@@ -37,6 +41,8 @@ from .models.huggingface import Tiny as Tiny
 from .models.processor import images_and_text as images_and_text
 from .models.processor import load_processor as load_processor
 from .predictions.groups import Groups as Groups
+from .predictions.missing import MISSING as MISSING
+from .predictions.missing import is_missing as is_missing
 from .predictions.predictions import Predictions as Predictions
 from .predictions.read import read_predictions as read_predictions
 from .settings import Count as Count

@@ -58,8 +58,8 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
             raise FairbenchError(f"benchmark {benchmark.name} names no {what}", f"give some with --{what}")
     _refuse_unused_settings(benchmark, plugins)
     methods = [(choice, plugins.make("method", choice)) for choice in _methods(benchmark, plugins)]
-    datasets = {name: _dataset(name, benchmark, plugins, roots) for name in benchmark.datasets}
-    attributes = {name: _attributes(benchmark, dataset) for name, dataset in datasets.items()}
+    datasets = {name: make_dataset(name, benchmark, plugins, roots) for name in benchmark.datasets}
+    attributes = {name: attributes_of(benchmark, dataset) for name, dataset in datasets.items()}
     backbones = {name: _backbone(name, benchmark, plugins) for name in benchmark.backbone_names}
     for backbone in backbones.values():
         for stage in benchmark.stages or backbone.recipe:
@@ -164,7 +164,8 @@ def _default(item: Any, key: str) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _dataset(name: str, benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> Dataset:
+def make_dataset(name: str, benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> Dataset:
+    """Make a dataset as a benchmark sets it."""
     dataset: Dataset = plugins.make("dataset", Choice(name, benchmark.settings.get(name, {})), roots)
     return dataset
 
@@ -189,7 +190,8 @@ def _joining(benchmark: Benchmark, plugins: Plugins) -> list[str]:
     return [name for name, method in plugins.tables["method"].items() if joins.get(method.role, False)]
 
 
-def _attributes(benchmark: Benchmark, dataset: Dataset) -> Sequence[tuple[str, ...]]:
+def attributes_of(benchmark: Benchmark, dataset: Dataset) -> Sequence[tuple[str, ...]]:
+    """Return what a benchmark compares on a dataset, joined attributes together; raises for unknown ones."""
     wanted = benchmark.attributes or tuple(dataset.attributes)
     split = [tuple(name.strip() for name in entry.split("+")) for entry in wanted]
     for attribute in (name for entry in split for name in entry):

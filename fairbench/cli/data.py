@@ -31,15 +31,22 @@ def add_to(cli: click.Group) -> None:
 def check(
     name: str, folders: tuple[str, ...], assignments: tuple[str, ...], files: tuple[str, ...], as_json: bool
 ) -> None:
-    """Check a dataset: counts per split, class and group, missing values, unreadable files, leakage, licence."""
+    """Check a dataset: counts per split, class and group, missing values, unreadable files, leakage, licence.
+
+    WHICH is a dataset, or a benchmark file, whose datasets are read as it says. The status is 1 where a problem is
+    found.
+    """
     from fairbench.data import report as checks
     from fairbench.report.dataset import render
 
-    report = checks.check(_made(name, folders, assignments, files))
+    reports = [checks.check(dataset) for dataset in _made(name, folders, assignments, files)]
     if as_json:
-        print_json(report.to_json())
-    else:
+        data = [report.to_json() for report in reports]
+        print_json(data[0] if len(data) == 1 else data)
+    for report in () if as_json else reports:
         render(report, console())
+    if not all(report.usable for report in reports):
+        click.get_current_context().exit(1)
 
 
 @click.command()
@@ -60,13 +67,17 @@ def sample(
 ) -> None:
     """Draw a contact sheet: pictures with their labels and groups, from as many of them as fit.
 
-    It shows the data's own images, so it must not be published where the data may not be.
+    WHICH is a dataset, or a benchmark file with one. The sheet shows the data's own images, so it must not be
+    published where the data may not be.
     """
     from fairbench.data import contact_sheet
 
-    dataset = _made(name, folders, assignments, files)
+    dataset, *more = _made(name, folders, assignments, files)
+    if more:
+        names = ", ".join(item.name for item in (dataset, *more))
+        raise FairbenchError(f"{name} has several datasets: {names}", "name one of them, with its --set")
     chosen = contact_sheet.sample(dataset, count, by, split)
-    path = out or Path(f"{name}-sample.png")
+    path = out or Path(f"{dataset.name}-sample.png")
     contact_sheet.write(contact_sheet.draw(dataset, chosen, by, split), path)
     click.echo(f"written: {path} ({len(chosen):,} rows)")
     for text in (contact_sheet.notice(dataset), *dataset.warnings):
@@ -107,18 +118,27 @@ def example(name: str, path: Path, files: tuple[str, ...]) -> None:
     click.echo(f"look at it: {shlex.join(words)}")
 
 
-def _made(name: str, folders: Sequence[str], assignments: Sequence[str], files: Sequence[str]) -> Dataset:
-    """Make a dataset as a run would, with its folder and settings."""
+def _made(which: str, folders: Sequence[str], assignments: Sequence[str], files: Sequence[str]) -> list[Dataset]:
+    """Make a dataset, or those of a benchmark file, as a run would, with folder and settings."""
     from fairbench import plugins as plugin_loader
-    from fairbench.benchmark.benchmark import Benchmark
+    from fairbench.benchmark import benchmark as benchmarks
     from fairbench.benchmark.overrides import override
     from fairbench.data.locations import shared_roots
     from fairbench.jobs.job import Choice
 
-    plugins = plugin_loader.load(("dataset",), files)
+    of_file = which.endswith(".toml")
+    plugins = plugin_loader.load(plugin_loader.KINDS if of_file else ("dataset",), files)
     warn_of_broken(plugins)
-    settings = override(Benchmark(datasets=(name,)), assignments, plugins).settings.get(name, {})
-    dataset: Dataset = plugins.make(
-        "dataset", Choice(name, settings), shared_roots(folders, plugins.folders([name]))
-    )
-    return dataset
+    benchmark = benchmarks.load(which) if of_file else benchmarks.Benchmark(datasets=(which,))
+    benchmark = override(benchmark, assignments, plugins)
+    roots = shared_roots(folders, plugins.folders(benchmark.datasets))
+    made: list[Dataset] = []
+    for name in benchmark.datasets:
+        made.append(plugins.make("dataset", Choice(name, benchmark.settings.get(name, {})), roots))
+        if of_file:
+            from fairbench.benchmark.plan import attributes_of
+
+            attributes_of(benchmark, made[-1])  # refuses what a plan would
+    if not made:
+        raise FairbenchError(f"{which} names no datasets", "give some with `datasets = [ … ]`")
+    return made

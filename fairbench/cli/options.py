@@ -141,7 +141,7 @@ plugin_option = click.option(
 def which_dataset(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what says which dataset, where it lies and how it is read."""
     options = (
-        click.argument("name"),
+        click.argument("name", metavar="WHICH"),
         click.option("--data", "folders", multiple=True, metavar="NAME=PATH", help="Where a dataset lies."),
         click.option(
             "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."

@@ -15,6 +15,7 @@ from fairbench.errors import FairbenchError
 if TYPE_CHECKING:
     from fairbench.benchmark.benchmark import Benchmark
     from fairbench.benchmark.plan import Planned
+    from fairbench.benchmark.power_plan import Assumed
     from fairbench.jobs.store import Store
     from fairbench.plugins import Plugins
 
@@ -145,23 +146,37 @@ def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: A
     from fairbench.jobs.store import Store
 
     store = Store(chosen["out"])
-    assumed = foresight.Assumed(accuracy, agreement, gap)
-    _, benchmark, planned, _ = _planned(True, **chosen)
     if power:
-        attributes = {"+".join(job.attributes) for job in planned.jobs if job.attributes} or benchmark.attributes
-        found = [
-            foresight.foresee(dataset, attribute, benchmark.unrecorded, assumed)
-            for dataset in planned.datasets.values()
-            for attribute in sorted(attributes)
-            if set(attribute.split("+")) <= set(dataset.attributes)
-        ]
-        foresight.show(found, assumed, console())
+        _foresee(foresight.Assumed(accuracy, agreement, gap), **chosen)
         return
+    _, _, planned, _ = _planned(True, **chosen)
     _print_plan(planned, store)
 
 
-def _planned(
-    planning: bool,
+def _foresee(assumed: Assumed, **chosen: Any) -> None:
+    """Print what test sets can show, from their tables alone: no image need be there yet."""
+    from fairbench.benchmark import power_plan as foresight
+    from fairbench.benchmark.plan import attributes_of, make_dataset
+
+    plugins, benchmark, roots = _resolved(**chosen)
+    found = []
+    for name in benchmark.datasets:
+        dataset = make_dataset(name, benchmark, plugins, roots)
+        dataset.unseen = True
+        for attributes in attributes_of(benchmark, dataset):
+            found.append(foresight.foresee(dataset, "+".join(attributes), benchmark.unrecorded, assumed))
+    foresight.show(found, assumed, console())
+
+
+def _planned(planning: bool, **chosen: Any) -> tuple[Plugins, Benchmark, Planned, dict[str, Path]]:
+    """Resolve the choices to jobs; every wrong name is an error here, before anything expensive starts."""
+    from fairbench.benchmark.plan import jobs
+
+    plugins, benchmark, found = _resolved(**chosen)
+    return plugins, benchmark, jobs(benchmark, plugins, found, planning), found
+
+
+def _resolved(
     which: str,
     assignments: Sequence[str],
     data: Sequence[str],
@@ -170,14 +185,13 @@ def _planned(
     no_controls: bool,
     files: Sequence[str],
     **lists: str | None,
-) -> tuple[Plugins, Benchmark, Planned, dict[str, Path]]:
-    """Resolve the choices to jobs; every wrong name is an error here, before anything expensive starts."""
+) -> tuple[Plugins, Benchmark, dict[str, Path]]:
+    """Return the plugins, the benchmark as the command line has it, and where its data and weights lie."""
     from dataclasses import replace
 
     from fairbench import plugins as plugin_loader
     from fairbench.benchmark import benchmark as benchmarks
     from fairbench.benchmark import overrides as choices
-    from fairbench.benchmark.plan import jobs
     from fairbench.data.locations import shared_roots
 
     plugins = plugin_loader.load(files=files)
@@ -190,7 +204,7 @@ def _planned(
     )
     benchmark = choices.override(benchmark, assignments, plugins)
     found = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
-    return plugins, benchmark, jobs(benchmark, plugins, found, planning), found
+    return plugins, benchmark, found
 
 
 def _write_benchmark(benchmark: Benchmark, store: Store) -> None:

@@ -110,7 +110,7 @@ class ArchiveFolder(ImageFolder):
 
     def table(self) -> pd.DataFrame:
         """Find the pictures, and whose they are; raises FairbenchError saying what is missing."""
-        return self.described(self.people())
+        return self.readable(self.described(self.people()))
 
     def sources(self) -> Sequence[Path]:
         """Return the table's possible places and, for files that come and go, the folders."""
@@ -126,7 +126,7 @@ class ArchiveFolder(ImageFolder):
         return self.open(file).size if _packed(file) else super().peek(file)
 
     def people(self) -> pd.DataFrame:
-        """Return id, image and split of everybody whose picture can be read, beside what the table says."""
+        """Return id, image and split of everybody, beside what the table says of them."""
         files, path = {kind: self._files(kind) for kind in self.files}, self.summary()
         self.archives = files["npz"]
         if path is None and not files["npz"]:
@@ -150,7 +150,7 @@ class ArchiveFolder(ImageFolder):
         split = self._read_cells("split", Variable(("use",), also=SPLIT_WORDS), stated, path)
         people["split"] = split.where(split.notna(), homes)
         self._refuse_misplaced(people, homes)
-        return self.readable(self._whole(people, "split").sort_values("id", ignore_index=True))
+        return self._whole(people, "split").sort_values("id", ignore_index=True)
 
     def described(self, people: pd.DataFrame) -> pd.DataFrame:
         """Return id, image, cluster, split, target and attributes of some people."""

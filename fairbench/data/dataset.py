@@ -59,6 +59,8 @@ class Dataset(Configurable):
         self.root: Path | None = None  # where its folder lies on this machine
         self.warnings: list[str] = []  # what the last reading found odd; ends up in every record
         self._known_rows: tuple[object, pd.DataFrame] | None = None
+        self.unseen = False  # whether the table alone is wanted: images are not looked at, and need not be there
+        self._limited = False  # whether the reading under way has left rows out
 
     @property
     @abstractmethod
@@ -110,6 +112,13 @@ class Dataset(Configurable):
         """Hash everything that decides what a model would see, without reading every pixel."""
         return digest(rows(self), json.dumps(self.settings(), sort_keys=True), *self.classes, *self.words)
 
+    def limited(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Keep about `limit` rows, once for each reading: whoever looks at images calls it before looking."""
+        if self.limit is None or self._limited or self.limit >= len(table):
+            return table
+        self._limited = True
+        return limited(table, self.limit, tuple(self.attributes))
+
     split_clusters = staticmethod(split_clusters)
 
 
@@ -145,11 +154,11 @@ def rows(dataset: Dataset) -> pd.DataFrame:
     kept = dataset._known_rows
     if kept is None or kept[0] is None or kept[0] != dataset.stamp():
         dataset.warnings.clear()
+        dataset._limited = False
         table = dataset.table().reset_index(drop=True)
         for fault in faults(dataset, table):
             raise fault
-        if dataset.limit is not None and dataset.limit < len(table):
-            table = limited(table, dataset.limit, tuple(dataset.attributes))
+        table = dataset.limited(table)
         for attribute in dataset.attributes:
             if table[attribute].isna().all():
                 dataset.warnings.append(f"{attribute} is recorded for nobody")

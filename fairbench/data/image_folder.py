@@ -48,7 +48,12 @@ class ImageFolder(Dataset):
         outside = parts.is_absolute() or ".." in parts.parts or PureWindowsPath(str(relative)).drive
         if self.root is None or outside or not parts.parts or "\0" in str(relative):
             raise FairbenchError(f"{self.name}: image path {relative!r} is not inside the data folder")
-        return self.root / parts
+        return self.images() / parts
+
+    def images(self) -> Path:
+        """Return the folder that image paths start from: the root, unless a dataset keeps its images elsewhere."""
+        assert self.root is not None  # path() has refused otherwise
+        return self.root
 
     def open(self, file: BinaryIO) -> Image.Image:
         """Decode one file to RGB; files that are no ordinary images need their own. Raises Unreadable."""
@@ -68,12 +73,14 @@ class ImageFolder(Dataset):
             raise FairbenchError(f"{self.name}: cannot read image {path}: {reason(error)}") from error
 
     def readable(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Leave out the rows whose file cannot be read; raises FairbenchError when there are too many."""
+        """Leave out the rows beyond `limit`, then those whose file cannot be read; raises for too many of those."""
+        table = self.limited(table).assign(image=table["image"].str.replace("\\", "/"))
         for relative in table["image"]:
             self.path(relative)
-        assert self.root is not None  # path() has refused otherwise
+        if self.unseen:
+            return table
         self.verdicts, trouble = inspect(
-            self.root,
+            self.images(),
             table["image"],
             self.verify == "decode",
             cache_folder("inspected"),

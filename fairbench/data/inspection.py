@@ -81,7 +81,7 @@ def inspect(
     """
     stamps = {relative: stamp(root / relative) for relative in relatives}
     kind = f"{root.resolve()}\0{decode}\0{look.kind}\0{PIL.__version__}\0{RULES}"
-    kept = cache / f"{hashlib.sha256(kind.encode()).hexdigest()[:16]}.json"
+    kept = cache / f"{hashlib.sha256(kind.encode(errors='surrogateescape')).hexdigest()[:16]}.json"
     known = _known(kept)
     if not _unknown(stamps, known):
         return {relative: known[relative] for relative in stamps}, ""

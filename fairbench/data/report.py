@@ -108,6 +108,7 @@ def check(dataset: Dataset) -> Report:
             *_odd(remarks, len(table)),
             *_answers(dataset, table),
             *_shared(duplicates),
+            *_absent(dataset, table),
             *_empty(groups),
         ),
     )
@@ -124,6 +125,7 @@ def _tolerantly(dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
         table = rows(dataset)
     except FairbenchError:
         dataset.warnings.clear()
+        dataset._limited = False
         table = dataset.table()
         problems = list(faults(dataset, table))
     if missing := [column for column in (*columns(dataset), *dataset.attributes) if column not in table]:
@@ -248,11 +250,21 @@ def _shared(duplicates: tuple[Duplicate, ...] | None) -> Iterator[str]:
             yield f"{len(across):,} images stand byte for byte in several {what}, for instance {example}"
 
 
+def _absent(dataset: Dataset, table: pd.DataFrame) -> Iterator[str]:
+    """Find the classes and groups of which a split has nobody."""
+    known = {**({"target": dataset.classes} if dataset.classes else {}), **dataset.attributes}
+    for column, values in known.items():
+        for split in SPLITS:
+            there = set(table[column][table["split"] == split].dropna())
+            if lacking := [value for value in values if value not in there]:
+                yield f"{split} has nobody with {column} {' or '.join(lacking)}"
+
+
 def _empty(groups: Mapping[str, Mapping[str, Counts]]) -> Iterator[str]:
     for attribute, values in groups.items():
         for value, counts in values.items():
             empty = [name for name, count in counts["test"].items() if count == 0]
-            if empty:
+            if 0 < len(empty) < len(counts["test"]):  # a whole group that is absent is said above
                 yield (
                     f"test has no {' and no '.join(empty)} with {attribute} {value}: "
                     "rates that need them are undefined"

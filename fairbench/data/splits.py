@@ -12,13 +12,21 @@ import pandas as pd
 SPLITS = ("train", "val", "test")
 
 
-def split_clusters(table: pd.DataFrame, by: str, fractions: Sequence[float], seed: int) -> pd.Series[Any]:
-    """Assign whole clusters to train, val and test: a random split, stratified by the column `by`.
+def split_clusters(
+    table: pd.DataFrame, by: str | Sequence[str], fractions: Sequence[float], seed: int
+) -> pd.Series[Any]:
+    """Assign whole clusters to train, val and test: a random split, stratified by the column `by`, or by several.
 
     Within each stratum (a cluster belongs to that of its least value) clusters stand in an order
     drawn from `seed` and their names alone, and are cut where `fractions` of the rows are reached.
     The result depends neither on the order of the rows nor on the platform.
+
+    Strata of several columns may hold few clusters, which a cut of each would all put into the largest split. So
+    their clusters stand in one line, stratum by stratum, and each goes where most rows are lacking: any stretch of
+    the line, and so each stratum, gets its `fractions` to within one cluster.
     """
+    if not isinstance(by, str):
+        return _spread(table, by, fractions, seed)
     clusters = table.groupby("cluster")[by].agg(["min", "size"]).reset_index()
     clusters["order"] = [_hash(f"{seed}:{name}") for name in clusters["cluster"]]
     clusters = clusters.sort_values("order")
@@ -27,6 +35,21 @@ def split_clusters(table: pd.DataFrame, by: str, fractions: Sequence[float], see
     edges = np.cumsum(fractions)[:-1]
     split = np.asarray(SPLITS, dtype=object)[np.searchsorted(edges, middle.to_numpy())]
     return table["cluster"].map(dict(zip(clusters["cluster"], split, strict=True)))
+
+
+def _spread(table: pd.DataFrame, by: Sequence[str], fractions: Sequence[float], seed: int) -> pd.Series[Any]:
+    strata = table[list(by)].fillna("").astype(str).assign(cluster=table["cluster"])
+    clusters = strata.groupby("cluster").min()
+    clusters["size"] = table.groupby("cluster").size()
+    clusters["order"] = [_hash(f"{seed}:{name}") for name in clusters.index]
+    clusters = clusters.sort_values([*by, "order"])
+    lacking, place = np.zeros(len(SPLITS)), np.empty(len(clusters), dtype=np.int64)
+    for number, size in enumerate(clusters["size"]):
+        lacking += size * np.asarray(fractions)
+        place[number] = lacking.argmax()
+        lacking[place[number]] -= size
+    split = dict(zip(clusters.index, np.asarray(SPLITS, dtype=object)[place], strict=True))
+    return table["cluster"].map(split)
 
 
 def limited(table: pd.DataFrame, limit: int, attributes: Sequence[str]) -> pd.DataFrame:

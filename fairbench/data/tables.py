@@ -26,7 +26,7 @@ Columns = Mapping[str, Sequence[str]]  # a column → the names that it may be w
 def read_table(
     path: Path, name: str, hint: str, columns: Columns | None = None, encoding: str = "utf-8", lines: bool = True
 ) -> pd.DataFrame:
-    """Read a table of words (csv, tsv; gzipped or not): stripped, None where a cell is empty.
+    """Read a table of words (csv, tsv, gzipped or not; the first sheet of an xlsx): stripped, None where empty.
 
     Separators are comma, semicolon, tab or |; UTF-16 and byte order marks are recognised. With `columns`, those
     alone are kept, under the names given. The index says in which line of the file a row ends. Without `lines`, no
@@ -34,6 +34,8 @@ def read_table(
     FairbenchError in the dataset's `name` for what cannot be read cell by cell.
     """
     where = f"{name}: {path}"
+    if path.suffix.lower() == ".xlsx":
+        return _from_sheet(_sheet(path, where, hint), columns, where, hint)
     text = _decoded(path, where, hint, encoding)
     first = text[: text.find("\n") + 1] or text
     separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
@@ -65,6 +67,35 @@ def read_table(
             f"{where}: line {reader.line_num}: {error}", 'a quote inside a cell is written twice: ""'
         ) from error
     return pd.DataFrame(kept, columns=list(chosen), index=pd.Index(numbers, name="line"), dtype=object)
+
+
+def _sheet(path: Path, where: str, hint: str) -> list[list[str | None]]:
+    """Return the cells of a workbook's first sheet as words: numbers as one types them, dates as ISO writes them."""
+    import openpyxl
+
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        rows = [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
+        book.close()
+    except Exception as error:  # zipfile, XML and openpyxl raise nearly anything on damaged input
+        raise FairbenchError(f"{where} cannot be read: {error}", f"it may be damaged; {hint}") from error
+    whole = [[int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in row] for row in rows]
+    return [[None if cell is None else str(cell).strip() or None for cell in row] for row in whole]
+
+
+def _from_sheet(cells: list[list[str | None]], columns: Columns | None, where: str, hint: str) -> pd.DataFrame:
+    if not cells or not any(cells[0]):
+        raise FairbenchError(f"{where} is empty", f"it needs a header and rows; {hint}")
+    header = [cell or "" for cell in cells[0]]
+    chosen = _chosen(header, columns, where, hint)
+    filled = [(number, row) for number, row in enumerate(cells[1:], 2) if any(row)]
+    for number, row in filled:
+        if stray := [cell for cell, name in zip(row, header, strict=False) if cell and not name]:
+            raise FairbenchError(f"{where}: row {number} has {stray[0]!r} in a column without a name", "name it")
+    kept = [[row[place] for place in chosen.values()] for _, row in filled]
+    return pd.DataFrame(
+        kept, columns=list(chosen), index=pd.Index([n for n, _ in filled], name="row"), dtype=object
+    )
 
 
 def _decoded(path: Path, where: str, hint: str, encoding: str) -> str:

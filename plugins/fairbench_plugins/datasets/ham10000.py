@@ -165,7 +165,7 @@ class Lesions(ImageFolder):
         )
 
     def lesions(self, localization: bool) -> pd.DataFrame:
-        """Read the metadata and find the images; raises FairbenchError saying what is missing."""
+        """Read the metadata and find the images, unseen yet; raises FairbenchError saying what is missing."""
         people = self._people(localization).sort_values("image_id", ignore_index=True)
         found = pd.DataFrame(
             {
@@ -180,7 +180,7 @@ class Lesions(ImageFolder):
         )
         # Split before unreadable files are left out: a damaged file must not move other lesions.
         found["split"] = self.split_clusters(found, "dx", self.fractions, self.split_seed)
-        return self.readable(found)
+        return found
 
     def sources(self) -> Sequence[Path]:
         """Return the tables of the folder and, for files that come and go, the folders themselves."""
@@ -270,14 +270,14 @@ class Lesions(ImageFolder):
                     if suffix.lower() in SUFFIXES:
                         files.setdefault(stem, name if folder == "." else f"{folder}/{name}")
         lost = ids[~ids.isin(list(files))]
-        if len(lost):
+        if len(lost) and not self.unseen:
             looked = ", ".join(folder for folder in FOLDERS if (root / folder).is_dir())
             raise FairbenchError(
                 f"ham10000: {len(lost):,} of {len(ids):,} images are missing, for instance "
                 f"{lost.iloc[0]}.jpg (looked in {looked} of {root})",
                 f"expected {' and '.join(FOLDERS[:2])}; {SOURCE}",
             )
-        return ids.map(files)
+        return ids.map(files).fillna(ids)  # what is not there is not looked at
 
 
 class HAM10000(Lesions):
@@ -320,7 +320,7 @@ class HAM10000(Lesions):
     def table(self) -> pd.DataFrame:
         """Read the metadata and find the images; raises FairbenchError saying what is missing."""
         found = self.lesions(self.localization)
-        return found.assign(target=LABELS[self.labels].target(found["dx"]))
+        return self.readable(found.assign(target=LABELS[self.labels].target(found["dx"])))
 
 
 class HAM10000VQA(Lesions):
@@ -381,7 +381,7 @@ class HAM10000VQA(Lesions):
         table = pd.concat(asked).sort_index(kind="stable")  # an image's questions stand together
         if "site" in self.questions and (without := int(found["localization"].isna().sum())):
             self.warnings.append(f"{without:,} images have no recorded site and are not asked for it")
-        return table
+        return self.readable(table)
 
     def _asked(self, images: pd.DataFrame, question: str) -> pd.DataFrame:
         """Put one question to every image that has an answer, in a wording drawn from the image's name."""

@@ -124,7 +124,9 @@ class HarvardFairVLMed(ArchiveFolder):
         """Find the pictures, and whose they are; raises FairbenchError saying what is missing."""
         people = self.people()
         table = self.described(people)
-        return table if self.note == "none" else table.assign(prompt=self._prompts(people.loc[table.index]))
+        if self.note != "none":
+            table["prompt"] = self._prompts(people.loc[table.index])
+        return self.readable(table)
 
     def sources(self) -> Sequence[Path]:
         """Return the notes' places beside the others."""

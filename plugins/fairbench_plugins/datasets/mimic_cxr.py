@@ -266,13 +266,13 @@ class Radiographs(ImageFolder):
         root = self._root()
         found = (s for stem in stems for s in SUFFIXES if (root / f"{stem}{s}").is_file())
         suffix = next(found, None)
-        if suffix is None:
+        if suffix is None and not self.unseen:
             raise FairbenchError(
                 f"{self.name}: none of {len(stems):,} images is there, for instance {root / stems.iloc[0]}"
                 f"{' or '.join(SUFFIXES[:2])}",
                 SOURCE,
             )
-        return stems + suffix
+        return stems + (suffix or SUFFIXES[0])
 
     def _people(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return sex, age bin and race for each row; missing where not recorded."""

@@ -268,7 +268,7 @@ class PadChest(ImageFolder):
                 continue
             for name in os.listdir(root / place):
                 files.setdefault(name, f"{place}/{name}".lstrip("/"))
-        if not ids.isin(list(files)).any():
+        if not ids.isin(list(files)).any() and not self.unseen:
             places = ", ".join(sorted(named.unique())[:3])
             raise FairbenchError(
                 f"padchest: none of {len(ids):,} images is there, for instance {ids.iloc[0]} (looked in {root}, "

@@ -1,8 +1,9 @@
-"""Anybody's own data: a table (csv, tsv, parquet) and a folder of images, without a line of code."""
+"""Anybody's own data: a table (csv, tsv, xlsx, parquet) and a folder of images, without a line of code."""
 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import os
 import re
@@ -15,11 +16,26 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from fairbench import Bins, Count, Dataset, FairbenchError, Fraction, ImageFolder, hookimpl, read_table
+from fairbench import (
+    MISSING,
+    ArrowTable,
+    Bins,
+    Count,
+    Dataset,
+    FairbenchError,
+    FileIndex,
+    Fraction,
+    ImageFolder,
+    cache_folder,
+    hookimpl,
+    is_missing,
+    is_saved,
+    read_table,
+)
 
 Cells = pd.Series  # of str, missing where a cell is empty; its index says which line or row of the file
 
-TEXT, PARQUET = (".csv", ".tsv", ".tab"), (".parquet",)
+TEXT, ARROW = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz", ".xlsx"), (".parquet", ".arrow")
 NONE = "none"  # instead of a column: there is none, whatever the file's columns are called
 SPLITS = ("train", "val", "test")
 SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
@@ -29,9 +45,26 @@ ANSWERS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("false", "true"): ("no", "yes"),
     ("n", "y"): ("no", "yes"),
 }
+OPTIONAL = ("id_column", "split_column", "cluster_column")
 MOST = 40  # classes of a target, or groups of an attribute: more are measurements, or names
-EXACT = 2**53  # whole numbers beyond it do not survive as floating point
 NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
+LISTED = "|"  # between the labels of a cell that holds several
+IMAGE, TARGET, WHICH, FILE = "\0image", "\0target", "\0which", "\0file"  # columns of our own: no file holds NUL
+TRUE = ("1", "yes", "y", "true", "x")
+# Words that two spellings of one group may be; both in one column are cautioned.
+SAME = (
+    ("f", "female", "woman", "women", "w", "weiblich", "femme", "mujer"),
+    ("m", "male", "man", "men", "männlich", "homme", "hombre"),
+    ("white", "caucasian", "white or caucasian"),
+    ("black", "african american", "black or african american"),
+    ("y", "yes", "true", "1"),
+    ("n", "no", "false", "0"),
+)
+# Words that may stand for a missing value, beside those that do.
+DOUBTFUL = (
+    "-", "--", "?", ".", "x", "u", "unk", "missing", "declined", "not reported", "not specified", "unspecified",
+    "not available", "prefer not to say", "not applicable", "-1", "9", "99", "999",
+)  # fmt: skip
 EXAMPLE: Mapping[str, str] = {
     "id_column": "Fallnummer",
     "cluster_column": "Patient",
@@ -61,33 +94,39 @@ class Content:
 class Table(ImageFolder):
     """A table and a folder of images: settings say which column means what.
 
-    `file` lies in the folder (default: the only csv, tsv or parquet there). `*_column` name its columns;
-    `id`, `split` and `cluster` may be absent: then an id is the image's name, fairbench divides whole
-    clusters (`fractions`, `split_seed`), and every row is a patient of its own. `attribute_columns` may
-    rename: `sex=Geschlecht`. `image_path` makes a path of cells: `images/{image}.jpg`. `bins` cut numbers
-    (`age: 0-44, 45-64, 65+`), `values` rename cells (`sex: w=female, m=male; target: 1=malignant`), and
-    `unrecorded` are the words for what nobody wrote down. `positive` or `order` say which class is which,
-    `answers` what a model would say for each. Everything is compared in lower case.
+    `file` lies in the folder (default: the only table there). `*_column` name its columns; `id`, `split` and
+    `cluster` may be absent: then an id is the image's name, fairbench divides whole clusters (`fractions`,
+    `split_seed`), and every row is a patient of its own. Several `image_column`s make a row for each image.
+    `attribute_columns` may rename: `sex=Geschlecht`. `image_path` makes a path of cells: `images/{image}.jpg`;
+    what does not lie there is looked for by its name. `finding` asks for one label of a cell that lists several,
+    `one_hot` for the one column of several that says yes. `only` keeps rows (`View: PA, AP; Age: 18+; Label: *`).
+    `bins` cut numbers (`age: 0-44, 45-64, 65+`), `values` rename cells (`sex: w=female; target: "1, old"=ill`),
+    `unrecorded` adds to the words for what nobody wrote down, `recorded` takes such words as values. `positive` or
+    `order` say which class is which, `answers` what a model says for each. Everything is compared in lower case.
     """
 
     name = "table"
-    title = "A table of one's own"
     licence = "that of its owner"
     citation = "none: data of one's own"
     publishable: ClassVar[str] = "what its owner and its patients have agreed to; fairbench cannot know"
 
+    title: str = "A table of one's own"
     file: str = ""
     encoding: str = "utf-8"
     id_column: str = "id"
-    image_column: str = "image"
+    image_column: tuple[str, ...] = ("image",)
     image_path: str = "{image}"
-    target_column: str = "target"
+    target_column: tuple[str, ...] = ("target",)
+    finding: str = ""
+    one_hot: tuple[str, ...] = ()
     split_column: str = "split"
     cluster_column: str = "cluster"
     attribute_columns: tuple[str, ...] = ()
+    only: str = ""
     bins: str = ""
     values: str = ""
-    unrecorded: tuple[str, ...] = ("unknown", "unrecorded", "not recorded", "n/a", "na", "nan", "null")
+    unrecorded: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = ()
     positive: str = ""
     order: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
@@ -98,6 +137,13 @@ class Table(ImageFolder):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._kept: tuple[object, Content] | None = None
+        self._unpacked: Path | None = None  # where the images lie that the table itself holds
+        self._check_settings()
+        self._columns = dict(_named(item) for item in self.attribute_columns if item)
+        self._bins = {name: self._read_bins(items, name) for name, items in self._by_name("bins").items()}
+        self._values = {name: dict(map(_pair, items)) for name, items in self._by_name("values").items()}
+
+    def _check_settings(self) -> None:
         if len(self.fractions) != 3 or min(self.fractions) == 0 or abs(sum(self.fractions) - 1) > 1e-9:
             raise FairbenchError(
                 f"table.fractions = {list(self.fractions)} are not the shares of train, val and test",
@@ -105,13 +151,17 @@ class Table(ImageFolder):
             )
         if self.order and self.positive:
             raise FairbenchError("table.order and table.positive both say which class is positive", "keep one")
+        if self.finding and self.one_hot:
+            raise FairbenchError("table.finding and table.one_hot both say what the target is", "keep one")
+        if len(self.target_column) not in (1, len(self.image_column)):
+            raise FairbenchError(
+                f"table.target_column names {len(self.target_column)} columns, image_column {len(self.image_column)}",
+                "name one for all images of a row, or one for each",
+            )
         try:
             codecs.lookup(self.encoding)
         except LookupError:
             raise FairbenchError(f"table.encoding = {self.encoding!r} is unknown", "such as cp1252") from None
-        self._columns = dict(_named(item) for item in self.attribute_columns if item)
-        self._bins = {name: self._read_bins(items, name) for name, items in self._by_name("bins").items()}
-        self._values = {name: dict(map(_pair, items)) for name, items in self._by_name("values").items()}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -135,26 +185,29 @@ class Table(ImageFolder):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which columns were read as what, and where the splits come from."""
+        """Which columns were read as what, what was left out, and where the splits come from."""
         return self._content().notes
 
     def table(self) -> pd.DataFrame:
         """Read the file, map its columns, and look at the images."""
         content = self._content()
         self.warnings.extend(content.warnings)
-        found = content.rows
-        there = [relative for relative in found["image"] if os.path.lexists(self.path(relative))]
-        if not there:
+        if not self.unseen and not any(os.path.lexists(self.path(image)) for image in content.rows["image"]):
             raise FairbenchError(
-                f"table: none of the {len(found):,} images is there, for instance "
-                f"{self.path(found['image'].iloc[0])}",
+                f"table: none of the {len(content.rows):,} images is there, for instance "
+                f"{self.path(content.rows['image'].iloc[0])}",
                 "--set 'table.image_path=folder/{image}.jpg' says how a path is made of cells",
             )
-        return self.readable(found)
+        return self.readable(content.rows)
+
+    def images(self) -> Path:
+        """Return the root, or where the images of the table itself were unpacked."""
+        return self._unpacked or super().images()
 
     def sources(self) -> Sequence[Path]:
-        """Return the table's file."""
-        return [self._file()]
+        """Return the table's file, or the files of its folder."""
+        path = self._file()
+        return sorted(path.iterdir()) if path.is_dir() else [path]
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -162,7 +215,8 @@ class Table(ImageFolder):
         """Read the file, once for as long as neither it nor the settings change."""
         path = self._file()
         status = path.stat()
-        key = (str(path), status.st_size, status.st_mtime_ns, json.dumps(self.settings(), sort_keys=True))
+        settings = json.dumps(self.settings(), sort_keys=True)
+        key = (str(path), status.st_size, status.st_mtime_ns, settings, self.unseen)
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self._read(path))
         return self._kept[1]
@@ -174,13 +228,16 @@ class Table(ImageFolder):
                 "--data table=FOLDER names the folder that holds the table and the images",
             )
         if self.file:
-            path = self.path(self.file)
-            if not path.is_file():
+            path = self.root / self.path(self.file).relative_to(self.images())
+            if not path.is_file() and not is_saved(path):
                 raise FairbenchError(f"table: {path} is not a file", f"{self.root} holds {_listing(self.root)}")
             return path
-        found = sorted(path for path in self.root.iterdir() if path.suffix.lower() in (*TEXT, *PARQUET))
+        for folder in (self.root, self.root / "data"):
+            if is_saved(folder):
+                return folder
+        found = sorted(path for path in self.root.iterdir() if path.name.lower().endswith((*TEXT, *ARROW)))
         if len(found) != 1:
-            held = ", ".join(path.name for path in found) or f"no {', '.join((*TEXT, *PARQUET))}"
+            held = ", ".join(path.name for path in found) or f"no {', '.join((*TEXT, *ARROW))}"
             raise FairbenchError(
                 f"table: which file of {self.root} is the table? It holds {held}",
                 "--set table.file=NAME",
@@ -189,12 +246,24 @@ class Table(ImageFolder):
             raise FairbenchError(f"table: {found[0]} is not a file", "name another with --set table.file=NAME")
         return found[0]
 
-    def _read(self, path: Path) -> Content:
-        if path.suffix.lower() in PARQUET:
-            raw = _parquet(path)
-        else:
+    def _raw(self, path: Path) -> tuple[pd.DataFrame, list[str] | None]:
+        """Return the table's cells and, where it holds its images itself, the file names they were unpacked to."""
+        self._unpacked = None
+        if path.is_file() and path.suffix.lower() not in ARROW:
             hint = "--set table.encoding says how it is written (utf-8, cp1252 …)"
-            raw = read_table(path, self.name, hint, encoding=self.encoding)
+            return read_table(path, self.name, hint, encoding=self.encoding), None
+        table = ArrowTable(path, self.name)
+        raw = table.words()
+        inside = [name for name in table.embedded if name.lower() in map(str.lower, self.image_column)]
+        if not inside or self.unseen:
+            return raw, None
+        stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for _, file in table.parts]
+        digest = hashlib.sha256(repr((stamps, inside[0])).encode(errors="surrogateescape")).hexdigest()[:16]
+        self._unpacked = cache_folder("unpacked", digest)
+        return raw, table.unpack(inside[0], self._unpacked)
+
+    def _read(self, path: Path) -> Content:
+        raw, unpacked = self._raw(path)
         if raw.empty:
             raise FairbenchError(f"table: {path} has a header and no rows", "is it the right file?")
         needed = {
@@ -206,31 +275,43 @@ class Table(ImageFolder):
                 raise FairbenchError(
                     f"table: nothing says {what}", f"--set table.{key}=…; {path} has {', '.join(raw.columns)}"
                 )
-        images = self._paths(raw, path)
+        raw = raw if unpacked is None else raw.assign(**{FILE: unpacked})
+        left: list[str] = []
+        raw = self._chosen(raw, path, left)
+        raw = self._each_image(raw, path, left)
+        target = self._target(raw, path)
+        if self.one_hot:
+            raw, target = self._labelled(raw, target, left)
+        target = self._whole(target, path)
+        return self._assembled(raw, target, path, left)
+
+    def _assembled(self, raw: pd.DataFrame, target: Cells, path: Path, left: list[str]) -> Content:
+        """Put the columns of a table together that has the right rows."""
+        names = self._paths(raw, path)
         ids = self._optional(raw, "id_column", path)
-        ids = self._unique(images if ids is None else self._whole(ids, path), path)
         cluster = self._optional(raw, "cluster_column", path)
-        target = self._whole(self._canonical(self._column(raw, self.target_column, path), "target"), path)
-        found = pd.DataFrame(
-            {
-                "id": ids,
-                "cluster": ids if cluster is None else self._whole(cluster, path),
-                "image": images,
-                "target": target,
-            }
-        )
+        several = len(self.image_column) > 1
+        if cluster is None and several:
+            cluster = (ids if ids is not None else raw.index.to_series().astype(str)).rename("row")
+        if ids is None:
+            ids = names
+        elif several:
+            ids = self._whole(ids, path) + "-" + raw[WHICH]
+        ids = self._unique(self._whole(ids, path), path)
+        images = self._placed(raw, names, left)
+        found = pd.DataFrame({"id": ids, "image": images, "target": target})
+        found["cluster"] = ids if cluster is None else self._whole(cluster, path)
         classes = self._classes(target, path)
         attributes: dict[str, tuple[str, ...]] = {}
         for name, column in self._columns.items():
             found[name], attributes[name] = self._groups(name, self._column(raw, column, path), path)
         split = self._optional(raw, "split_column", path)
         found["split"] = (
-            self.split_clusters(found, "target", self.fractions, self.split_seed)
+            self.split_clusters(found, ("target", *attributes), self.fractions, self.split_seed)
             if split is None
             else self._splits(split, path)
         )
-        empty = [name for name in SPLITS if not found["split"].eq(name).any()]
-        if empty:
+        if empty := [name for name in SPLITS if not found["split"].eq(name).any()]:
             raise FairbenchError(
                 f"table: {path} has no rows in {' and '.join(empty)}",
                 f"a run needs train, val and test; --set table.split_column={NONE} lets fairbench divide the rows",
@@ -239,25 +320,32 @@ class Table(ImageFolder):
             classes,
             attributes,
             found.sort_values("id", ignore_index=True),
-            tuple(self._said(path, split, cluster)),
-            tuple(self._doubts(attributes, cluster)),
+            (*self._said(path, split, cluster), *left),
+            (*left, *self._doubts(classes, attributes, cluster)),
         )
 
     def _said(self, path: Path, split: Cells | None, cluster: Cells | None) -> Iterator[str]:
-        columns = {"target": self.target_column, **self._columns}
+        target = self.one_hot or self.target_column
+        columns = {"target": " or ".join(target), **self._columns}
         yield f"{path.name}: " + ", ".join(f"{name} = {column}" for name, column in columns.items())
+        if self.finding:
+            yield f"yes = {self.finding} among the labels of {' or '.join(target)}"
         yield from (f"{name} in bins: {', '.join(bins.names)}" for name, bins in self._bins.items())
-        yield f"not recorded: an empty cell, {', '.join(map(_canonical, self.unrecorded))}"
+        words = [word for word in (*MISSING[1:], *map(_canonical, self.unrecorded)) if self._is_nothing(word)]
+        yield f"not recorded: an empty cell, {', '.join(words)}"
         if split is not None:
             yield f"splits: column {split.name}"
             return
         shares = "/".join(f"{share:.0%}" for share in self.fractions)
         yield (
             f"splits {shares} made by fairbench with seed {self.split_seed}: grouped by "
-            f"{'row' if cluster is None else cluster.name}, stratified by target"
+            f"{'row' if cluster is None else cluster.name}, stratified by target and attributes"
         )
 
-    def _doubts(self, attributes: Mapping[str, tuple[str, ...]], cluster: Cells | None) -> Iterator[str]:
+    def _doubts(
+        self, classes: tuple[str, ...], attributes: Mapping[str, tuple[str, ...]], cluster: Cells | None
+    ) -> Iterator[str]:
+        """Say what can hardly be meant."""
         if cluster is None:
             yield (
                 "no column says which rows belong to one patient (table.cluster_column), so each row counts as a "
@@ -266,38 +354,136 @@ class Table(ImageFolder):
         for name, values in attributes.items():
             if len(values) == 1:
                 yield f"{name} has one value only ({values[0]}): there is nothing to compare"
+        for name, values in {"target": classes, **attributes}.items():
+            if listed := [value for value in values if LISTED in value]:
+                way = "table.finding=NAME asks for one label" if name == "target" else "table.values renames them"
+                yield f"{name} has combinations such as {listed[0]!r}, each a group of its own: {way}"
+            for words in SAME:
+                if len(alike := [value for value in values if value in words]) > 1:
+                    pair = f"{name}: {alike[0]}={alike[1]}"
+                    yield f"{name} has {' and '.join(alike)}, which may be one group: --set 'table.values={pair}'"
+            for value in values:
+                if value in DOUBTFUL and name not in self._bins and value not in map(_canonical, self.recorded):
+                    yield f"{name} has {value!r}, which may stand for nothing: --set 'table.unrecorded={value}'"
+
+    # ── rows ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _chosen(self, raw: pd.DataFrame, path: Path, left: list[str]) -> pd.DataFrame:
+        """Keep the rows that `only` asks for, and say how many each of its columns left out."""
+        total = len(raw)
+        for section in _split(self.only, ";"):
+            name, colon, items = section.partition(":")
+            wanted = [_bare(item) for item in _split(items, ",")]
+            if not colon or not wanted:
+                raise FairbenchError(
+                    f"table.only: {section!r} is not `column: item, item`",
+                    "such as 'View: PA, AP; Age: 18+; Label: *'",
+                )
+            name = _bare(name)
+            cells = self._column(raw, self._columns.get(_canonical(name), name), path)
+            keep = cells.map({cell: self._wanted(cell, wanted) for cell in cells.dropna().unique()})
+            keep = keep.fillna(False).to_numpy(dtype=bool)
+            if not keep.all():
+                left.append(f"{int((~keep).sum()):,} of {total:,} rows left out by {name}: {', '.join(wanted)}")
+            raw = raw[keep]
+            if raw.empty:
+                seen = ", ".join(map(repr, cells.dropna().unique()[:5])) or "nothing"
+                raise FairbenchError(f"table.only: no row has {section!r}", f"{name} has {seen}")
+        return raw
+
+    def _wanted(self, cell: str, wanted: Sequence[str]) -> bool:
+        """Whether a cell is among some items: a value, a range of numbers, * for anything, !value for all but it."""
+        value = _canonical(cell)
+        if self._is_nothing(value):
+            return False
+        refused = {_canonical(item[1:]) for item in wanted if item.startswith("!")}
+        taken = [item for item in wanted if not item.startswith("!")]
+        if value in refused:
+            return False
+        return not taken or any(item == "*" or _canonical(item) == value or _in(value, item) for item in taken)
+
+    def _each_image(self, raw: pd.DataFrame, path: Path, left: list[str]) -> pd.DataFrame:
+        """Make a row for each column of images; of several, one that is empty is left out."""
+        targets = self.target_column * (len(self.image_column) // len(self.target_column))
+        parts = []
+        for image, target in zip(self.image_column, targets, strict=True):
+            asked = {} if self.one_hot else {TARGET: self._column(raw, target, path)}
+            used = re.search(r"\{image\}", self.image_path) is not None or len(self.image_column) > 1
+            cells = self._column(raw, image, path) if used else pd.Series(None, index=raw.index, dtype=object)
+            parts.append(raw.assign(**{IMAGE: cells, WHICH: image, **asked}))
+        if len(parts) == 1:
+            return parts[0]
+        made = pd.concat(parts)
+        empty = made[IMAGE].isna().to_numpy()
+        if empty.any():
+            left.append(f"{int(empty.sum()):,} of {len(made):,} images are named by no cell and were left out")
+        return made[~empty]
+
+    def _target(self, raw: pd.DataFrame, path: Path) -> Cells:
+        """Return each row's class as it is written, missing where none is recorded."""
+        if self.one_hot:
+            said = pd.DataFrame({
+                _canonical(name): self._column(raw, name, path).map(lambda cell: _canonical(cell) in TRUE, "ignore")
+                for name in self.one_hot
+            }).fillna(False).astype(bool)  # fmt: skip
+            one = said.sum(axis=1) == 1
+            return said.idxmax(axis=1).astype(object).where(one, None).rename("target")
+        cells = raw[TARGET].rename(" or ".join(self.target_column))
+        if not self.finding:
+            return self._canonical(cells, "target")
+        wanted, listed = _canonical(self.finding), {text: _labels(text) for text in cells.dropna().unique()}
+        known = sorted({label for labels in listed.values() for label in labels})
+        if wanted not in known:
+            raise FairbenchError(
+                f"table: {path}: no row of {cells.name} lists {self.finding!r}", f"it lists {', '.join(known[:20])}"
+            )
+        return cells.map({text: "yes" if wanted in labels else "no" for text, labels in listed.items()})
+
+    def _labelled(self, raw: pd.DataFrame, target: Cells, left: list[str]) -> tuple[pd.DataFrame, Cells]:
+        """Leave out the rows in which not exactly one of the one-hot columns says yes."""
+        whole = target.notna().to_numpy()
+        if not whole.all():
+            columns = ", ".join(self.one_hot)
+            left.append(f"{int((~whole).sum()):,} of {len(raw):,} rows have none or several of {columns}: left out")
+        return raw[whole], target[whole]
 
     # ── columns ──────────────────────────────────────────────────────────────────────────────────
 
     def _column(self, raw: pd.DataFrame, name: str, path: Path) -> Cells:
         """Find a column by its name, or by its name in other capitals."""
         near = [column for column in raw.columns if column.lower() == name.lower()]
-        found = name if name in raw else near[0] if len(near) == 1 else None
-        if found is None:
-            keys = [key for key in self.fields() if key.endswith("_column") and getattr(self, key) == name]
-            alone = " (columns are separated by comma, semicolon, tab or |)" if len(raw.columns) == 1 else ""
+        there = name if name in raw else near[0] if len(near) == 1 else None
+        if there is None:
+            settings = {key: getattr(self, key) for key in self.fields() if key.endswith("_column")}
+            keys = [key for key, value in settings.items() if name in (value, *np.atleast_1d(value))]
+            named = [column for column in raw.columns if "\0" not in column]
+            alone = " (columns are separated by comma, semicolon, tab or |)" if len(named) == 1 else ""
             raise FairbenchError(
                 f"table: {path} has no column {name!r}",
-                f"it has {', '.join(raw.columns)}{alone}; say which it is: "
-                f"--set table.{(*keys, 'attribute_columns')[0]}=…",
+                f"it has {', '.join(named)}{alone}; say which it is: --set table.{(*keys, 'attribute_columns')[0]}=…",
             )
-        return raw[found]
+        return raw[there]
 
     def _optional(self, raw: pd.DataFrame, key: str, path: Path) -> Cells | None:
-        """Find a column that may be absent as long as nobody asked for it."""
+        """Find a column that may be absent as long as nobody asked for it; one used otherwise is not meant."""
         name = getattr(self, key)
-        asked = name != self.fields()[key][1]
-        if name == NONE or (not asked and name.lower() not in map(str.lower, raw.columns)):
+        if name == NONE:
             return None
+        if name == self.fields()[key][1]:
+            used = {column.lower() for column in (*self._columns.values(), *self.target_column, *self.image_column)}
+            used |= {str(getattr(self, other)).lower() for other in OPTIONAL if other != key}
+            if name.lower() in used or name.lower() not in map(str.lower, raw.columns):
+                return None
         return self._column(raw, name, path)
 
     def _whole(self, cells: Cells, path: Path) -> Cells:
         """Refuse a column with gaps."""
         gaps = cells.index[cells.isna()]
         if len(gaps):
+            name = cells.name if "\0" not in str(cells.name) else " or ".join(self.image_column)
             raise FairbenchError(
-                f"table: {path}: {len(gaps):,} rows have no {cells.name} (the first: {cells.index.name} {gaps[0]})",
-                "fill it in, or take those rows out",
+                f"table: {path}: {len(gaps):,} rows have no {name} (the first: {cells.index.name} {gaps[0]})",
+                f"fill it in, or leave those rows out: --set 'table.only={name}: *'",
             )
         return cells
 
@@ -313,16 +499,22 @@ class Table(ImageFolder):
             )
         return ids
 
+    def _is_nothing(self, value: str) -> bool:
+        """Whether a canonical value stands for what nobody wrote down."""
+        return is_missing(value, self.recorded) or value in map(_canonical, self.unrecorded)
+
     def _canonical(self, cells: Cells, name: str) -> Cells:
         """Write values in one way, rename those in `values`, and leave out what stands for nothing."""
-        rename, nothing = self._values.get(name, {}), {"", *map(_canonical, self.unrecorded)}
-        known = {text: rename.get(_canonical(text), _canonical(text)) for text in cells.dropna().unique()}
-        return cells.map({text: None if value in nothing else value for text, value in known.items()}).astype(
-            object
-        )
+        rename, known = self._values.get(name, {}), dict[str, str | None]()
+        for text in cells.dropna().unique():
+            value = _canonical(text)
+            known[text] = rename.get(value, None if self._is_nothing(value) else value) or None
+        return cells.map(known).astype(object)
 
     def _paths(self, raw: pd.DataFrame, path: Path) -> Cells:
-        """Make each row's path of its cells."""
+        """Make each row's path of its cells, as the table says it."""
+        if FILE in raw:
+            return (path.name + " row " + raw.index.to_series().astype(str)).rename("image")
         pieces = re.split(r"\{([^{}]*)\}", self.image_path)
         if len(pieces) == 1:
             raise FairbenchError(
@@ -330,8 +522,8 @@ class Table(ImageFolder):
             )
         made = pd.Series(pieces[0], index=raw.index, name="image")
         for name, text in zip(pieces[1::2], pieces[2::2], strict=True):
-            column = self._column(raw, self.image_column if name == "image" else name, path)
-            made = made + self._whole(column, path) + text
+            column = raw[IMAGE] if name == "image" else self._column(raw, name, path)
+            made = made + self._whole(column, path).str.replace("\\", "/") + text
         for where, relative in made.items():
             try:
                 self.path(relative)
@@ -342,6 +534,26 @@ class Table(ImageFolder):
                     "a path starts in the folder and stays in it",
                 ) from error
         return made.rename("image")
+
+    def _placed(self, raw: pd.DataFrame, names: Cells, left: list[str]) -> Cells:
+        """Return where each image lies: where the table says, else the one file of that name in the folder."""
+        if FILE in raw:
+            return raw[FILE]
+        lost = [] if self.unseen else [name for name in names.unique() if not os.path.lexists(self.path(name))]
+        if not lost:
+            return names
+        index = FileIndex(self.images())
+        places = {name: place for name in lost if (place := index.find(name))}
+        several = {name: files for name in lost if name not in places and (files := index.several(name))}
+        if places:
+            left.append(
+                f"{len(places):,} of {len(names):,} images were found by their names, not where the table says"
+            )
+        for name, files in list(several.items())[:1]:
+            left.append(
+                f"{len(several):,} image names stand for several files, such as {name}: {', '.join(files[:3])}"
+            )
+        return names.map(lambda name: places.get(name, name))
 
     def _splits(self, cells: Cells, path: Path) -> Cells:
         found = self._whole(self._canonical(cells, "split"), path)
@@ -367,10 +579,20 @@ class Table(ImageFolder):
                     "add it to table.order, or rename it: --set 'table.values=target: …=…'",
                 )
             return order
+        if "-1" in found:
+            raise FairbenchError(
+                f"table: {path}: {target.name} has the value -1, which in CheXpert's files means uncertain",
+                "say what it is: --set 'table.values=target: -1=uncertain, …', or leave it out with table.only",
+            )
         if not 2 <= len(found) <= self.most_groups:
             raise FairbenchError(
                 f"table: {path}: {target.name} has {_values_of(found)}",
-                f"labels have 2 to {self.most_groups}; --set table.target_column=… names their column",
+                f"labels have 2 to {self.most_groups}; --set table.target_column=… names their column"
+                + (
+                    "; table.finding=NAME asks for one of several in a cell"
+                    if any(LISTED in x for x in found)
+                    else ""
+                ),
             )
         if len(found) > 2:
             if self.positive:
@@ -424,8 +646,8 @@ class Table(ImageFolder):
 
     def _by_name(self, key: str) -> dict[str, list[str]]:
         """Take `age: 0-44, 45+; sex: m=male` apart: what it says of each attribute, the target or the split."""
-        found: dict[str, list[str]] = {}
-        for section in filter(str.strip, getattr(self, key).split(";")):
+        said: dict[str, list[str]] = {}
+        for section in _split(getattr(self, key), ";"):
             name, colon, items = section.partition(":")
             known = (*self._columns, *(("target", "split") if key == "values" else ()))
             if not colon or not items.strip() or _canonical(name) not in known:
@@ -434,8 +656,8 @@ class Table(ImageFolder):
                     f"{', '.join(known) or 'the attributes, of which there are none'}",
                     "such as 'age: 0-44, 45+'" if key == "bins" else "such as 'sex: w=female, m=male'",
                 )
-            found[_canonical(name)] = [item.strip() for item in items.split(",")]
-        return found
+            said[_canonical(name)] = _split(items, ",")
+        return said
 
     def _read_bins(self, items: Sequence[str], name: str) -> Bins:
         try:
@@ -465,40 +687,18 @@ class Table(ImageFolder):
         return EXAMPLE
 
 
-def _parquet(path: Path) -> pd.DataFrame:
-    """Read a parquet file as strings; columns of lists, structures and bytes are left out."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with path.open("rb") as file:
-            table = pyarrow.parquet.ParquetFile(file).read()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+def _split(text: str, mark: str) -> list[str]:
+    """Split a setting at a mark, but not inside double quotes."""
+    if text.count('"') % 2:
         raise FairbenchError(
-            f"table: {path} is no whole parquet file", "it may have been cut short: get it again"
-        ) from error
-    plain = [field.name for field in table.schema if not _nested(field.type)]
-    cells = {name: [_cell(value, name, path) for value in table[name].to_pylist()] for name in plain}
-    return pd.DataFrame(cells, index=pd.RangeIndex(1, len(table) + 1, name="row"), dtype=object)
+            f"table: {text!r} has a quote that never ends", 'write "…" around what holds a separator'
+        )
+    pieces = re.findall(rf'(?:"[^"]*"|[^{mark}"])+', text)
+    return [piece.strip() for piece in pieces if piece.strip()]
 
 
-def _nested(kind: Any) -> bool:
-    import pyarrow.types as types
-
-    return bool(types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _cell(value: Any, column: str, path: Path) -> str | None:
-    if isinstance(value, float) and value.is_integer():
-        if abs(value) > EXACT:
-            raise FairbenchError(
-                f"table: {path}: {column} is {value:.0f} as floating point, which may have lost its last digits",
-                "write whole numbers or text into it",
-            )
-        value = int(value)
-    if value is None or value != value:
-        return None
-    return str(value).strip() or None
+def _bare(text: str) -> str:
+    return text.replace('"', "").strip()
 
 
 def _canonical(text: str) -> str:
@@ -514,10 +714,25 @@ def _named(item: str) -> tuple[str, str]:
 
 
 def _pair(item: str) -> tuple[str, str]:
-    written, equals, value = item.partition("=")
-    if not equals:
+    written, *meant = _split(item, "=")
+    if len(meant) != 1:
         raise FairbenchError(f"table.values: {item!r} is not written=meant", "such as 'sex: w=female, m=male'")
-    return _canonical(written), _canonical(value)
+    return _canonical(_bare(written)), _canonical(_bare(meant[0]))
+
+
+def _labels(text: str) -> frozenset[str]:
+    """Return the labels of a cell that lists several, such as Effusion|Mass."""
+    return frozenset(map(_canonical, filter(str.strip, text.split(LISTED))))
+
+
+def _in(value: str, item: str) -> bool:
+    """Whether a value is a number, or an age, within a range such as 18+."""
+    if not re.search(r"\d", value):
+        return False
+    try:
+        return Bins.read(item).of(value, years=True) is not None
+    except FairbenchError:
+        return False  # no range, but a word
 
 
 def _picture(bad: bool, case: int, generator: np.random.Generator) -> Image.Image:
