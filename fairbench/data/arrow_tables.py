@@ -58,7 +58,10 @@ class ArrowTable:
         return table.assign(split=splits) if any(splits) and "split" not in table else table
 
     def unpack(self, column: str, folder: Path) -> list[str]:
-        """Write the images of a column as files into a folder, each once, and return every row's file name."""
+        """Write the images of a column as files into a folder, each once, and return every row's file name.
+
+        The name is empty where a row holds no image.
+        """
         done = folder / DONE
         if done.is_file():
             names: list[str] = json.loads(done.read_text(encoding="utf-8"))
@@ -67,9 +70,9 @@ class ArrowTable:
         names = []
         for _, batch in self._batches([column], images=True):
             for cell in batch[column].to_pylist():
-                data = (cell or {}).get("bytes") or b""
-                names.append(hashlib.sha256(data).hexdigest()[:32])
-                if not (folder / names[-1]).exists():
+                data = (cell or {}).get("bytes")
+                names.append(hashlib.sha256(data).hexdigest()[:32] if data else "")
+                if data and not (folder / names[-1]).exists():
                     part = folder / f".{names[-1]}.{os.getpid()}"
                     part.write_bytes(data)
                     os.replace(part, folder / names[-1])

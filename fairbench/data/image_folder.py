@@ -74,7 +74,9 @@ class ImageFolder(Dataset):
 
     def readable(self, table: pd.DataFrame) -> pd.DataFrame:
         """Leave out the rows beyond `limit`, then those whose file cannot be read; raises for too many of those."""
-        table = self.limited(table).assign(image=table["image"].str.replace("\\", "/"))
+        table = self.limited(table)
+        slashed = [relative.replace("\\", "/") for relative in table["image"]]
+        table = table.assign(image=pd.Series(slashed, index=table.index, dtype=object))
         for relative in table["image"]:
             self.path(relative)
         if self.unseen:
@@ -88,7 +90,7 @@ class ImageFolder(Dataset):
         )
         if trouble:
             self.warnings.append(f"every file will be read again next time; cannot write to {trouble}")
-        bad = table["image"].isin(list(self.unreadable))
+        bad = np.array([bool(self.verdicts[relative].fault) for relative in slashed])
         if not bad.any():
             return table
         first = "; ".join(f"{relative}: {why}" for relative, why in list(self.unreadable.items())[:5])

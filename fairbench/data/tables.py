@@ -70,7 +70,7 @@ def read_table(
 
 
 def _sheet(path: Path, where: str, hint: str) -> list[list[str | None]]:
-    """Return the cells of a workbook's first sheet as words: numbers as one types them, dates as ISO writes them."""
+    """Return the cells of a workbook's first sheet as words: numbers as one types them, dates as in ISO 8601."""
     import openpyxl
 
     try:

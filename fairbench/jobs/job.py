@@ -76,10 +76,9 @@ class Choice:
         A setting `title` says it in fewer words; six digits of the others keep two of one title apart.
         """
         if title := self.settings.get("title"):
-            others = json.dumps(
-                {k: v for k, v in self.settings.items() if k != "title"}, sort_keys=True, default=str
-            )
-            return f"{title} ({self.name} {hashlib.sha256(others.encode()).hexdigest()[:6]})"
+            others = {key: value for key, value in self.settings.items() if key != "title"}
+            digest = hashlib.sha256(json.dumps(others, sort_keys=True, default=str).encode())
+            return f"{title} ({self.name} {digest.hexdigest()[:6]})"
         chosen = ", ".join(f"{key}={value}" for key, value in sorted(self.settings.items()))
         return f"{self.name}({chosen})" if chosen else self.name
 

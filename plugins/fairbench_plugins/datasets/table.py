@@ -155,7 +155,7 @@ class Table(ImageFolder):
             raise FairbenchError("table.finding and table.one_hot both say what the target is", "keep one")
         if len(self.target_column) not in (1, len(self.image_column)):
             raise FairbenchError(
-                f"table.target_column names {len(self.target_column)} columns, image_column {len(self.image_column)}",
+                f"table.target_column names {len(self.target_column)} and image_column {len(self.image_column)}",
                 "name one for all images of a row, or one for each",
             )
         try:
@@ -260,7 +260,10 @@ class Table(ImageFolder):
         stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for _, file in table.parts]
         digest = hashlib.sha256(repr((stamps, inside[0])).encode(errors="surrogateescape")).hexdigest()[:16]
         self._unpacked = cache_folder("unpacked", digest)
-        return raw, table.unpack(inside[0], self._unpacked)
+        names = table.unpack(inside[0], self._unpacked)
+        if not any(names):  # paths alone: the images lie beside the table
+            self._unpacked = None
+        return raw, names if self._unpacked else None
 
     def _read(self, path: Path) -> Content:
         raw, unpacked = self._raw(path)
@@ -392,7 +395,7 @@ class Table(ImageFolder):
         return raw
 
     def _wanted(self, cell: str, wanted: Sequence[str]) -> bool:
-        """Whether a cell is among some items: a value, a range of numbers, * for anything, !value for all but it."""
+        """Whether a cell is among some items: a value, a range of numbers, * for any, !value for all but it."""
         value = _canonical(cell)
         if self._is_nothing(value):
             return False
@@ -444,7 +447,7 @@ class Table(ImageFolder):
         whole = target.notna().to_numpy()
         if not whole.all():
             columns = ", ".join(self.one_hot)
-            left.append(f"{int((~whole).sum()):,} of {len(raw):,} rows have none or several of {columns}: left out")
+            left.append(f"{int((~whole).sum()):,} of {len(raw):,} rows with none or several of {columns} left out")
         return raw[whole], target[whole]
 
     # ── columns ──────────────────────────────────────────────────────────────────────────────────
@@ -460,7 +463,8 @@ class Table(ImageFolder):
             alone = " (columns are separated by comma, semicolon, tab or |)" if len(named) == 1 else ""
             raise FairbenchError(
                 f"table: {path} has no column {name!r}",
-                f"it has {', '.join(named)}{alone}; say which it is: --set table.{(*keys, 'attribute_columns')[0]}=…",
+                f"it has {', '.join(named)}{alone}; say which it is: "
+                f"--set table.{(*keys, 'attribute_columns')[0]}=…",
             )
         return raw[there]
 
@@ -553,7 +557,8 @@ class Table(ImageFolder):
             left.append(
                 f"{len(several):,} image names stand for several files, such as {name}: {', '.join(files[:3])}"
             )
-        return names.map(lambda name: places.get(name, name))
+        # Names that are no UTF-8 can stand in a column of objects alone.
+        return pd.Series([places.get(name, name) for name in names], index=names.index, dtype=object)
 
     def _splits(self, cells: Cells, path: Path) -> Cells:
         found = self._whole(self._canonical(cells, "split"), path)
