@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from fairbench.metrics.metric import NEEDS, Metric, Undefined, Value
+from fairbench.metrics.metric import NEEDS, Metric, Undefined
 from fairbench.predictions.predictions import FloatArray, IntArray, Predictions
+from fairbench.statistics.results import Estimate
 
 CLOSE = 1e-9
 WORDS = ("no", "acute", "effusion", "small", "left", "right", "pleural", "opacity", "heart", "normal", "edema")
@@ -65,7 +66,7 @@ def _many(metric: Metric) -> Iterator[Predictions]:
                 yield from _fitting(metric, n, how, seed)
 
 
-def _same(left: Value, right: Value) -> bool:
+def _same(left: Estimate, right: Estimate) -> bool:
     if left.value is None or right.value is None:
         return left.value is right.value
     return bool(abs(left.value - right.value) <= CLOSE)
