@@ -1,8 +1,11 @@
 """The rivals against independent computations, and in the cases where they must be plain fine-tuning."""
 
+import importlib.util
 import itertools
 import math
+import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,6 +41,19 @@ def some(group, n_groups=3, classes=2, seed=0):
     loss = torch.rand(count, generator=generator, dtype=torch.float64) * 3
     out = Outputs(loss.requires_grad_(), (-loss).exp().detach().requires_grad_(), torch.zeros(count, classes))
     return Batch(torch.arange(count), torch.arange(count) % 2, group, {"site": group}, n_groups), out
+
+
+def test_every_method_has_a_setting_in_which_it_must_help():
+    """The table in docs/methods.md is made by a script, which a new method must be told to."""
+    path = Path(__file__).parents[2] / "benchmarks" / "when_it_works.py"
+    spec = importlib.util.spec_from_file_location("when_it_works", path)
+    script = sys.modules["when_it_works"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    contenders = {name for name, method in METHODS.items() if method.role == "contender"}
+    assert {case.method for case in script.CASES} == contenders - {"zero-shot"}
+    for case in script.CASES:
+        METHODS[case.method](**case.settings)
+        assert len(script.Cues(setting=case.setting).table()) == sum(script.Cues.rows_per_split)
 
 
 # ── where they are plain fine-tuning ─────────────────────────────────────────────────────────────
