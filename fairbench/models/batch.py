@@ -108,8 +108,8 @@ By = Literal["group", "class", "group-class"]
 class Rows:
     """The training rows as a method may see them: who they are and what their answer is, no images.
 
-    Tensors are (N,) integers, -1 where not recorded; `groups` names the values of `group`. Where answers
-    are written, `prompts` and `references` hold each row's question and answer, else they are empty.
+    Tensors are (N,) integers, -1 where not recorded; `groups` names the values of `group`. `prompts` are
+    each row's question; where answers are written, `references` are its answers, else there are none.
     """
 
     target: Tensor

@@ -222,7 +222,7 @@ class Attempt:
             attributes={a: torch.tensor(part.codes) for a, part in parts.items()},
             values={a: part.names for a, part in parts.items()},
             classes=classes,
-            prompts=tuple(table["prompt"]) if self.backbone.generates else (),
+            prompts=tuple(table["prompt"]) if "prompt" in table else (self.dataset.prompt,) * len(table),
             references=tuple(table["reference"]) if self.backbone.generates else (),
         )
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from fairbench import Batch, FairbenchError, Method, Outputs, Rows, Stage, States, plugins
 from fairbench.testing.toys import STAGES, ToyDataset, difference, train
+from fairbench.training.needs import require
 
 METHODS = plugins.load(("method",)).tables["method"]
 
@@ -585,7 +586,11 @@ def test_thresholds_refuse_tasks_without_two_classes():
 
     with pytest.raises(AssertionError, match="two classes, and three has 3 classes"):
         train(METHODS["thresholds"], dataset=Three)
-    written = SimpleNamespace(classes=("no", "yes"), references=("no", "yes, there is"))
-    job = SimpleNamespace(dataset=SimpleNamespace(name="vqa"))
-    with pytest.raises(FairbenchError, match="vqa has written answers"):
-        METHODS["thresholds"]().setup(SimpleNamespace(train=written, job=job))
+    vqa = SimpleNamespace(name="vqa", task="generate", classes=("no", "yes"))
+    with pytest.raises(FairbenchError, match="vqa has answers in words"):
+        require("thresholds", METHODS["thresholds"].needs, vqa, SimpleNamespace(name="any", readout="head"))
+
+
+def test_cells_of_classes_need_classes():
+    for name in ("resample", "reweight", "group-dro"):
+        assert [METHODS[name](by=by).needs for by in ("group", "group-class")] == [(), ("classes",)]

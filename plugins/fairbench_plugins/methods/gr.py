@@ -22,6 +22,11 @@ class GR(Method):
     by: Literal["group", "group-class"] = "group"
     normalise: bool = True
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Classes, where cells are made of them."""
+        return () if self.by == "group" else ("classes",)
+
     def setup(self, run: Run) -> None:
         """Count the groups."""
         size = run.job.batch_size

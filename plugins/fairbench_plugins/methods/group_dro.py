@@ -23,6 +23,11 @@ class GroupDRO(Method):
     by: Literal["group", "group-class"] = "group"
     memory: Annotated[int, Range(0)] = 0
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Classes, where cells are made of them."""
+        return () if self.by == "group" else ("classes",)
+
     def setup(self, run: Run) -> None:
         """Start from equal weights for all cells that have training rows."""
         cell, self.names = run.train.cells(self.by)

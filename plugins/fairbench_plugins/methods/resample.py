@@ -15,6 +15,11 @@ class Resample(Method):
     name = "resample"
     by: Literal["group", "class", "group-class"] = "group"
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Classes, where cells are made of them."""
+        return () if self.by == "group" else ("classes",)
+
     def start_stage(self, run: Run) -> Tensor:
         """Odds inversely proportional to the size of the row's cell."""
         return run.train.balance(self.by)

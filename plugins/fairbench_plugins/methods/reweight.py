@@ -15,6 +15,11 @@ class Reweight(Method):
     name = "reweight"
     by: Literal["group", "class", "group-class"] = "group"
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Classes, where cells are made of them."""
+        return () if self.by == "group" else ("classes",)
+
     def setup(self, run: Run) -> None:
         """Count the cells."""
         self.register_buffer("weights", run.train.balance(self.by))

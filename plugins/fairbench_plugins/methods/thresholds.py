@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from fairbench import Count, FairbenchError, Fraction, Groups, Method, Run, hookimpl
+from fairbench import Count, Fraction, Groups, Method, Run, hookimpl
 
 OVERALL = 0.5  # the threshold that everybody has: the likelier of two classes is the answer
 
@@ -67,18 +67,10 @@ class Thresholds(Method):
 
     name = "thresholds"
     group_at_test = True
+    needs = ("two classes",)
     criterion: Literal["sensitivity", "positive-rate", "accuracy", "worst-group"] = "sensitivity"
     cost: Fraction = 0.02
     fewest: Count = 20
-
-    def setup(self, run: Run) -> None:
-        """Refuse tasks without a threshold before anything is trained."""
-        if len(run.train.classes) != 2 or run.train.references:
-            has = "written answers" if run.train.references else f"{len(run.train.classes)} classes"
-            raise FairbenchError(
-                f"thresholds needs the probabilities of two classes, and {run.job.dataset.name} has {has}",
-                "leave the method out, or choose among two classes",
-            )
 
     def adjust(self, run: Run, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         """Give the test rows of every group that is large enough the answers of its own threshold."""
