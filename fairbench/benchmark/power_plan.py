@@ -13,7 +13,12 @@ from fairbench.data.dataset import Dataset, rows
 from fairbench.predictions.groups import Groups, clusters
 from fairbench.settings import Fraction, convert
 from fairbench.statistics.permutation import judge
-from fairbench.statistics.power import detectable_accuracy, detectable_gap, detectable_improvement
+from fairbench.statistics.power import (
+    detectable_accuracy,
+    detectable_gap,
+    detectable_improvement,
+    detectable_interaction,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Foresight:
     floor_mean: float | None
     floor_95: float | None
     gap: float | None
+    interaction: float | None
     improvement: float | None
     accuracy: float
     reasons: tuple[str, ...]
@@ -64,7 +70,8 @@ def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed) -> 
     sizes = [len(np.unique(unit_of[codes == code])) for code in range(len(names))]
     right = (np.random.default_rng(0).random(unit_of.max() + 1) < assumed.accuracy).astype(float)[unit_of]
     floor = judge([right[known]], group, unit) if len(names) > 1 else None
-    found = detectable_gap(sizes, assumed.accuracy)
+    gap = detectable_gap(sizes, assumed.accuracy)
+    moved = detectable_interaction(sizes, assumed.agreement)
     better = detectable_improvement(sizes, assumed.accuracy, assumed.agreement, assumed.gap)
     return Foresight(
         dataset=dataset.name,
@@ -74,10 +81,11 @@ def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed) -> 
         clusters=len(np.unique(unit_of)),
         floor_mean=floor.floor_mean if floor else None,
         floor_95=floor.floor_95 if floor else None,
-        gap=found.value,
+        gap=gap.value,
+        interaction=moved.value,
         improvement=better.value,
         accuracy=detectable_accuracy(len(np.unique(unit_of)), assumed.agreement),
-        reasons=tuple(reason for reason in (found.reason, better.reason) if reason),
+        reasons=tuple(reason for reason in dict.fromkeys((gap.reason, moved.reason, better.reason)) if reason),
     )
 
 
@@ -89,6 +97,7 @@ def show(found: list[Foresight], assumed: Assumed, console: Console) -> None:
     for column in (
         "gap by chance alone, mean / 95 % (points)",
         "smallest gap found (points)",
+        "smallest move of one group against another found (points)",
         "smallest cut of the baseline's gap found (points)",
         "smallest accuracy difference found (points)",
     ):
@@ -96,14 +105,16 @@ def show(found: list[Foresight], assumed: Assumed, console: Console) -> None:
     for item in found:
         groups = ", ".join(f"{name} {count}" for name, count in item.groups)
         chance = f"{_points(item.floor_mean)} / {_points(item.floor_95)}"
-        shown = (chance, _points(item.gap), _points(item.improvement), _points(item.accuracy))
+        sizes = (item.gap, item.interaction, item.improvement, item.accuracy)
+        shown = (chance, *map(_points, sizes))
         table.add_row(item.dataset, item.attribute, escape(groups), *shown)
     console.print(table)
     for item in found:
         for reason in item.reasons:
             console.print(f"{item.dataset}, {item.attribute}: {reason}", markup=False, highlight=False)
     console.print(
-        f"Found means with 80 % power at the 5 % level, whichever group holds the difference. Assumed: accuracy "
+        "Found means with 80 % power at the 5 % level by the tests that a leaderboard prints, not adjusted for "
+        "the number of methods, whichever group holds the difference. Assumed: accuracy "
         f"{100 * assumed.accuracy:g} %, two methods agree on {100 * assumed.agreement:g} % of patients, the "
         f"baseline's gap is {100 * assumed.gap:g} points (--accuracy, --agreement, --gap). "
         "Rows of one patient or lesion count once.",

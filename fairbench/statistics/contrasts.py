@@ -19,7 +19,7 @@ from fairbench.statistics.resampling import Table, affordable, permuted, rounded
 from fairbench.statistics.seeds import SeedVariance
 from fairbench.statistics.tail import CLOSE, critical_value, p_value
 
-PAIRS = 200_000_000  # differences between two groups that are computed at most, in all draws together
+PAIRS = 40_000_000  # differences between two groups that are computed at most, in all draws together
 FEWEST = 2_000  # draws that are made whatever they cost
 NORMAL = 1.96  # critical value where no draw differs from another: units that all agree are not certainty
 
@@ -154,7 +154,8 @@ def largest(cells: Cells, noise: SeedNoise | None = None, rng: np.random.Generat
             np.maximum(top, (t * t).max(axis=2), out=top)
         return np.sqrt(top)
     assert rng is not None
-    stretch = np.sqrt(noise.freedom / rng.chisquare(noise.freedom, (len(mean), noise.freedom.size)))[..., None]
+    freedom = np.where(np.isinf(noise.freedom), 1e9, noise.freedom)
+    stretch = np.sqrt(freedom / rng.chisquare(freedom, (len(mean), freedom.size)))[..., None]
     added = rng.standard_normal(mean.shape) * np.sqrt(np.nan_to_num(noise.rest)) * stretch
     total = np.where(np.isnan(noise.rest), np.inf, noise.rest + noise.shared)
     shared = np.nan_to_num(noise.shared)
@@ -162,9 +163,9 @@ def largest(cells: Cells, noise: SeedNoise | None = None, rng: np.random.Generat
     both = zip(_pairwise(mean, variance), _pairwise(added, total), strict=True)
     for first, (t, u) in enumerate(both):
         every = total[..., first, None] + total[..., first + 1 :]
-        with np.errstate(invalid="ignore"):
-            part = (shared[..., first, None] + shared[..., first + 1 :]) / every
-        np.maximum(top, np.abs(np.sqrt(np.nan_to_num(part)) * t + u).max(axis=2), out=top)
+        t *= np.sqrt((shared[..., first, None] + shared[..., first + 1 :]) / every)
+        t += u
+        np.maximum(top, np.abs(t, out=t).max(axis=2), out=top)
     return top
 
 
@@ -172,8 +173,10 @@ def _pairwise(mean: Floats, variance: Floats) -> Iterator[Floats]:
     """Differences of one group and all later ones in standard errors, group by group so that memory stays small."""
     for first in range(mean.shape[2] - 1):
         difference = mean[:, :, first, None] - mean[:, :, first + 1 :]
-        error = np.sqrt(variance[:, :, first, None] + variance[:, :, first + 1 :])
-        yield np.divide(difference, error, out=np.zeros_like(difference), where=error > 0)
+        error = variance[:, :, first, None] + variance[:, :, first + 1 :]
+        error[error == 0] = np.inf
+        difference /= np.sqrt(error, out=error)
+        yield difference
 
 
 def pairs(groups: int) -> tuple[Ints, Ints]:

@@ -44,7 +44,7 @@ from fairbench.statistics.tail import p_value
 
 MINIMUM = 20  # rows of one class below which a group is flagged
 FLOOR = 2_000  # permutations behind the floor, at least
-SHUFFLED = 20_000_000  # units that are shuffled for the floor beyond that
+MOVED = 20_000_000  # units that are moved for the floor beyond that
 
 Statistic = Callable[[Floats, Floats], Floats]
 
@@ -226,7 +226,8 @@ def noise_floor(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> Fl
     rates, seeds, groups = len(rows.each), rows.seeds, len(rows.labels)
     scaled = uneven(table)
     features = group_features(table) if scaled else np.concatenate([table.sums, table.sizes], axis=1)
-    draws = min(affordable(table, repeats), max(FLOOR, SHUFFLED // table.units)) if scaled else repeats
+    cost = table.units if scaled else 4 * table.counts.size
+    draws = min(affordable(table, repeats), max(FLOOR, MOVED // max(1, cost)))
     units, rng = unit_counts(table), np.random.default_rng(seed)
     own = np.sqrt(own_cells((table.counts.T @ features)[None], units).variance) if scaled else None
     with np.errstate(divide="ignore", invalid="ignore"):

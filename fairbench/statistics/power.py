@@ -1,7 +1,8 @@
-"""What a test set can show before anything is trained: detectable gaps and detectable improvements.
+"""What a test set can show before anything is trained, by the very tests that are printed.
 
 Groups' values are drawn from the normal limit with common random numbers, so answers are repeatable, fall
-with the size of the test set, and cost milliseconds.
+with the size of the test set, and cost milliseconds. A size is found "whichever group holds it" where the
+least favourable group departing is found.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from fairbench.statistics.results import ALPHA, Estimate
 
 Floats = NDArray[np.float64]
 
-DRAWS = 4_000
-STEPS = 20  # halvings of the search interval
+POWER = 0.8
+DRAWS = 4_000  # drawn test sets; fewer where many groups make many pairs
+PAIRS = 4_000_000  # differences between two groups that are drawn at a time
+NESTED = 400  # drawn test sets of two methods, and swaps of each
+STEPS = 12  # halvings of the search interval
+SIZES = 6  # different group sizes that are all tried as the one that departs; of more, the smallest and largest
 
 
 def detectable_gap(
-    sizes: ArrayLike,
-    rate: float,
-    binary: bool = True,
-    power: float = 0.8,
-    alpha: float = ALPHA,
+    sizes: ArrayLike, rate: float, binary: bool = True, power: float = POWER, alpha: float = ALPHA
 ) -> Estimate:
-    """Smallest max - min gap that the permutation test finds with `power`, one group departing from the rest.
+    """Smallest max - min gap that the studentised permutation test finds, one group departing from the rest.
 
     sizes: (effective) rows per group; rate: the pooled rate of 0/1 rows, else a row's standard deviation. A
     0/1 rate departs to the side where there is more room, and cannot leave 0 to 1.
@@ -39,28 +40,43 @@ def detectable_gap(
     variance = rate * (1 - rate) if binary else rate**2
     if not variance > 0:
         return Estimate(reason="the rows do not vary")
-    noise = np.random.default_rng(0).standard_normal((DRAWS, n.size)) * np.sqrt(variance / n)
-    critical = np.quantile(np.ptp(noise, axis=1), 1 - alpha)
-    room = max(rate, 1 - rate) if binary else np.inf
+    draws = int(np.clip(PAIRS / n.size**2, 500, DRAWS))
+    noise = np.random.default_rng(0).standard_normal((draws, n.size)) * np.sqrt(variance / n)
+    error = np.sqrt(variance / n[:, None] + variance / n)
+    critical = np.quantile(_largest(noise, error), 1 - alpha)
+    room = max(rate, 1 - rate) if binary else 20 * np.sqrt(variance / n.min())
     side = -1.0 if binary and rate > 0.5 else 1.0
 
-    def found(group: int) -> Callable[[float], float]:
-        others = np.delete(noise, group, axis=1)
-        highest, lowest, own = others.max(axis=1), others.min(axis=1), noise[:, group]
+    def finds(group: int) -> Callable[[float], float]:
+        others = np.delete(np.arange(n.size), group)
+        among = _largest(noise[:, others], error[np.ix_(others, others)])
 
         def share(gap: float) -> float:
             moved = float(np.clip(rate + side * gap, 0, 1)) if binary else rate
-            narrowing = np.sqrt(moved * (1 - moved) / variance) if binary else 1.0
-            value = side * gap + own * narrowing
-            return float((np.maximum(highest, value) - np.minimum(lowest, value) > critical).mean())
+            own = noise[:, group] * (np.sqrt(moved * (1 - moved) / variance) if binary else 1.0)
+            pooled = rate + side * gap * n[group] / n.sum()
+            stretch = np.sqrt(pooled * (1 - pooled) / variance) if binary else 1.0
+            apart = np.abs(side * gap + own[:, None] - noise[:, others]) / error[group, others]
+            return float((np.maximum(among, apart.max(axis=1)) > critical * stretch).mean())
 
         return share
 
-    top = float(room if binary else 20 * np.sqrt(variance / n.min()))
-    answers = _by_size(n, lambda group: _smallest(found(group), top, power))
+    answers = _least_favourable(n, lambda group: _smallest(finds(group), float(room), power))
     if any(answer is None for answer in answers):
         return Estimate(reason="some group is too small: no gap it could hold would be found")
     return Estimate(max(a for a in answers if a is not None))
+
+
+def detectable_interaction(
+    sizes: ArrayLike, agreement: float, power: float = POWER, alpha: float = ALPHA
+) -> Estimate:
+    """Smallest amount by which a method must move one group more than the rest for `interaction` to find it.
+
+    agreement: share of rows on which the two methods are both right or both wrong.
+    """
+    if not 0 <= agreement < 1:
+        return Estimate(reason="needs methods that disagree on some rows")
+    return detectable_gap(sizes, float(np.sqrt(1 - agreement)), False, power, alpha)
 
 
 def detectable_improvement(
@@ -68,10 +84,10 @@ def detectable_improvement(
     rate: float,
     agreement: float,
     baseline_gap: float,
-    power: float = 0.8,
+    power: float = POWER,
     alpha: float = ALPHA,
 ) -> Estimate:
-    """Smallest cut of a baseline's true gap that the paired swap test finds with `power`; 0/1 rows.
+    """Smallest cut of a baseline's true gap that the difference of two gaps finds (`compare`'s p); 0/1 rows.
 
     agreement: share of rows on which the two methods are both right or both wrong. The baseline's gap is held
     by one group below the rest; a method that cuts it by d leaves baseline_gap - d. None where even removing
@@ -82,38 +98,57 @@ def detectable_improvement(
     if n.size < 2 or not variance > 0 or not 0 <= agreement <= 1 or not baseline_gap > 0:
         return Estimate(reason="needs two groups, rows that vary, agreement in 0 to 1 and a gap to cut")
     rng = np.random.default_rng(0)
-    common, own = rng.standard_normal((2, DRAWS, n.size))
-    common = common * np.sqrt(np.maximum(variance - disagree / 4, 0) / n)
-    own = own * np.sqrt(disagree / 4 / n)
+    of_both, of_one = np.maximum(variance - disagree / 4, 0) / n, disagree / 4 / n
+    common = rng.standard_normal((NESTED, n.size)) * np.sqrt(of_both)
+    own, swap = rng.standard_normal((2, NESTED, n.size)) * np.sqrt(of_one)
 
-    def found(group: int) -> Callable[[float], float]:
+    def finds(group: int) -> Callable[[float], float]:
         shift = np.zeros(n.size)
         shift[group] = 1
 
         def share(cut: float) -> float:
-            middle = -(baseline_gap - cut / 2) * shift
-            difference = np.abs(np.ptp(common + middle + own, axis=1) - np.ptp(common + middle - own, axis=1))
-            critical = np.quantile(difference, 1 - alpha)
             method = common + own - (baseline_gap - cut) * shift
             baseline = common - own - baseline_gap * shift
+            centre = ((method + baseline) / 2)[:, None]
+            swapped = np.abs(np.ptp(centre + swap, axis=2) - np.ptp(centre - swap, axis=2))
+            exchange = np.quantile(swapped, 1 - alpha, axis=1)
+            a, b = _ends(method), _ends(baseline)
+            placed = stats.norm.ppf(1 - alpha / 2) * np.sqrt((a - b) ** 2 @ of_both + (a + b) ** 2 @ of_one)
             gained = np.ptp(baseline, axis=1) - np.ptp(method, axis=1)
-            return float((gained > critical).mean())
+            return float((gained > np.maximum(exchange, placed)).mean())
 
         return share
 
-    answers = _by_size(n, lambda group: _smallest(found(group), baseline_gap, power))
+    answers = _least_favourable(n, lambda group: _smallest(finds(group), baseline_gap, power))
     if any(answer is None for answer in answers):
         return Estimate(reason="even removing the whole gap would go unnoticed")
     return Estimate(max(a for a in answers if a is not None))
 
 
-def detectable_accuracy(rows: float, agreement: float, power: float = 0.8, alpha: float = ALPHA) -> float:
+def detectable_accuracy(rows: float, agreement: float, power: float = POWER, alpha: float = ALPHA) -> float:
     """Smallest difference in overall accuracy that a paired test finds: (z + z') sqrt(disagreement / rows).
 
     McNemar's test, normal limit (Miettinen 1968); rows: (effective) rows of the test set.
     """
     z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
     return float(z * np.sqrt((1 - agreement) / rows))
+
+
+def _largest(values: Floats, error: Floats) -> Floats:
+    """Largest difference between two groups, (draws,), in standard errors; error: (groups, groups)."""
+    top = np.zeros(len(values))
+    for first in range(values.shape[1] - 1):
+        apart = np.abs(values[:, first, None] - values[:, first + 1 :]) / error[first, first + 1 :]
+        top = np.maximum(top, apart.max(axis=1))
+    return top
+
+
+def _ends(values: Floats) -> Floats:
+    """1 at each draw's largest group, -1 at its smallest; (draws, groups)."""
+    rows, marks = np.arange(len(values)), np.zeros(values.shape)
+    marks[rows, values.argmax(axis=1)] = 1
+    marks[rows, values.argmin(axis=1)] -= 1
+    return marks
 
 
 def _sizes(sizes: ArrayLike | Sequence[float]) -> Floats:
@@ -123,11 +158,11 @@ def _sizes(sizes: ArrayLike | Sequence[float]) -> Floats:
     return n[n > 0]
 
 
-def _by_size(sizes: Floats, answer: Callable[[int], float | None]) -> tuple[float | None, ...]:
-    """Ask once for groups of one size: they differ only in their random numbers."""
-    first, inverse = np.unique(sizes, return_index=True, return_inverse=True)[1:]
-    known = [answer(int(group)) for group in first]
-    return tuple(known[which] for which in inverse)
+def _least_favourable(sizes: Floats, answer: Callable[[int], float | None]) -> list[float | None]:
+    """Ask for one group of each size: equal ones differ only in their random numbers."""
+    first = np.unique(sizes, return_index=True)[1]
+    chosen = first if first.size <= SIZES else first[[0, -1]]
+    return [answer(int(group)) for group in chosen]
 
 
 def _smallest(share: Callable[[float], float], top: float, power: float) -> float | None:

@@ -17,6 +17,7 @@ def test_more_patients_show_smaller_differences():
     small, large = toy(200), toy(3000)
     assert large.gap < small.gap
     assert large.accuracy < small.accuracy
+    assert large.interaction < small.interaction < small.gap  # what agrees on 85 % of patients varies less
     assert large.floor_mean < small.floor_mean < small.floor_95
     # Two groups of about 1,500: a two-sided z test at 80 % power needs 2.8 standard errors.
     sizes = [count for _, count in large.groups]
