@@ -65,7 +65,7 @@ class Plugins:
             source = self.sources[implementation.plugin_name]
             try:
                 offered = [(item.name, item) for item in implementation.function()]
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.broken.append(Broken(implementation.plugin_name, source, _reason(error)))
                 continue
             for name, item in offered:
@@ -84,7 +84,7 @@ class Plugins:
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(**{name: arguments[name] for name in implementation.argnames})
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 name = implementation.plugin_name
                 self.broken.append(Broken(name, self.sources[name], _reason(error)))
 

@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from fairbench import Store
+from fairbench.benchmark import launch
+from fairbench.benchmark.pull import work
 from fairbench.cli.main import main
 
 TOYS = Path(__file__).with_name("toys.py")
@@ -49,9 +51,12 @@ def finished(tmp_path, monkeypatch):
 
 
 def run(out, *options, code=0, workers=1):
-    """Run in this process."""
+    """Run the command in this process, and with one worker the jobs, too, which saves starting another."""
     words = ["run", *map(str, options), "--out", str(out), "--workers", str(workers)]
-    result = CliRunner().invoke(main, words)
+    with pytest.MonkeyPatch.context() as patch:
+        if workers == 1:
+            patch.setattr(launch._Crew, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
+        result = CliRunner().invoke(main, words)
     assert result.exit_code == code, result.output + repr(result.exception)
     return result
 
@@ -179,6 +184,88 @@ def test_failed_methods_are_records_that_say_why_and_the_sweep_goes_on(tmp_path,
     run(tmp_path, *methods, "--retry-failed", code=1)
     assert finished()[len(before) :] == [records["brittle"].job.key, records["diverging"].job.key]
     assert [r.job.method.name for r in Store(tmp_path).records() if r.failed] == ["diverging"]
+
+
+MISBEHAVIOUR = {
+    "exits in plan": "SystemExit: 0",
+    "raises in plan": "ValueError: no plan",
+    "GeneratorExit in loss": "GeneratorExit: enough",
+    "no UTF-8": "RuntimeError: caf\\udce9",
+    "no message": "Silent: its message cannot be shown: RuntimeError",
+}
+
+
+@pytest.mark.parametrize(("how", "error"), MISBEHAVIOUR.items(), ids=MISBEHAVIOUR)
+def test_whatever_a_plugin_raises_is_a_failed_record_and_the_sweep_goes_on(tmp_path, monkeypatch, how, error):
+    monkeypatch.setenv("FAIRBENCH_TEST_WICKED", how)
+    result = run(tmp_path, *BASE, "--methods", "wicked,fr", code=1)
+    assert "some jobs failed" in result.stderr
+    records = {record.job.method.name: record for record in Store(tmp_path).records()}
+    assert {name: record.failed for name, record in records.items()} == {
+        "vanilla": False,
+        "fr": False,
+        "wicked": True,
+    }
+    assert records["wicked"].error == error
+    call("plan", *BASE, "--methods", "wicked,fr", "--out", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [("is killed", "was ended by signal 9 (SIGKILL)"), ("leaves by os._exit", "ended with status 0")],
+)
+def test_a_job_that_kills_its_process_comes_last_and_has_failed_the_second_time(tmp_path, monkeypatch, how, cause):
+    monkeypatch.setenv("FAIRBENCH_TEST_WICKED", how)
+    result = run(tmp_path, *BASE, "--methods", "wicked,fr", "--no-baseline", code=1, workers=2)
+    ended = [line for line in result.stderr.splitlines() if "/2]" in line]
+    assert "fr on site" in ended[0]
+    records = {record.job.method.name: record for record in Store(tmp_path).records()}
+    assert records["wicked"].error == f"its process died 2 times: {cause}, then {cause}"
+    assert records["fr"].error is None
+    monkeypatch.delenv("FAIRBENCH_TEST_WICKED")
+    run(tmp_path, *BASE, "--methods", "wicked,fr", "--no-baseline", "--retry-failed")
+    assert not any(record.failed for record in Store(tmp_path).records())
+
+
+def test_a_plugin_that_wanders_about_moves_no_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAIRBENCH_TEST_WICKED", "changes folder, forks, leaves threads")
+    result = run("here", *BASE, "--methods", "wicked,fr", "--no-baseline", workers=2)
+    assert "written: here/quickstart.md" in result.stdout
+    assert len(predictions(tmp_path / "here")) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"here"}
+
+
+def test_a_folder_that_cannot_be_written_to_shows_its_leaderboard(tmp_path, monkeypatch):
+    first = run(tmp_path, *BASE, "--methods", "fr")
+
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "write_text", refuse)  # a test may run as root, whom no mode stops
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    again = run(tmp_path, *BASE, "--methods", "fr")
+    assert again.stdout.split("written:")[0] == first.stdout.split("written:")[0]
+    assert "not written: cannot write" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--feature-cache", "nan"), "nan is not a finite number"),
+        (("--checkpoint-every", "nan"), "nan is not a finite number"),
+        (("--set", "lora.epochs=1e308"), "must be at most 100000"),
+        (("nested.toml",), "nested.toml is nested too deeply"),
+    ],
+)
+def test_an_absurd_choice_is_one_error(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    Path("nested.toml").write_text("seeds = " + "[" * 50_000 + "]" * 50_000)
+    result = run(tmp_path / "out", *words, *BASE, code=2)
+    assert message in result.stderr
+    assert result.stderr.count("error:") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_changed_setting_runs_anew_beside_the_old(tmp_path, finished):

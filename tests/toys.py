@@ -1,6 +1,10 @@
 """A plugin file for `--plugin`: the toys, methods that misbehave, and a listener that keeps count."""
 
 import os
+import signal
+import sys
+import threading
+import time
 
 from fairbench import Method, hookimpl
 from fairbench.testing import ToyBackbone, ToyDataset
@@ -37,6 +41,43 @@ class Noting(Method):
         return out.loss.mean()
 
 
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class Wicked(Method):
+    """It does what FAIRBENCH_TEST_WICKED says, to itself or to the process it runs in."""
+
+    name = "wicked"
+
+    def plan(self, stages):
+        how = os.environ.get("FAIRBENCH_TEST_WICKED")
+        if how == "exits in plan":
+            sys.exit(0)
+        if how == "raises in plan":
+            raise ValueError("no plan")
+        return stages
+
+    def loss(self, out, batch):
+        how = os.environ.get("FAIRBENCH_TEST_WICKED")
+        if how == "GeneratorExit in loss":
+            raise GeneratorExit("enough")
+        if how == "no UTF-8":
+            raise RuntimeError("caf\udce9")
+        if how == "no message":
+            raise Silent
+        if how == "is killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "leaves by os._exit":
+            os._exit(0)
+        if how and "forks" in how:
+            os.chdir("/")
+            threading.Thread(target=time.sleep, args=(3600,)).start()
+            os.fork()  # and both go on
+        return out.loss.mean()
+
+
 @hookimpl
 def fairbench_datasets():
     return [ToyDataset]
@@ -49,7 +90,7 @@ def fairbench_backbones():
 
 @hookimpl
 def fairbench_methods():
-    return [Brittle, Diverging, Noting]
+    return [Brittle, Diverging, Noting, Wicked]
 
 
 @hookimpl

@@ -84,6 +84,8 @@ def load(which: str) -> Benchmark:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FairbenchError(f"{path} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise FairbenchError(f"{path} is nested too deeply") from error
     except OSError as error:
         raise FairbenchError(f"cannot read {path}: {error.strerror}") from error
     return parse(data, path.stem, str(path))

@@ -9,52 +9,25 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-import click
-
+from fairbench.benchmark.pull import Event, Setup, Watch, child, work
 from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Job, Record
-from fairbench.jobs.probe import Probe, wants_probe
+from fairbench.jobs.job import Job
 from fairbench.jobs.store import Store
 
-
-@dataclass(frozen=True)
-class Event:
-    """Something a worker tells who watches: a phase of a job, its end (`record`), or its own failure."""
-
-    worker: int
-    job: Job | None = None
-    phase: str = ""
-    done: int = 0
-    total: int = 0
-    loss: float | None = None
-    record: Record | None = None
-    failure: FairbenchError | None = None
+GRACE = 60.0  # seconds that workers have to leave a checkpoint
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a worker needs to know: where results go, where data lies, which plugin files, and its limits."""
-
-    out: str
-    roots: Mapping[str, Path]
-    plugin_files: tuple[str, ...] = ()
-    micro_batch: int | None = None
-    feature_bytes: int = 8 << 30
-    loaders: int = 0
-    threads: int = 1
-    probe: Probe | None = None
-    track: tuple[str, ...] = ()
-
-
-Watch = Callable[[Event], None]
+class Terminated(SystemExit):
+    """The command was told to end by SIGTERM."""
 
 
 def devices() -> list[str]:
@@ -88,58 +61,131 @@ def leads() -> bool:
 def launch(jobs: Sequence[Job], setup: Setup, workers: int, watch: Watch) -> None:
     """Run all jobs that have no record; return when every one has.
 
-    Raises FairbenchError when a worker fails as a whole (disk full, killed); finished jobs are safe.
+    Jobs that were begun before and did not end come last. Raises FairbenchError when a worker fails as a whole
+    (disk full, no job under way); finished jobs are safe.
     """
+    store = Store(setup.out)
+    ordered = sorted(jobs, key=store.attempts)
     watch = _once(watch)
-    if together() or workers == 1:
-        _work(0, jobs, setup, watch)
+    if together():
+        work(0, ordered, setup, watch)
         return
-    context = multiprocessing.get_context("spawn")
-    gpus = devices()
-    processes, readers = [], []
-    try:
-        for number in range(workers):
-            # A pipe each, not one queue: a worker that is killed while it writes must not block the others.
-            reader, writer = context.Pipe(duplex=False)
-            gpu = gpus[number % len(gpus)] if gpus else None
-            process = context.Process(target=_child, args=(number, jobs, setup, gpu, writer))
-            process.start()
-            writer.close()
-            processes.append(process)
-            readers.append(reader)
-        _listen(readers, watch)
-    finally:
-        for process in processes:
+    with _ended_by_signal():
+        _Crew(store, ordered, setup, watch).run(workers)
+    left = store.missing(jobs, probe=setup.probe)
+    if any(store.ended(job) is None for job in left):
+        raise FairbenchError(f"{len(left)} jobs were not run; finished jobs are safe", "run the same command again")
+
+
+@dataclass
+class _Hand:
+    """A worker's process, from the parent's side, and the job it is at."""
+
+    number: int
+    process: BaseProcess
+    job: Job | None = None
+
+
+class _Crew:
+    """Workers in processes of their own, so that a job that kills its process ends neither sweep nor command."""
+
+    def __init__(self, store: Store, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
+        self.store, self.jobs, self.setup, self.watch = store, jobs, setup, watch
+        self.context = multiprocessing.get_context("spawn")
+        self.gpus = devices()
+        self.hands: dict[Connection, _Hand] = {}
+        self.everybody: list[BaseProcess] = []
+
+    def run(self, workers: int) -> None:
+        """Run until every worker has ended; whatever happens, leave no process behind."""
+        try:
+            for number in range(workers):
+                self._start(number)
+            while self.hands:
+                for reader in wait([*self.hands]):
+                    assert isinstance(reader, Connection)
+                    self._listen(reader)
+        finally:
+            self._end()
+
+    def _start(self, number: int) -> None:
+        # A pipe each, not one queue: a worker that is killed while it writes must not block the others.
+        reader, writer = self.context.Pipe(duplex=False)
+        gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
+        process = self.context.Process(target=child, args=(number, self.jobs, self.setup, gpu, writer))
+        process.start()
+        writer.close()
+        self.everybody.append(process)
+        self.hands[reader] = _Hand(number, process)
+
+    def _listen(self, reader: Connection) -> None:
+        hand = self.hands[reader]
+        try:
+            event: Event = reader.recv()
+        except (EOFError, ConnectionError):
+            del self.hands[reader]
+            reader.close()
+            self._ended(hand)
+            return
+        if event.failure is not None and event.job is None:
+            raise event.failure
+        hand.job = None if event.record is not None or event.failure is not None else event.job
+        if event.phase != "begin":
+            self.watch(event)
+
+    def _ended(self, hand: _Hand) -> None:
+        """See why a worker ended; one that died of a job is replaced while there is work."""
+        hand.process.join()
+        if hand.job is None:
+            if hand.process.exitcode:
+                raise FairbenchError(
+                    f"worker {hand.number} {_cause(hand.process.exitcode)}; finished jobs are safe",
+                    "run the same command again; if memory ran out, use fewer --workers",
+                )
+            return
+        cause = _cause(hand.process.exitcode)
+        if self.store.ended(hand.job) is not None:  # it died of the probe, which a next try would repeat
+            self.watch(Event(hand.number, hand.job, failure=FairbenchError(f"the probe's process {cause}")))
+            self.jobs = [job for job in self.jobs if job != hand.job]
+        else:
+            self.store.note_death(hand.job, cause)
+            self.jobs = sorted(self.jobs, key=self.store.attempts)
+        if self.store.missing(self.jobs, probe=self.setup.probe):
+            self._start(hand.number)
+
+    def _end(self) -> None:
+        """Tell all workers to stop, which lets a training leave a checkpoint, and wait for them a while."""
+        until = time.monotonic() + GRACE
+        for process in self.everybody:
             process.terminate()
-        for process in processes:
-            process.join()
-    left = Store(setup.out).missing(jobs, probe=setup.probe)
-    if left:
-        exits = ", ".join(_cause(number, process.exitcode) for number, process in enumerate(processes))
-        raise FairbenchError(
-            f"{len(left)} jobs were not run: {exits}; finished jobs are safe",
-            "run the same command again; if memory ran out, use fewer --workers",
-        )
+        for process in self.everybody:
+            process.join(max(0.0, until - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
 
 
-def _listen(readers: list[Connection], watch: Watch) -> None:
-    """Pass on what workers tell until each has closed its pipe, by ending or by being killed."""
-    while readers:
-        for reader in wait(readers):
-            assert isinstance(reader, Connection)
-            try:
-                event: Event = reader.recv()
-            except (EOFError, ConnectionError):
-                readers.remove(reader)
-                continue
-            if event.failure is not None:
-                raise event.failure
-            watch(event)
+def _cause(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"was ended by signal {-exit_code} ({signal.Signals(-exit_code).name})"
+    return f"ended with status {exit_code}"
 
 
-def _cause(number: int, exit_code: int | None) -> str:
-    how = f"was ended by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with status {exit_code}"
-    return f"worker {number} {how}"
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Turn SIGTERM into an orderly end of this command: its workers are told, and waited for."""
+
+    def end(*_: Any) -> None:
+        raise Terminated(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _once(watch: Watch) -> Watch:
@@ -154,80 +200,3 @@ def _once(watch: Watch) -> Watch:
         watch(event)
 
     return tell
-
-
-def _child(number: int, jobs: Sequence[Job], setup: Setup, gpu: str | None, events: Connection) -> None:
-    """Run in a process of its own; Ctrl-C reaches the parent, which ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-
-    def tell(event: Event) -> None:
-        try:
-            events.send(event)
-        except OSError:  # nobody listens any more: the parent was killed, and this job is dropped
-            raise SystemExit(1) from None
-
-    try:
-        _work(number, jobs, setup, tell)
-    except FairbenchError as error:
-        tell(Event(number, failure=error))
-
-
-def _work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
-    from fairbench import plugins
-    from fairbench.training.worker import Worker
-
-    store = Store(setup.out)
-    current: list[Job] = []
-
-    def report(phase: str, done: int, total: int, loss: float | None) -> None:
-        watch(Event(number, current[-1], phase, done, total, loss))
-
-    loaded = plugins.load(files=setup.plugin_files)
-    known = set(loaded.broken)
-    worker = Worker(
-        store,
-        loaded,
-        setup.roots,
-        report,
-        setup.micro_batch,
-        setup.feature_bytes,
-        setup.loaders,
-        setup.threads,
-        setup.probe,
-        setup.track,
-    )
-    waiting = worker.agree(list(jobs))
-    while waiting:
-        progressed = False
-        for job in list(waiting):
-            record = worker.agree(store.record(job))
-            # Another worker, or another sweep on this folder, may have run it.
-            if record is not None and not wants_probe(record, setup.probe):
-                waiting.remove(job)
-                watch(Event(number, job, record=record))
-                continue
-            current.append(job)
-            record = _leased(store, worker, job)
-            if record is not None:
-                waiting.remove(job)
-                watch(Event(number, job, record=record))
-                progressed = True
-        if waiting and not progressed:  # the rest is being run by others; take over what they drop
-            time.sleep(1.0)
-    for broken in dict.fromkeys(loaded.broken):
-        if broken not in known:  # a tracker or notifier that raised
-            click.echo(f"warning: plugin {broken.name} of {broken.source} raised {broken.reason}", err=True)
-
-
-def _leased(store: Store, worker: Any, job: Job) -> Record | None:
-    with store.lease(job) if worker.leads else nullcontext(False) as held:
-        if not worker.agree(held):
-            return None
-        record: Record | None = worker.agree(store.record(job))
-        if record is None:
-            record = worker.run(job)
-        elif wants_probe(record, worker.probe):
-            record = worker.probe_again(record)
-        return record

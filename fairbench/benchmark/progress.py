@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fairbench.benchmark.launch import Event, Watch, leads
+from fairbench.benchmark.launch import leads
+from fairbench.benchmark.pull import Event, Watch
 from fairbench.jobs.job import Record
 
 
@@ -36,6 +37,8 @@ class _Lines:
             console.print(f"{done} of {total} jobs were done already", highlight=False)
 
     def __call__(self, event: Event) -> None:
+        if event.failure is not None:
+            self.console.print(f"warning: {event.failure.message}", markup=False, highlight=False, soft_wrap=True)
         if event.record is not None:
             self.done += 1
             rate = (time.monotonic() - self.start) / (self.done - self.before)
@@ -61,6 +64,9 @@ class _Live:
         self.phases: dict[int, tuple[str, str]] = {}
 
     def __call__(self, event: Event) -> None:
+        if event.failure is not None:
+            self.progress.console.print(f"[red]![/red] {escape(event.failure.message)}", highlight=False)
+            return
         if event.record is not None:
             mark = "[red]✗[/red]" if event.record.failed else "[green]✓[/green]"
             self.progress.console.print(f"{mark} {escape(outcome(event.record))}", highlight=False)

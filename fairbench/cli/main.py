@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from typing import Any
 
@@ -15,6 +16,8 @@ from fairbench.cli.options import say, warn_of_broken
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
+TERMINATED = 128 + signal.SIGTERM  # the status of a command that was told to end
+
 
 class Group(click.Group):
     """A group whose errors are two lines on stderr: `error: …` and `hint: …`."""
@@ -24,6 +27,7 @@ class Group(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, turning expected failures into exit status 2 and Ctrl-C into 130."""
         kwargs["standalone_mode"] = False
+        _keep_standard_streams()
         _write_anything()
         try:
             _add_plugin_commands(self)
@@ -50,6 +54,12 @@ class Group(click.Group):
         except (click.Abort, KeyboardInterrupt):
             say("interrupted")
             sys.exit(130)
+        except SystemExit as error:
+            if error.code == TERMINATED:
+                say("stopped; the same command goes on")
+                sys.exit(TERMINATED)
+            say(f"error: a plugin ended this command by SystemExit({error.code!r})")
+            sys.exit(2)
         sys.exit(result if isinstance(result, int) else 0)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -64,6 +74,15 @@ def _write_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _keep_standard_streams() -> None:
+    """Open the standard streams that are closed, or the next file to be opened would take what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def _add_plugin_commands(group: click.Group) -> None:

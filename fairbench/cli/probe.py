@@ -38,6 +38,7 @@ def probe(
     """
     from fairbench import plugins as plugin_loader
     from fairbench.benchmark import launch, progress
+    from fairbench.benchmark.pull import Setup
     from fairbench.cli.options import warn_of_broken
     from fairbench.data.locations import places, shared_roots
     from fairbench.jobs.probe import Probe
@@ -48,6 +49,7 @@ def probe(
     warn_of_broken(plugins)
     asked = Probe(layer, tokens)  # type: ignore[arg-type]
     plugin_files = tuple(str(Path(file).resolve()) for file in files)
+    failing = False
     for folder in runs:
         alone = is_job(folder)
         store = Store(folder.parent if alone else folder)
@@ -58,9 +60,12 @@ def probe(
         missing = store.missing(jobs, probe=asked)
         names = {job.dataset.name for job in missing}
         found = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
-        setup = launch.Setup(str(store.root), found, plugin_files, probe=asked)
+        setup = Setup(str(store.root), found, plugin_files, probe=asked)
         if missing:
             with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:
                 launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)
+        failing = failing or bool(store.missing(jobs, probe=asked))
         done = [record for job in jobs if (record := store.record(job)) is not None]
         probes.show([(record.job.title, record.readable) for record in done if record.readable], console())
+    if failing:
+        click.get_current_context().exit(1)

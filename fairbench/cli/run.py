@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,17 @@ if TYPE_CHECKING:
     from fairbench.benchmark.power_plan import Assumed
     from fairbench.jobs.store import Store
     from fairbench.plugins import Plugins
+
+
+class Finite(click.FloatRange):
+    """A number in a range; not a number is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse what is not finite."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def add_to(cli: click.Group) -> None:
@@ -37,8 +50,16 @@ def add_to(cli: click.Group) -> None:
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a worker.")
 @click.option("--loaders", type=click.IntRange(0), default=2, show_default=True, help="A worker's image readers.")
 @click.option(
+    "--checkpoint-every",
+    type=Finite(0, 1e6),
+    default=10.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="How often a training leaves what it can go on from.",
+)
+@click.option(
     "--feature-cache",
-    type=click.FloatRange(0, 1e6),
+    type=Finite(0, 1e6),
     default=8.0,
     show_default=True,
     metavar="GIB",
@@ -53,6 +74,7 @@ def run(
     micro_batch: int | None,
     threads: int,
     loaders: int,
+    checkpoint_every: float,
     feature_cache: float,
     **chosen: Any,
 ) -> None:
@@ -63,6 +85,7 @@ def run(
     from dataclasses import replace
 
     from fairbench.benchmark import launch, progress
+    from fairbench.benchmark.pull import Setup
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store
 
@@ -82,7 +105,8 @@ def run(
             store.forget_failure(job)
         _write_benchmark(benchmark, store)
     memory = int(feature_cache * 2**30)
-    setup = launch.Setup(str(store.root), roots, files, micro_batch, memory, loaders, threads, reading, track)
+    limits = micro_batch, memory, loaders, threads
+    setup = Setup(str(store.root), roots, files, *limits, reading, track, 60 * checkpoint_every)
     if missing:
         count = workers or launch.default_workers(len(missing))
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
@@ -194,7 +218,9 @@ def _resolved(
     from fairbench.benchmark import overrides as choices
     from fairbench.data.locations import shared_roots
 
+    here = os.getcwd()
     plugins = plugin_loader.load(files=files)
+    os.chdir(here)  # wherever a plugin went, paths on the command line mean what they meant
     warn_of_broken(plugins)
     benchmark = choices.narrow(benchmarks.load(which), lists)
     benchmark = replace(
@@ -203,7 +229,8 @@ def _resolved(
         controls=benchmark.controls and not no_controls,
     )
     benchmark = choices.override(benchmark, assignments, plugins)
-    found = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
+    given = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
+    found = {name: folder.absolute() for name, folder in given.items()}
     return plugins, benchmark, found
 
 

@@ -20,7 +20,7 @@ from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import Probe, wants_probe
 from fairbench.predictions.predictions import Predictions
 
-RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES = (
+RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, ATTEMPTS, CHECKPOINTS = (
     "record.json",
     "job.json",
     "predictions.parquet",
@@ -29,7 +29,11 @@ RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES = (
     "adapter",
     ".leases",
     ".features",
+    "attempts.txt",
+    "checkpoints",
 )
+SURVIVING = (ATTEMPTS, CHECKPOINTS)  # what the next attempt at a job goes on from
+DEATHS = 2  # of a job's process, after which the job has failed
 ASIDE = "what lies beside it is untouched; move the folder elsewhere to run the job again"
 
 
@@ -90,6 +94,10 @@ class Store:
     def traceback_file(self, job: Job) -> Path:
         """Return where the traceback of an unexpected error goes."""
         return self.folder(job) / TRACEBACK
+
+    def checkpoint_folder(self, job: Job) -> Path:
+        """Return where a job under way leaves what it can go on from."""
+        return self.folder(job) / CHECKPOINTS
 
     def features_folder(self, name: str) -> Path:
         """Return where the vision features of one dataset by one backbone are kept for all jobs."""
@@ -238,21 +246,44 @@ class Store:
         )
 
     def prepare(self, job: Job) -> Path:
-        """Empty a job's folder of what an interrupted or failed attempt left, and describe the job in it."""
+        """Begin an attempt at a job: describe it in its folder, and keep of earlier ones what it can go on from."""
         folder = self.folder(job)
         with self.writing():
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            _clear(folder, SURVIVING)
             write_json(folder / JOB, job.to_json())
+            _append(folder / ATTEMPTS, "begun")
         return folder
+
+    def attempts(self, job: Job) -> int:
+        """Return how often a job that has not ended was begun."""
+        return self._attempts(job).count("begun")
+
+    def deaths(self, job: Job) -> list[str]:
+        """Return how the processes ended that died of a job which has not ended, oldest first."""
+        return [line for line in self._attempts(job) if line != "begun"]
+
+    def note_death(self, job: Job, cause: str) -> None:
+        """Write down that a job's process died, for whoever comes next."""
+        with self.writing():
+            if self.folder(job).is_dir():
+                _append(self.folder(job) / ATTEMPTS, cause)
+
+    def _attempts(self, job: Job) -> list[str]:
+        path = self.folder(job) / ATTEMPTS
+        try:
+            return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
 
     def forget_failure(self, job: Job) -> None:
         """Make a failed job one that has not run; nothing happens while another process runs it."""
         with self.lease(job) as held:
             record = self.ended(job) if held else None
             if isinstance(record, Record) and record.failed:
-                self.prepare(job)
+                with self.writing():
+                    _clear(self.folder(job), ())
+                    write_json(self.folder(job) / JOB, job.to_json())
 
     def save(self, record: Record) -> Record:
         """Write a job's record, which ends the job, once all that lies beside it is on disk and hashed in it."""
@@ -265,6 +296,9 @@ class Store:
                 _sync(directory)
             write_json(folder / RECORD, sealed.to_json())
             _sync(folder)
+        with contextlib.suppress(OSError):  # the job is over, whatever becomes of these
+            (folder / ATTEMPTS).unlink(missing_ok=True)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         return sealed
 
     def amend(self, record: Record) -> None:
@@ -311,10 +345,39 @@ def _begun(path: Path) -> Job | Refused:
     return job
 
 
+def _clear(folder: Path, kept: tuple[str, ...]) -> None:
+    """Delete what a folder holds, but for some names; the record goes first, so that the job is not over."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != RECORD):
+        if path.name in kept:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line in one write, so that several processes may."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))
+    finally:
+        os.close(descriptor)
+
+
 def says_full(error: BaseException) -> bool:
     """Whether an error says that the disk is full; safetensors says so in words only."""
     number = error.errno if isinstance(error, OSError) else None
-    return number in (errno.ENOSPC, errno.EDQUOT) or f"(os error {errno.ENOSPC})" in str(error)
+    return number in (errno.ENOSPC, errno.EDQUOT) or f"(os error {errno.ENOSPC})" in said(error)
+
+
+def said(error: BaseException) -> str:
+    """Return an error's message as text that can be written anywhere, whatever a plugin put into it."""
+    try:
+        text = str(error)
+    except Exception as worse:
+        text = f"its message cannot be shown: {type(worse).__name__}"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _digest(path: Path) -> str:

@@ -12,11 +12,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from fairbench.jobs.job import Job
 from fairbench.jobs.probe import Probe
 from fairbench.jobs.store import Store
 from fairbench.plugins import Plugins
 
 Report = Callable[[str, int, int, float | None], None]
+
+
+class Stopped(BaseException):
+    """The process was told to end: no failure of the job that it runs."""
 
 
 @dataclass
@@ -26,8 +31,10 @@ class Resources:
     `roots` maps a dataset's name to its folder; `micro_batch` bounds how many examples are computed
     at once (default: the whole batch); `feature_bytes` bounds the memory of cached features;
     `loaders` are processes that read images when features are not cached; `report(phase, done,
-    total, loss)` is called as work goes on. `probe`: what to read from every job's hidden states; `track`: names of
-    trackers.
+    total, loss)` is called as work goes on. `probe`: what to read from every job's hidden states; `track`: names
+    of trackers. `checkpoint_every` is seconds between checkpoints of a training; `job` is what runs now;
+    `stopping` says that this process should end, and `checkpointing` that a training is under way which will
+    see to it.
     """
 
     store: Store
@@ -40,6 +47,10 @@ class Resources:
     threads: int = 1
     probe: Probe | None = None
     track: tuple[str, ...] = ()
+    checkpoint_every: float = 600.0
+    job: Job | None = None
+    stopping: bool = False
+    checkpointing: bool = False
     _kept: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

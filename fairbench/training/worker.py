@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import datetime
 import traceback
+from collections.abc import Sequence
+from typing import Any
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
-from fairbench.jobs.store import says_full
+from fairbench.jobs.store import said, says_full
 from fairbench.training.isolation import Process
 from fairbench.training.job_runner import Attempt
-from fairbench.training.resources import Resources
+from fairbench.training.resources import Resources, Stopped
 
 
 class Worker(Resources):
     """Run jobs one after another on what they share."""
 
     def run(self, job: Job) -> Record:
-        """Run one job and save its record, also when it fails; only a full disk and Ctrl-C get through.
+        """Run one job and save its record, also when it fails, were it by `sys.exit` in a plugin.
 
-        Where several processes share the job an error ends them all, because the others would wait
-        for ever for the one that failed; the same command then goes on with the next job.
+        Only a full disk, Ctrl-C and being told to stop get through. Where several processes share the job an
+        error ends them all, because the others would wait for ever for the one that failed; the same command
+        then goes on with the next job.
         """
         if self.leads:
             self.store.prepare(job)
         self.accelerator.wait_for_everyone()
+        self.job = job
         attempt = Attempt(self, job)
-        failure: Exception | None = None
+        failure: BaseException | None = None
         process = Process()
         try:
             attempt.go()
-        except Exception as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             failure = error
             if says_full(error):
                 raise self.store.full() from error
-            attempt.error = str(error) if isinstance(error, FairbenchError) else f"{type(error).__name__}: {error}"
+            attempt.error = said(error)
             if not isinstance(error, FairbenchError):
+                attempt.error = f"{type(error).__name__}: {attempt.error}"
                 with self.store.writing():
-                    self.store.traceback_file(job).write_text(traceback.format_exc(), encoding="utf-8")
+                    text = traceback.format_exc().encode("utf-8", "backslashreplace")
+                    self.store.traceback_file(job).write_bytes(text)
         if changed := [*process.restore(), *attempt.changes()]:
             named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             fault = f"{job.method.label} changed what other jobs inherit: {named}"
@@ -44,21 +51,39 @@ class Worker(Resources):
             self.forget()
         record = attempt.record()
         if self.leads or failure:
-            record = self.store.save(record)
-            self.plugins.tell("fairbench_job_finished", record=record)
+            record = self.end(record)
         if failure and self.accelerator.num_processes > 1:
             raise failure
         self.accelerator.wait_for_everyone()
         return record
 
+    def end(self, record: Record) -> Record:
+        """Save a job's record and tell plugins."""
+        record = self.store.save(record)
+        self.plugins.tell("fairbench_job_finished", record=record)
+        return record
+
+    def give_up(self, job: Job, causes: Sequence[str]) -> Record:
+        """Make a failure of a job whose process died again and again, so that it keeps no other from running."""
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        error = f"its process died {len(causes)} times: {', then '.join(causes)}"
+        return self.end(Record(job, started, error=error))
+
     def probe_again(self, record: Record) -> Record:
-        """Probe a finished job and save what was found in its record; raises what the probe raises."""
+        """Probe a finished job and save what it read in its record; raises what the probe raises."""
         assert self.probe is not None
+        self.job = record.job
         try:
-            found = Attempt(self, record.job).again(record, self.probe)
+            probed = Attempt(self, record.job).again(record, self.probe)
         except FairbenchError as error:
             raise FairbenchError(f"cannot probe {record.job.title}: {error.message}", error.hint) from error
         if self.leads:
-            self.store.amend(found)
+            self.store.amend(probed)
         self.accelerator.wait_for_everyone()
-        return found
+        return probed
+
+    def stop(self, *_: Any) -> None:
+        """End this process, at once or when the training under way has left what it can go on from."""
+        self.stopping = True
+        if not self.checkpointing:
+            raise Stopped

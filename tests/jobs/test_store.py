@@ -56,11 +56,16 @@ def test_forgetting_a_failure_touches_no_other_job(store):
     assert [j.seed for j in store.missing([job(seed) for seed in range(3)])] == [1, 2]
 
 
-def test_preparing_clears_what_an_interrupted_attempt_left(store):
+def test_preparing_clears_what_an_interrupted_attempt_left_and_counts_it(store):
     folder = store.prepare(job())
     (folder / "predictions.parquet").write_text("half")
     (folder / "adapter").mkdir()
-    assert [path.name for path in store.prepare(job()).iterdir()] == [JOB]
+    store.note_death(job(), "ended by signal 9")
+    assert sorted(path.name for path in store.prepare(job()).iterdir()) == ["attempts.txt", JOB]
+    assert (store.attempts(job()), store.deaths(job())) == (2, ["ended by signal 9"])
+    store.save(record(error="no"))
+    store.forget_failure(job())
+    assert (store.attempts(job()), store.deaths(job())) == (0, [])
 
 
 def test_a_record_appears_by_rename_when_all_of_it_is_on_disk(store, monkeypatch):

@@ -1,0 +1,170 @@
+"""One process of a sweep: it pulls jobs by lease until none is left, and tells what it does.
+
+Any number of such processes, on one machine or many with a shared folder, can work on one benchmark.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Job, Record
+from fairbench.jobs.probe import Probe, wants_probe
+from fairbench.jobs.store import DEATHS, Refused, Store
+
+if TYPE_CHECKING:
+    from fairbench.training.worker import Worker
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a worker tells who watches: a phase of a job, its end (`record`), or a `failure` without a record.
+
+    With a job it is a failure of that job's probe; without one it is the worker's own.
+    """
+
+    worker: int
+    job: Job | None = None
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    loss: float | None = None
+    record: Record | None = None
+    failure: FairbenchError | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to know: where results go, where data lies, which plugin files, and its limits."""
+
+    out: str
+    roots: Mapping[str, Path]
+    plugin_files: tuple[str, ...] = ()
+    micro_batch: int | None = None
+    feature_bytes: int = 8 << 30
+    loaders: int = 0
+    threads: int = 1
+    probe: Probe | None = None
+    track: tuple[str, ...] = ()
+    checkpoint_every: float = 600.0
+
+
+Watch = Callable[[Event], None]
+
+
+def child(number: int, jobs: Sequence[Job], setup: Setup, gpu: str | None, events: Connection) -> None:
+    """Work in a process of its own; Ctrl-C reaches the parent, which ends its workers by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    own = os.getpid()
+
+    def tell(event: Event) -> None:
+        if os.getpid() != own:  # a plugin forked, and its child came back here: the work is not its
+            os._exit(1)
+        try:
+            events.send(event)
+        except OSError:  # nobody listens any more: the parent was killed
+            os.kill(own, signal.SIGTERM)
+
+    from fairbench.training.resources import Stopped
+
+    status = 0
+    try:
+        work(number, jobs, setup, tell)
+    except FairbenchError as error:
+        tell(Event(number, failure=error))
+    except Stopped:
+        status = 128 + signal.SIGTERM
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(status)  # no thread or hook of a plugin may keep a process that is at its end
+
+
+def work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
+    """Run all jobs that have no record and that no one else runs; return when every one has ended."""
+    worker = _worker(number, setup, watch)
+    known = set(worker.plugins.broken)
+    waiting = worker.agree(list(jobs))
+    while waiting:
+        progressed = False
+        for job in list(waiting):
+            ended = worker.agree(worker.store.ended(job))
+            # Another worker, or another sweep on this folder, may have run it.
+            if isinstance(ended, Refused) or (ended is not None and not wants_probe(ended, setup.probe)):
+                waiting.remove(job)
+                if isinstance(ended, Record):
+                    watch(Event(number, job, record=ended))
+                continue
+            try:
+                record = _leased(worker, job, partial(watch, Event(number, job, "begin")))
+            except FairbenchError as error:
+                if ended is None:
+                    raise
+                waiting.remove(job)
+                watch(Event(number, job, failure=error))
+                continue
+            if record is not None:
+                waiting.remove(job)
+                watch(Event(number, job, record=record))
+                progressed = True
+        if waiting and not progressed:  # the rest is being run by others; take over what they drop
+            time.sleep(1.0)
+    for broken in dict.fromkeys(worker.plugins.broken):
+        if broken not in known:  # a tracker or notifier that raised
+            click.echo(f"warning: plugin {broken.name} of {broken.source} raised {broken.reason}", err=True)
+
+
+def _worker(number: int, setup: Setup, watch: Watch) -> Worker:
+    from fairbench import plugins
+    from fairbench.training.worker import Worker
+
+    def report(phase: str, done: int, total: int, loss: float | None) -> None:
+        watch(Event(number, worker.job, phase, done, total, loss))
+
+    worker = Worker(
+        Store(setup.out),
+        plugins.load(files=setup.plugin_files),
+        setup.roots,
+        report,
+        setup.micro_batch,
+        setup.feature_bytes,
+        setup.loaders,
+        setup.threads,
+        setup.probe,
+        setup.track,
+        setup.checkpoint_every,
+    )
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, worker.stop)
+    return worker
+
+
+def _leased(worker: Worker, job: Job, begin: Callable[[], None]) -> Record | None:
+    """Do what a job lacks, if nobody else is at it; return its record, or None for now."""
+    store = worker.store
+    with store.lease(job) if worker.leads else nullcontext(False) as held:
+        if not worker.agree(held):
+            return None
+        ended, deaths = worker.agree((store.ended(job), store.deaths(job)))
+        if isinstance(ended, Refused):
+            return None
+        if ended is None and len(deaths) >= DEATHS:
+            return worker.give_up(job, deaths)
+        begin()
+        if ended is None:
+            return worker.run(job)
+        return worker.probe_again(ended) if wants_probe(ended, worker.probe) else ended
