@@ -172,7 +172,7 @@ def test_failed_methods_are_records_that_say_why_and_the_sweep_goes_on(tmp_path,
         "the loss of diverging is nan at step 2 of stage lora; groups in the batch: a" in records["diverging"].error
     )
     assert records["noting"].facts["notes"]["odd"] is None
-    assert "it broke [as asked]" in result.stdout
+    assert "it broke [as asked]" in (tmp_path / "quickstart.json").read_text()
     assert "it broke [as asked]" in result.stderr
     assert "--retry-failed" in result.stderr
     assert "it broke" in (tmp_path / "quickstart.md").read_text()
@@ -231,9 +231,11 @@ def test_a_job_that_kills_its_process_comes_last_and_has_failed_the_second_time(
 def test_a_plugin_that_wanders_about_moves_no_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FAIRBENCH_TEST_WICKED", "changes folder, forks, leaves threads")
-    result = run("here", *BASE, "--methods", "wicked,fr", "--no-baseline", workers=2)
+    result = run("here", *BASE, "--methods", "wicked,fr", "--no-baseline", code=1, workers=2)
     assert "written: here/quickstart.md" in result.stdout
-    assert len(predictions(tmp_path / "here")) == 2
+    records = {record.job.method.name: record for record in Store("here").records()}
+    assert records["wicked"].error == "wicked changed what other jobs inherit: the working directory"
+    assert records["fr"].error is None
     assert {path.name for path in tmp_path.iterdir()} == {"here"}
 
 

@@ -20,7 +20,7 @@ from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import Probe, wants_probe
 from fairbench.predictions.predictions import Predictions
 
-RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, ATTEMPTS, CHECKPOINTS = (
+RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, ATTEMPTS, CHECKPOINTS = (
     "record.json",
     "job.json",
     "predictions.parquet",
@@ -29,6 +29,7 @@ RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, ATTEMPTS, C
     "adapter",
     ".leases",
     ".features",
+    ".tracked",
     "attempts.txt",
     "checkpoints",
 )
@@ -98,6 +99,11 @@ class Store:
     def checkpoint_folder(self, job: Job) -> Path:
         """Return where a job under way leaves what it can go on from."""
         return self.folder(job) / CHECKPOINTS
+
+    @property
+    def trackers_folder(self) -> Path:
+        """Return where trackers that write files write those of all jobs."""
+        return self.root / TRACKED
 
     def features_folder(self, name: str) -> Path:
         """Return where the vision features of one dataset by one backbone are kept for all jobs."""

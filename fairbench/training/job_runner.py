@@ -283,7 +283,7 @@ class Attempt:
         """Tell trackers of this job while it trains."""
         resources = self.resources
         kinds = [resources.plugins.find("tracker", name) for name in resources.track if resources.leads]
-        self.trackers = Trackers(kinds, self.job, resources.store.root / ".tracked", self.warnings.append)
+        self.trackers = Trackers(kinds, self.job, self.store.trackers_folder, self.warnings.append)
         try:
             yield
         finally:
