@@ -9,13 +9,20 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from fairbench.leaderboard.board import Interaction
+from fairbench.leaderboard.board import Contrast, Interaction
 from fairbench.metrics.disparity import EQUITY
 from fairbench.metrics.metric import ACCURACY, FPR, TPR, Metric
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
-from fairbench.statistics.interaction import interaction
+from fairbench.statistics.equity import judge_equity_scaled
+from fairbench.statistics.interaction import GroupContrast, interaction
 from fairbench.statistics.intervals import Floats, auroc_limits, delong, ends, max_minus_min
+from fairbench.statistics.learned import (
+    auroc_difference,
+    auroc_over_chance,
+    balanced_difference,
+    balanced_over_chance,
+)
 from fairbench.statistics.paired import Comparison, compare
 from fairbench.statistics.permutation import MINIMUM, Rows, group_rates, judge, worst_bounds
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
@@ -71,18 +78,6 @@ class Answers:
         """The measure on all rows, whether or not their group is recorded."""
         return group_rates(self.scores, np.zeros_like(groups.codes), groups.cluster, ("all",))[0]
 
-    def balanced_accuracy(self, groups: Groups) -> Estimate:
-        """Mean over classes of the share answered right, mean of the seeds; its interval by square and add."""
-        first = self.predictions[0]
-        by_class = group_rates(self.scores, first.target.astype(np.int64), groups.cluster, first.classes)
-        known = [(one.value, *one.interval) for one in by_class if one.value is not None and one.interval]
-        if len(known) < len(by_class):
-            return Estimate(reason="a class has too few rows")
-        value, low, high = np.array(known, dtype=float).T
-        mean, count = float(value.mean()), len(known)
-        below, above = np.linalg.norm(value - low) / count, np.linalg.norm(high - value) / count
-        return Estimate(mean, mean - float(below), mean + float(above))
-
     def auroc(self, groups: Groups) -> Estimate:
         """AUROC with DeLong limits, each averaged over seeds; of more classes, the mean of one-vs-rest."""
         first = self.predictions[0]
@@ -130,14 +125,30 @@ class Answers:
         value = float(np.nanmin(values, axis=1).mean())
         return Gap(value, low, high, group=commonest, agreeing=names.count(commonest))
 
-    def equity_scaled(self, groups: Groups, preset: str = "fairllava") -> Gap:
+    def equity_scaled(self, groups: Groups, gap: Gap | None = None, preset: str = "fairllava") -> Gap:
         """The equity-scaled measure, mean of the seeds' values, beside what chance gives; low is bad."""
-        overall, combine = self.scores.mean(axis=1), EQUITY[preset].combine
+        combine, names = EQUITY[preset].combine, groups.names
+        return judge_equity_scaled(self.scores, groups.codes, combine, groups.cluster, gap, names=names)
 
-        def scaled(values: Floats, sizes: Floats) -> Floats:
-            return combine([values[:, 0]], [np.tile(overall, len(values) // len(overall))])
+    def learned(self, groups: Groups, control: Answers | None = None) -> tuple[str, Difference]:
+        """How much better than chance, or than a control's, they tell classes apart, and by which number.
 
-        return judge([self.scores], groups.codes, groups.cluster, scaled, names=groups.names, higher_is_worse=False)
+        By AUROC where both have scores and there are two classes, else by balanced accuracy.
+        """
+        every = [*self.predictions, *(control.predictions if control else ())]
+        target, cluster = self.predictions[0].target.astype(np.int64), groups.cluster
+        if len(self.predictions[0].classes) == 2 and all(p.has_probabilities for p in every):
+            if control is None:
+                return "AUROC", auroc_over_chance(target, self._positive, cluster)
+            return "AUROC", auroc_difference(target, self._positive, control._positive, cluster)
+        if control is None:
+            return "balanced accuracy", balanced_over_chance(self.scores, target, cluster)
+        return "balanced accuracy", balanced_difference(self.scores, control.scores, target, cluster)
+
+    @property
+    def _positive(self) -> Floats:
+        """Every seed's probability of the positive class, (seeds, n)."""
+        return np.stack([p.probability(1) for p in self.predictions]).astype(np.float64)
 
     def by_group(self, groups: Groups) -> Floats:
         """The measure of every seed in every group, (seeds, groups), NaN where a group has no rows."""
@@ -180,15 +191,25 @@ def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats
 
 def interaction_with(a: Answers, b: Answers, groups: Groups, odds: bool = False) -> Interaction:
     """Say whether A moved the groups unequally against B, in its measure, or in TPR and FPR with `odds`."""
-    rates = (TPR.title.lower(), FPR.title.lower()) if odds else (a.measure.title.lower(),)
     pair = shared_seeds(a, b)
     if pair is None:
-        return Interaction(rates, reason=NO_SEED)
+        return Interaction(reason=NO_SEED)
     a, b = pair
+    rates = (TPR.title.lower(), FPR.title.lower()) if odds else (a.measure.title.lower(),)
     left, right = (a.odds, b.odds) if odds else ([a.scores], [b.scores])
-    moved = interaction(left, right, groups.codes, groups.cluster, names=groups.names)
-    apart = tuple(one for one in moved.contrasts if one.low > 0)[:MOST]
-    return Interaction(rates, moved.p, None, apart or moved.contrasts[:1], moved.reason)
+    tested = interaction(left, right, groups.codes, groups.cluster, names=groups.names)
+    apart = [one for one in tested.contrasts if one.low > 0][:MOST]
+    shown = apart or tested.contrasts[:1]
+    contrasts = tuple(_oriented(one, tested.moved[one.rate], groups.names, rates[one.rate]) for one in shown)
+    return Interaction(tested.p, None, contrasts, tested.reason)
+
+
+def _oriented(one: GroupContrast, moved: Floats, names: Sequence[str], rate: str) -> Contrast:
+    """Say a contrast of the group that was moved further, whichever way."""
+    up, down = (abs(moved[names.index(name)]) for name in (one.up, one.down))
+    if up >= down:
+        return Contrast(one.difference, one.low, one.high, p=one.p, group=one.up, against=one.down, rate=rate)
+    return Contrast(-one.difference, -one.high, -one.low, p=one.p, group=one.down, against=one.up, rate=rate)
 
 
 def constant(predictions: Predictions, measure: Metric = ACCURACY) -> Answers:

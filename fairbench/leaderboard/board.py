@@ -14,7 +14,6 @@ from typing import Any, Literal, Self
 from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import departures, from_json
 from fairbench.jobs.job import Role
-from fairbench.statistics.interaction import GroupContrast
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
 from fairbench.statistics.variance import VarianceParts
 
@@ -47,17 +46,29 @@ class Improvement:
 
 
 @dataclass(frozen=True)
-class Interaction:
-    """Whether a row moved the groups unequally against the baseline, in one rate or several.
+class Contrast(Difference):
+    """A row moved a group by this much more than it moved `against`, compared with the baseline, in one rate.
 
-    `adjusted` is p adjusted over the table's rows. `contrasts` hold those whose interval leaves out 0, largest
-    first, else the largest alone; their `rate` is an index into `rates`. None is undefined, `reason` says why.
+    Of the two it is the one that was moved further, so that the sign says who gained or lost. The interval holds
+    for all pairs of groups and rates together, and `p` is adjusted for them.
     """
 
-    rates: tuple[str, ...]
+    group: str = ""
+    against: str = ""
+    rate: str = ""
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Whether a row moved the groups unequally against the baseline.
+
+    `adjusted` is p adjusted over the table's rows. `contrasts` hold those whose interval leaves out 0, the
+    clearest first, else the clearest alone. None is undefined, `reason` says why.
+    """
+
     p: float | None = None
     adjusted: float | None = None
-    contrasts: tuple[GroupContrast, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
     reason: str | None = None
 
     @property

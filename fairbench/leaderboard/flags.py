@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fairbench.leaderboard.answers import constant, contrast, shared_seeds
+from fairbench.leaderboard.answers import Answers, constant, contrast, shared_seeds
 from fairbench.leaderboard.board import Flag, Interaction
 from fairbench.leaderboard.row import Contender
 from fairbench.metrics.metric import ACCURACY
-from fairbench.predictions.groups import Groups
+from fairbench.predictions.groups import UNRECORDED, Groups
 from fairbench.statistics.ranking import holm
 from fairbench.statistics.results import ALPHA, Difference, Gap
 
 NOT_LEARNED = "has not learned"
 CASE_MIX = "case mix"
 LEVELLING_DOWN = "levelling down"
-UNRECORDED = "unrecorded"
 
 # What a flag means, in one sentence. The keys are printed in the table, the sentences under it.
 LEGEND = {
@@ -90,29 +89,27 @@ def not_learned(contender: Contender, controls: Sequence[Contender], groups: Gro
     """
     answers = contender.answers
     against = [c for c in controls if not c.answers.constant and shared_seeds(answers, c.answers)]
-    if answers.measure is not ACCURACY or "target" not in answers.predictions[0].table:
+    if answers.measure is ACCURACY and "target" in answers.predictions[0].table:
+        name, over_chance = answers.learned(groups)
+        beaten = {"chance": over_chance} | {
+            f"the control {c.label}": _paired_learned(answers, c.answers, groups) for c in against
+        }
+        said = "its {name} is no better than that of {whom}"
+    else:
+        name, said = answers.measure.title, "no better than {whom}"
         references = {"always giving the commonest answer": constant(answers.predictions[0], answers.measure)}
         references |= {f"the control {c.label}": c.answers for c in against}
-        compared = {name: contrast(answers, other, groups, repeats=2_000) for name, other in references.items()}
-        unbeaten = [name for name, one in compared.items() if not _higher(one.accuracy)]
-        if unbeaten:
-            yield Flag(NOT_LEARNED, f"no better than {' and '.join(unbeaten)}")
-        return
-    scored = answers.auroc(groups)
-    chance, name = 1 / len(answers.predictions[0].classes), "balanced accuracy"
-    if scored.value is not None:
-        chance, name = 0.5, "AUROC"
-    own = scored if scored.value is not None else answers.balanced_accuracy(groups)
-    if own.low is None:
-        return
-    if own.low <= chance:
-        yield Flag(NOT_LEARNED, f"its {name} does not exceed {chance:.3g}")
-        return
-    for c in against:
-        other = c.answers.auroc(groups) if name == "AUROC" else c.answers.balanced_accuracy(groups)
-        if other.value is not None and own.low <= other.value:
-            yield Flag(NOT_LEARNED, f"its {name} does not exceed that of the control {c.label}")
-            return
+        beaten = {
+            whom: contrast(answers, other, groups, repeats=2_000).accuracy for whom, other in references.items()
+        }
+    unbeaten = [whom for whom, difference in beaten.items() if not _higher(difference)]
+    if unbeaten:
+        yield Flag(NOT_LEARNED, said.format(name=name, whom=" and ".join(unbeaten)))
+
+
+def _paired_learned(answers: Answers, control: Answers, groups: Groups) -> Difference:
+    pair = shared_seeds(answers, control)
+    return pair[0].learned(groups, pair[1])[1] if pair else Difference()
 
 
 def _higher(difference: Difference) -> bool:

@@ -87,13 +87,14 @@ class Measured:
 
 def measure(answers: Answers, groups: Groups) -> Measured:
     """Measure one row's answers."""
+    gap = answers.gap(groups)
     return Measured(
         score=answers.score(groups),
         auroc=answers.auroc(groups),
-        gap=answers.gap(groups),
+        gap=gap,
         standardised_gap=answers.standardised_gap(groups),
         eq_odds_max=answers.eq_odds_max(groups),
-        equity_scaled=answers.equity_scaled(groups),
+        equity_scaled=answers.equity_scaled(groups, gap),
         worst_group=answers.worst_group(groups),
         groups=answers.group_scores(groups),
         between_groups=between_group_variance([*answers.scores], groups.codes, groups.cluster),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fairbench.leaderboard.board import Row, Table
+from fairbench.leaderboard.board import Contrast, Row, Table
 from fairbench.leaderboard.flags import NOT_LEARNED
 from fairbench.statistics.permutation import MINIMUM
 from fairbench.statistics.results import ALPHA, Difference, Gap
@@ -15,15 +15,14 @@ MANY = 6  # names that a sentence can hold
 
 
 def finding(table: Table) -> list[str]:
-    """Say whose gap is more than chance, who differs from the baseline and how, and what to do with that."""
+    """Say what to do with the table; then whose gap is more than chance, and who differs from the baseline how."""
     if not table.rows:
         reason = "No job of this table finished." if table.attribute else "This dataset records no attribute."
         return [reason]
-    said = [_chance(table)]
     if table.baseline is None:
-        said.append("There is no baseline in this table, so nothing says what the methods changed.")
+        said = ["There is no baseline in this table, so nothing says what the methods changed.", _chance(table)]
     else:
-        said += [*_changes(table), *_moved(table), _conclusion(table)]
+        said = [_conclusion(table), _chance(table), *_changes(table), *_moved(table)]
     idle = [row.label for row in table.rows if not learned(row)]
     if idle:
         are = "has" if len(idle) == 1 else "have"
@@ -121,16 +120,22 @@ def _moved(table: Table) -> Iterable[str]:
     for row in filter(learned, table.rows):
         said = []
         for interaction in row.interactions.values():
-            contrast = next((c for c in interaction.contrasts if c.low > 0), None)
+            contrast = next(
+                (c for c in interaction.contrasts if c.interval and c.interval[0] * c.interval[1] > 0), None
+            )
             if interaction.significant and contrast is not None:
-                ends = f"[{100 * contrast.low:.1f}, {100 * contrast.high:.1f}]"
-                size = f"{points(contrast.difference)} {ends}"
-                rate = interaction.rates[contrast.rate]
-                said.append(f"{contrast.up} up by {size} against {contrast.down} in {rate}")
+                said.append(_contrast(contrast))
         if said:
             gap = row.changes.get("gap", Difference())
             still = "" if gap.significant else f", though its {table.measure.gap} is not shown to differ"
             yield f"{row.label} moved {' and '.join(said)}{still}."
+
+
+def _contrast(one: Contrast) -> str:
+    way = "up" if (one.value or 0) > 0 else "down"
+    ends = sorted(abs(100 * end) for end in one.interval or ())
+    size = f"{points(abs(one.value or 0))} [{', '.join(f'{end:.1f}' for end in ends)}]"
+    return f"{one.group} {way} by {size} against {one.against} in {one.rate}"
 
 
 def _conclusion(table: Table) -> str:
@@ -145,9 +150,11 @@ def _conclusion(table: Table) -> str:
         if better and learned(row):
             (at_cost if worse else fairer).append(row.label)
     if fairer:
-        return f"Shown to be fairer than {table.baseline} and worse in nothing measured here: {listed(fairer)}."
-    also = f" {listed(at_cost)} gained in one respect and lost in another." if at_cost else ""
-    return f"Nothing here is shown to be fairer than {table.baseline} without a cost.{also}"
+        return f"Shown to be fairer than {table.baseline}, and worse in nothing measured here: {listed(fairer)}."
+    if at_cost:
+        what = "gained in one respect and lost in another: a trade-off that these data cannot settle"
+        return f"Nothing here is shown to be fairer than {table.baseline} without a cost; {listed(at_cost)} {what}."
+    return f"Nothing here is shown to be fairer than {table.baseline}: these data support no other choice."
 
 
 def _shown(row: Row, key: str, sign: int) -> bool:

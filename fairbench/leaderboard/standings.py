@@ -17,18 +17,20 @@ from fairbench.leaderboard.board import Interaction, MeasuredRow, Ranking, SideE
 from fairbench.leaderboard.row import Contender
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
-from fairbench.statistics.ranking import Rank, holm, opposite
+from fairbench.statistics.ranking import DOMINANCE, Rank, dominance, holm, opposite
+from fairbench.statistics.ranking import Ranking as Order
 from fairbench.statistics.results import ALPHA, Difference
 
 SCREEN = 300  # draws that tell whether a comparison deserves more
-SIGNS = {"score": 1, "worst_group": 1, "gap": -1}  # criteria of the ranks; -1 where less is better
-CRITERIA: dict[Ranking, tuple[str, ...]] = {
-    "dominance": ("score", "worst_group", "gap"),
-    "gap": ("gap",),
-    "worst-group": ("worst_group",),
-    "score": ("score",),
+CRITERIA: dict[Ranking, dict[str, bool]] = {
+    "dominance": DOMINANCE,
+    "gap": {"gap": False},
+    "worst-group": {"worst_group": True},
+    "score": {"score": True},
+    "dto": DOMINANCE,
 }
 WORDS = {"score": "overall", "worst_group": "in the worst group", "gap": "in the gap"}
+Pairs = Mapping[tuple[str, str], Mapping[str, Difference]]
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,17 @@ def standings(
 ) -> dict[str, Standing]:
     """Compare the rows of a table on the same patients, and rank them; by label."""
     base = next((c for c in contenders if c.role == "baseline"), None)
-    pairs = adjusted_pairs(contenders, base, groups)
-    ranks, trade_offs = ranked([c.label for c in contenders], pairs, ranking)
-    if ranking == "dto":
-        ranks = by_distance(contenders, groups)
-    changes = _changes(contenders, base, pairs, groups)
+    pairs = {(a.label, b.label): _compared(a, b, base, groups) for a, b in combinations(contenders, 2)}
+    order = dominance([c.label for c in contenders], pairs, CRITERIA[ranking])
+    ranks = by_distance(contenders, groups) if ranking == "dto" else {rank.name: rank for rank in order.ranks}
+    trade_offs = _trade_offs(order)
+    changes = _changes(contenders, base, pairs, order, groups)
     moved = _moved(contenders, base, groups)
     return {
         c.label: Standing(
             rank=ranks[c.label].text,
             order=(ranks[c.label].first, ranks[c.label].last),
-            trade_offs=trade_offs[c.label],
+            trade_offs=tuple(trade_offs.get(c.label, ())),
             changes=changes.get(c.label, {}),
             interactions=moved.get(c.label, {}),
         )
@@ -65,24 +67,23 @@ def standings(
     }
 
 
-Pairs = Mapping[tuple[str, str], Mapping[str, Difference]]
-
-
 def _changes(
-    contenders: Sequence[Contender], base: Contender | None, pairs: Pairs, groups: Groups
+    contenders: Sequence[Contender], base: Contender | None, pairs: Pairs, order: Order, groups: Groups
 ) -> dict[str, dict[str, Difference]]:
-    """Every row minus the baseline: in the ranks' criteria with their p, in all else adjusted over the rows."""
+    """Every row minus the baseline: in what ranks rest on with the ranks' own p, in all else adjusted over rows."""
     if base is None:
         return {}
     others = [c for c in contenders if c is not base]
-    changes = {c.label: _oriented(pairs, c.label, base.label) for c in others}
-    more = {name: [changes[c.label][name] for c in others] for name in ("best_group", "equity_scaled")}
+    each = {c.label: _from_pair(pairs, order, c.label, base.label) for c in others}
+    counted = next(iter(order.adjusted.values()), {})
+    names = [name for name in each[others[0].label] if name not in counted] if others else []
+    more = {name: [each[c.label][name] for c in others] for name in names}
     if base.answers.odds:
         more["eq_odds_max"] = [contrast(c.answers, base.answers, groups, odds=True).gap for c in others]
-    for name, each in more.items():
-        for c, one in zip(others, adjusted(each), strict=True):
-            changes[c.label][name] = one
-    return changes
+    for name, differences in more.items():
+        for c, one in zip(others, adjusted(differences), strict=True):
+            each[c.label][name] = one
+    return each
 
 
 def _moved(
@@ -100,16 +101,6 @@ def _moved(
         for c, one, p in zip(others, each, holm([one.p for one in each]), strict=True):
             moved[c.label][name] = replace(one, adjusted=p)
     return moved
-
-
-def adjusted_pairs(contenders: Sequence[Contender], base: Contender | None, groups: Groups) -> Pairs:
-    """Compare all pairs in all criteria, (A, B) -> criterion -> A minus B, with Holm's p over all of them."""
-    found = {(a.label, b.label): _compared(a, b, base, groups) for a, b in combinations(contenders, 2)}
-    flat = [(pair, name) for pair in found for name in SIGNS]
-    p = holm([found[pair][name].p for pair, name in flat])
-    for (pair, name), one in zip(flat, p, strict=True):
-        found[pair][name] = replace(found[pair][name], adjusted=one)
-    return found
 
 
 def _compared(a: Contender, b: Contender, base: Contender | None, groups: Groups) -> dict[str, Difference]:
@@ -132,41 +123,25 @@ def _criteria(a: Answers, b: Answers, groups: Groups, repeats: int) -> dict[str,
     }
 
 
-def _oriented(pairs: Pairs, label: str, other: str) -> dict[str, Difference]:
-    """Return one row minus another, whichever way round they were compared."""
-    if (label, other) in pairs:
-        return dict(pairs[label, other])
-    return {name: opposite(one) for name, one in pairs[other, label].items()}
+def _from_pair(pairs: Pairs, order: Order, label: str, other: str) -> dict[str, Difference]:
+    """Return one row minus another, whichever way round they were compared, with the p that the ranks rest on."""
+    pair = (label, other) if (label, other) in pairs else (other, label)
+    p = order.adjusted[pair]
+    each = {name: replace(one, adjusted=p.get(name)) for name, one in pairs[pair].items()}
+    return each if pair == (label, other) else {name: opposite(one) for name, one in each.items()}
 
 
-def ranked(
-    names: Sequence[str], pairs: Pairs, ranking: Ranking
-) -> tuple[dict[str, Rank], dict[str, tuple[str, ...]]]:
-    """Rank by dominance: A stands above B where some test finds A better and none finds B better.
-
-    A row's ranks are those that all orders compatible with this leave it. A pair that is better in one and
-    worse in another is a trade-off and not ordered.
-    """
-    above, below = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
-    trade_offs: dict[str, list[str]] = {name: [] for name in names}
-    for (a, b), measured in pairs.items():
-        signs = {name: SIGNS[name] for name in CRITERIA.get(ranking, ())}
-        gains = {n: s * (measured[n].value or 0) for n, s in signs.items() if measured[n].significant}
-        better, worse = ([n for n, gain in gains.items() if gain * sign > 0] for sign in (1, -1))
-        if better and worse:
-            trade_offs[a].append(_trade_off(better, worse, b))
-            trade_offs[b].append(_trade_off(worse, better, a))
-        elif better or worse:
-            winner, loser = (a, b) if better else (b, a)
-            below[winner] += 1
-            above[loser] += 1
-    ranks = {name: Rank(name, 1 + above[name], len(names) - below[name]) for name in names}
-    return ranks, {name: tuple(found) for name, found in trade_offs.items()}
-
-
-def _trade_off(better: Sequence[str], worse: Sequence[str], other: str) -> str:
-    gained, lost = (" and ".join(WORDS[name] for name in names) for names in (better, worse))
-    return f"better than {other} {gained}, worse {lost}"
+def _trade_offs(order: Order) -> dict[str, list[str]]:
+    """Say of each row whom it is better than in one respect and worse than in another."""
+    said: dict[str, list[str]] = {}
+    for a, b in sorted(order.trade_offs):
+        for one, other in ((a, b), (b, a)):
+            gained, lost = (
+                " and ".join(WORDS[name] for name in WORDS if name in order.better[pair])
+                for pair in ((one, other), (other, one))
+            )
+            said.setdefault(one, []).append(f"better than {other} {gained}, worse {lost}")
+    return said
 
 
 def by_distance(contenders: Sequence[Contender], groups: Groups) -> dict[str, Rank]:

@@ -65,7 +65,7 @@ def _noteless(gap: Gap) -> Gap:
 
 def _without_groups(interactions: Mapping[str, Interaction], small: AbstractSet[str]) -> dict[str, Interaction]:
     return {
-        name: replace(one, contrasts=tuple(c for c in one.contrasts if not {c.up, c.down} & small))
+        name: replace(one, contrasts=tuple(c for c in one.contrasts if not {c.group, c.against} & small))
         for name, one in interactions.items()
     }
 

@@ -101,20 +101,19 @@ def _rows(
 
 
 def with_adjusted(measured: Mapping[str, Measured]) -> dict[str, Measured]:
-    """Adjust the p-values of the gaps for their number: MaxAccGap and EqOdds(max) of all rows are one family,
-    the equity-scaled measures another.
+    """Adjust the p-values of the gaps for their number: MaxAccGap and EqOdds(max) of all rows are one family.
+
+    The equity-scaled score is tested by the gap, so it is no test more.
     """
-    labels = [*measured]
     p = holm([one.gap.p for one in measured.values()] + [one.eq_odds_max.p for one in measured.values()])
-    scaled = holm([one.equity_scaled.p for one in measured.values()])
     return {
         label: replace(
-            measured[label],
-            gap=replace(measured[label].gap, adjusted=p[place]),
-            eq_odds_max=replace(measured[label].eq_odds_max, adjusted=p[len(labels) + place]),
-            equity_scaled=replace(measured[label].equity_scaled, adjusted=scaled[place]),
+            one,
+            gap=replace(one.gap, adjusted=p[place]),
+            eq_odds_max=replace(one.eq_odds_max, adjusted=p[len(measured) + place]),
+            equity_scaled=replace(one.equity_scaled, adjusted=p[place]),
         )
-        for place, label in enumerate(labels)
+        for place, (label, one) in enumerate(measured.items())
     }
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from fairbench.metrics.disparity import Disparity, rates
 from fairbench.metrics.metric import Metric, Undefined
 from fairbench.metrics.score import AttributeScores, RowScores, Scores, listed_disparities, listed_metrics, score
-from fairbench.predictions.groups import Groups
+from fairbench.predictions.groups import UNRECORDED, Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.auroc import judge_auroc
+from fairbench.statistics.equity import judge_equity_scaled
 from fairbench.statistics.intervals import auroc_limits, delong, ends
 from fairbench.statistics.permutation import group_rates, judge
 from fairbench.statistics.results import ALPHA, Estimate, Gap
@@ -21,7 +22,9 @@ from fairbench.statistics.standardised import standardised_gap
 
 AUROC = "auroc"
 AUROC_GAP = "auroc_gap"  # the one disparity of no row means that has a test of its own
-STANDARDISED = "standardised_acc_gap"
+GAP, STANDARDISED = "max_acc_gap", "standardised_acc_gap"
+CASE_MIX = "case mix: the gap exceeds chance, but not with the same mix of classes in every group"
+NOBODY = "the worst group are the rows whose value is not recorded, who are no group of people"
 NO_TEST = "not a mean over rows: no exact test"
 TOO_FEW = "too few clusters in a group to say what chance gives"
 
@@ -51,6 +54,7 @@ def score_with_evidence(
         gaps = {name: _tested(rules[name], gap, predictions, groups) for name, gap in part.disparities.items()}
         if "target" in predictions.table:
             gaps[STANDARDISED] = _standardised(predictions, groups)
+            gaps[GAP] = _with_case_mix(gaps[GAP], gaps[STANDARDISED])
         return replace(part, groups=dict(zip(part.groups, rows, strict=True)), disparities=gaps)
 
     return replace(
@@ -58,6 +62,13 @@ def score_with_evidence(
         overall=overall,
         attributes={attribute: tested(attribute, part) for attribute, part in plain.attributes.items()},
     )
+
+
+def _with_case_mix(gap: Gap, standardised: Gap) -> Gap:
+    """Say of a gap beyond chance that groups differ in their mix of classes, where that alone makes it."""
+    if gap.p is None or standardised.p is None or gap.p > ALPHA or standardised.p <= ALPHA:
+        return gap
+    return replace(gap, notes=(*gap.notes, CASE_MIX))
 
 
 def _standardised(predictions: Predictions, groups: Groups) -> Gap:
@@ -97,6 +108,8 @@ def _tested(rule: Disparity, gap: Gap, predictions: Predictions, groups: Groups)
     """Add to a disparity what its test says."""
     if gap.value is None:
         return gap
+    if gap.group is not None and UNRECORDED in gap.group.split("×"):
+        gap = replace(gap, notes=(*gap.notes, NOBODY))
     if rule.name == AUROC_GAP and len(predictions.classes) == 2:
         tested = judge_auroc(
             predictions.target.astype(np.int64),
@@ -105,6 +118,10 @@ def _tested(rule: Disparity, gap: Gap, predictions: Predictions, groups: Groups)
             groups.cluster,
             names=groups.names,
         )
+    elif rule.preset is not None and rule.row_scored:
+        (scored,) = rule.metrics
+        combine, names = rule.combine, groups.names
+        tested = judge_equity_scaled(scored.scores(predictions), groups.codes, combine, groups.cluster, names=names)
     elif rule.row_scored:
         scores, reduce = rates(rule, predictions)
         worse = not rule.higher_is_better

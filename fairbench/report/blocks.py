@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from fairbench.report.format import plain
 
@@ -18,10 +19,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A sentence or two; `finding` sets it apart as what to take home."""
+    """A sentence or two: what to take home (`finding`), what is said of it (`body`), or a remark (`note`)."""
 
     text: str
-    finding: bool = False
+    kind: Literal["finding", "body", "note"] = "note"
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,10 @@ def moved(table: Table) -> Iterable[Grid]:
     for row in table.rows:
         for interaction in row.interactions.values():
             for one in interaction.contrasts:
-                size = signed(Difference(one.difference, one.low, one.high))
-                rate = interaction.rates[one.rate]
-                rows.append([row.label, rate, one.up, one.down, size, p_value(interaction.adjusted)])
+                p = p_value(interaction.adjusted)
+                rows.append([row.label, one.rate, one.group, signed(one), one.against, p])
     if rows:
-        columns = ["Method", "In", "Moved up", "Against", "By (points)>", "p (Holm) of the method>"]
+        columns = ["Method", "In", "Moved", "By (points)>", "Against", "p (Holm) of the method>"]
         yield grid(f"Who was moved against whom, compared with {table.baseline}", columns, rows)
 
 

@@ -33,7 +33,8 @@ td.number { white-space: nowrap; }
 th.number { max-width: 7.5rem; }
 tbody tr:hover { background: var(--tint); }
 p, dl { color: var(--quiet); max-width: 60rem; margin: .35rem 0; font-size: .9rem; }
-p.finding { color: inherit; max-width: none; }
+p.finding, p.body { color: inherit; max-width: none; }
+p.body { font-size: .95rem; }
 details { margin: .9rem 0; border-top: 1px solid var(--line); padding-top: .6rem; }
 summary { cursor: pointer; font-weight: 500; }
 dt { color: var(--ink); font-weight: 500; float: left; clear: left; margin-right: .6em; }
@@ -55,8 +56,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Heading):
         return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
     if isinstance(block, Paragraph):
-        kind = ' class="finding"' if block.finding else ""
-        return f"<p{kind}>{escape(block.text)}</p>"
+        return f'<p class="{block.kind}">{escape(block.text)}</p>'
     if isinstance(block, Grid):
         return _grid(block)
     if isinstance(block, Fold):

@@ -84,7 +84,7 @@ def converted(result: Converted) -> Json:
 def paired(result: PairedScores) -> Json:
     """Write A minus B: `n`, `overall.<metric>` and per attribute every disparity, each `{difference, ci, p}`, and
     `interaction` (of TPR and FPR: `eq_odds_interaction`) as `{p, contrasts: [{groups, difference, ci, p, rate}]}`:
-    the first group was moved up against the second.
+    the first group was moved by so much more than the second.
     """
     return {
         "n": result.rows,
@@ -125,16 +125,7 @@ def difference(one: Difference) -> Json:
 
 def interaction(one: Interaction) -> Json:
     """Write who was moved against whom."""
-    contrasts = [
-        {
-            "groups": [c.up, c.down],
-            "difference": c.difference,
-            "ci": [c.low, c.high],
-            "p": c.p,
-            "rate": one.rates[c.rate],
-        }
-        for c in one.contrasts
-    ]
+    contrasts = [{"groups": [c.group, c.against], **difference(c), "rate": c.rate} for c in one.contrasts]
     return {"p": one.p, "contrasts": contrasts, **({"reason": one.reason} if one.reason else {})}
 
 

@@ -51,7 +51,7 @@ TERMS = (
         " groups counting alike. Negative: the groups differ less than sampling alone would make them.",
     ),
     (
-        "Moved up against",
+        "Moved against",
         "How much more one group's patients gained than another's, method minus baseline on the same patients, with"
         " an interval for all pairs of groups together. It finds effects that a difference of two gaps is too"
         " coarse to see, and is another question: groups can move while the gap stays as wide.",
@@ -92,7 +92,7 @@ def _terms(board: Board) -> Iterable[tuple[str, str]]:
     if not any(row.standardised_gap.value is not None for row in rows):
         absent.add("MaxAccGap at one class mix")
     if not any(row.interactions for row in rows):
-        absent.add("Moved up against")
+        absent.add("Moved against")
     yield from (entry for entry in TERMS if entry[0] not in absent)
     judges = [measure for t in board.tables for measure in (t.measure, *(one.measure for one in t.further))]
     yield from {measure.title: measure.about for measure in judges if measure.about}.items()
@@ -105,7 +105,10 @@ def _table(table: Table) -> Iterable[Block]:
     if table.measure.about:
         place += f" · by {table.measure.title}"
     yield Heading(plain(place), 2)
-    yield Paragraph(plain(" ".join(finding(table))), finding=True)
+    conclusion, *rest = finding(table)
+    yield Paragraph(plain(conclusion), "finding")
+    if rest:
+        yield Paragraph(plain(" ".join(rest)), "body")
     if table.rows:
         yield lead(table)
         yield from legend(table)

@@ -26,7 +26,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {escape(block.text)}"
     if isinstance(block, Paragraph):
-        return f"**{escape(block.text)}**" if block.finding else _not_a_list(escape(block.text))
+        return f"**{escape(block.text)}**" if block.kind == "finding" else _not_a_list(escape(block.text))
     if isinstance(block, Grid):
         return f"**{escape(block.caption)}**\n\n{_grid(block)}" if block.caption else _grid(block)
     if isinstance(block, Fold):

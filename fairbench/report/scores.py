@@ -149,8 +149,8 @@ def comparison(result: PairedScores, a: str, b: str, console: Console) -> None:
     for attribute, part in result.attributes.items():
         moved = [line for one in part.interactions.values() for line in _moved(one)]
         if moved:
-            heading(console, f"Whom A moved up against whom, compared with B, by {attribute}")
-            table(console, ("In", "Moved up", "Against", "By (points)>", "p>"), moved)
+            heading(console, f"Whom A moved against whom, compared with B, by {attribute}")
+            table(console, ("In", "Moved", "By (points)>", "Against", "p>"), moved)
     notes(console, result.notes)
 
 
@@ -160,5 +160,4 @@ def _difference(one: Difference) -> tuple[str, str, str]:
 
 def _moved(one: Interaction) -> Iterable[tuple[str, ...]]:
     for contrast in one.contrasts:
-        size = signed(Difference(contrast.difference, contrast.low, contrast.high))
-        yield one.rates[contrast.rate], contrast.up, contrast.down, size, p_value(contrast.p)
+        yield contrast.rate, contrast.group, signed(contrast), contrast.against, p_value(contrast.p)

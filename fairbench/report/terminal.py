@@ -42,7 +42,8 @@ def _block(block: Block, width: int) -> Padding | Text | Group:
     if isinstance(block, Heading):
         return Padding(Text(block.text, style="bold underline" if block.level == 1 else "bold"), (1, 0, 0, 0))
     if isinstance(block, Paragraph):
-        return Padding(Text(block.text, style="bold" if block.finding else "dim"), (1 if block.finding else 0, 2))
+        style = {"finding": "bold", "body": "", "note": "dim"}[block.kind]
+        return Padding(Text(block.text, style=style), (int(block.kind != "note"), 2, 0, 2))
     if isinstance(block, Grid):
         return Group(
             Padding(Text(block.caption, style="italic"), (1, 0, 0, 2)),

@@ -22,6 +22,7 @@ from fairbench.statistics.intervals import (
     ends,
     gap_interval,
     labelled,
+    max_minus_min,
     pairwise_alpha,
     warning,
 )
@@ -126,7 +127,7 @@ def auroc_floor(rows: Scored, repeats: int, rng: np.random.Generator) -> tuple[F
         weight = np.where(np.isnan(values), np.nan, 1 / variances)
         centre = np.nansum(values * weight, axis=1) / np.nansum(weight, axis=1)
         values = centre[:, None] + (values - centre[:, None]) * np.sqrt(observed[1] / variances)
-    return np.nanmax(values, axis=1) - np.nanmin(values, axis=1), largest, float(studentised(*observed)[0])
+    return max_minus_min(values), largest, float(studentised(*observed)[0])
 
 
 def auroc_bounds(groups: Sequence[Auroc], error: float = ALPHA) -> tuple[float, float] | tuple[None, None]:

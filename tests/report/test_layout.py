@@ -13,6 +13,7 @@ from fairbench.errors import FairbenchError
 from fairbench.leaderboard.board import (
     Board,
     Constant,
+    Contrast,
     Excluded,
     Flag,
     Group,
@@ -26,7 +27,6 @@ from fairbench.leaderboard.board import (
 from fairbench.report import format, terminal
 from fairbench.report.blocks import Fold
 from fairbench.report.layout import lay_out
-from fairbench.statistics.interaction import GroupContrast
 from fairbench.statistics.results import Difference, Estimate, Gap
 from fairbench.statistics.variance import VarianceParts
 
@@ -34,7 +34,9 @@ HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l
 
 UNNOTICED = "even removing the whole gap would go unnoticed"
 
-MOVED = Interaction(("accuracy",), 0.001, 0.002, (GroupContrast("black", "white", 0.061, 0.02, 0.103, 0.001),))
+MOVED = Interaction(
+    0.001, 0.002, (Contrast(-0.061, -0.103, -0.02, p=0.001, group="black", against="white", rate="accuracy"),)
+)
 
 
 def row(label, **changes):
@@ -115,12 +117,12 @@ def test_markdown_shows_values_with_their_units():
     assert "| always “no” | 60.0 | 0.500 | 25.0 | 0.0 | 2.3 |" in text  # 60 / (1 + 25)
     assert "\\! worse than chance gives on these patients; ↓ lower than the baseline's; ≠" in text
     assert (
-        "m moved black up by 6.1 points \\[2.0, 10.3\\] against white in accuracy, though its MaxAccGap is not"
+        "m moved black down by 6.1 points \\[2.0, 10.3\\] against white in accuracy, though its MaxAccGap is not"
         in text
     )
     assert "m (10.0 points) lost accuracy." in text
-    assert "Nothing here is shown to be fairer than vanilla without a cost." in text
-    assert "| m | accuracy | black | white | +6.1 \\[+2.0, +10.3\\] | 0.002 |" in text
+    assert "**Nothing here is shown to be fairer than vanilla: these data support no other choice.**" in text
+    assert "| m | accuracy | black | −6.1 \\[−10.3, −2.0\\] | white | 0.002 |" in text
     assert "| m | better than vanilla in the gap, worse overall |" in text
     assert "6.2 \\[0.0, 25.0\\] | 3.0 | 10.0 | \\<0.001" in text
     assert "−2.6 \\[−5.0, +0.2\\] | 0.080" in text
