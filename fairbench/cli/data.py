@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fairbench.cli.options import console, plugin_option, print_json, say, warn_of_broken, which_dataset
+from fairbench.cli.options import console, listed, plugin_option, print_json, say, warn_of_broken, which_dataset
 from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
     from fairbench.data.dataset import Dataset
+    from fairbench.data.report import Trial
 
 LISTED = 2  # files of each folder
 SPLITS = ("train", "val", "test")
@@ -27,9 +28,15 @@ def add_to(cli: click.Group) -> None:
 
 @click.command()
 @which_dataset
+@click.option("--backbones", help="Also try whether these backbones, separated by commas, can take every row.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(
-    name: str, folders: tuple[str, ...], assignments: tuple[str, ...], files: tuple[str, ...], as_json: bool
+    name: str,
+    folders: tuple[str, ...],
+    assignments: tuple[str, ...],
+    files: tuple[str, ...],
+    backbones: str | None,
+    as_json: bool,
 ) -> None:
     """Check a dataset: counts per split, class and group, missing values, unreadable files, leakage, licence.
 
@@ -39,7 +46,8 @@ def check(
     from fairbench.data import report as checks
     from fairbench.report.dataset import render
 
-    reports = [checks.check(dataset) for dataset in _made(name, folders, assignments, files)]
+    datasets, trials = _made(name, folders, assignments, files, listed(backbones or ""))
+    reports = [checks.check(dataset, trials) for dataset in datasets]
     if as_json:
         data = [report.to_json() for report in reports]
         print_json(data[0] if len(data) == 1 else data)
@@ -72,7 +80,7 @@ def sample(
     """
     from fairbench.data import contact_sheet
 
-    dataset, *more = _made(name, folders, assignments, files)
+    (dataset, *more), _ = _made(name, folders, assignments, files)
     if more:
         names = ", ".join(item.name for item in (dataset, *more))
         raise FairbenchError(f"{name} has several datasets: {names}", "name one of them, with its --set")
@@ -118,8 +126,16 @@ def example(name: str, path: Path, files: tuple[str, ...]) -> None:
     click.echo(f"look at it: {shlex.join(words)}")
 
 
-def _made(which: str, folders: Sequence[str], assignments: Sequence[str], files: Sequence[str]) -> list[Dataset]:
-    """Make a dataset, or those of a benchmark file, as a run would, with folder and settings."""
+def _made(
+    which: str,
+    folders: Sequence[str],
+    assignments: Sequence[str],
+    files: Sequence[str],
+    backbones: Sequence[str] = (),
+) -> tuple[list[Dataset], Mapping[str, Trial]]:
+    """Make a dataset, or those of a benchmark file, as a run would, and what tries out backbones on their rows."""
+    from dataclasses import replace
+
     from fairbench import plugins as plugin_loader
     from fairbench.benchmark import benchmark as benchmarks
     from fairbench.benchmark.overrides import override
@@ -127,9 +143,12 @@ def _made(which: str, folders: Sequence[str], assignments: Sequence[str], files:
     from fairbench.jobs.job import Choice
 
     of_file = which.endswith(".toml")
-    plugins = plugin_loader.load(plugin_loader.KINDS if of_file else ("dataset",), files)
+    kinds = plugin_loader.KINDS if of_file else ("dataset", "backbone") if backbones else ("dataset",)
+    plugins = plugin_loader.load(kinds, files)
     warn_of_broken(plugins)
     benchmark = benchmarks.load(which) if of_file else benchmarks.Benchmark(datasets=(which,))
+    if backbones or not of_file:
+        benchmark = replace(benchmark, backbones=tuple(backbones))
     benchmark = override(benchmark, assignments, plugins)
     roots = shared_roots(folders, plugins.folders(benchmark.datasets))
     made: list[Dataset] = []
@@ -141,4 +160,8 @@ def _made(which: str, folders: Sequence[str], assignments: Sequence[str], files:
             attributes_of(benchmark, made[-1])  # refuses what a plan would
     if not made:
         raise FairbenchError(f"{which} names no datasets", "give some with `datasets = [ … ]`")
-    return made
+    if not backbones:
+        return made, {}
+    from fairbench.benchmark.acceptance import trials
+
+    return made, trials(benchmark, plugins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from fairbench.errors import FairbenchError
 from fairbench.predictions.groups import UNRECORDED
 
 Counts = dict[str, dict[str, int]]  # split → class → rows
+Trial = Callable[[Dataset, pd.DataFrame], dict[str, str]]
 ALL = "all"  # the only class of a dataset whose targets are free text
 
 
@@ -35,7 +36,8 @@ class Report:
 
     Counts are rows; `groups` is attribute → value → split → class, unrecorded values last. `published` is
     what the source says it holds beside what was found, `lengths` the words of questions and answers,
-    `remarks` what is odd about images that can be read. `duplicates` is None where files' contents were
+    `remarks` what is odd about images that can be read, `refused` (backbone → row → why) the rows that backbones
+    cannot take. `duplicates` is None where files' contents were
     not compared.
     """
 
@@ -55,6 +57,7 @@ class Report:
     missing: Mapping[str, int]
     leaking: Mapping[str, tuple[str, ...]]
     unreadable: Mapping[str, str]
+    refused: Mapping[str, Mapping[str, str]]
     duplicates: tuple[Duplicate, ...] | None
     remarks: Mapping[str, str]
     published: Mapping[str, Mapping[str, int]]
@@ -72,13 +75,19 @@ class Report:
         return {"usable": self.usable, **dataclasses.asdict(self)}
 
 
-def check(dataset: Dataset) -> Report:
+def check(dataset: Dataset, trials: Mapping[str, Trial] = {}) -> Report:
     """Read a dataset and report on it; a broken contract is reported, not raised.
+
+    `trials` say of each backbone which rows it refuses, given dataset and table.
 
     Raises FairbenchError only where nothing can be counted: the folder, a file of it or a column is missing.
     """
     dataset = copy.copy(dataset)  # what is tolerated here must not be tolerated in the caller's
+    tolerated = dataset.unreadable_share if isinstance(dataset, ImageFolder) else 0.0
     table, problems = _tolerantly(dataset)
+    refused = {backbone: trial(dataset, table) for backbone, trial in trials.items()}
+    few, many = _refusals(refused, len(table), tolerated)
+    problems += many
     duplicates, remarks = _duplicates(dataset, table), _remarks(dataset, table)
     published, unclear = _published(dataset, table)
     groups = {attribute: _groups(dataset, table, attribute) for attribute in dataset.attributes}
@@ -96,6 +105,7 @@ def check(dataset: Dataset) -> Report:
         missing={attribute: int(table[attribute].isna().sum()) for attribute in dataset.attributes},
         leaking=_leaking(table),
         unreadable=dataset.unreadable if isinstance(dataset, ImageFolder) else {},
+        refused=refused,
         duplicates=duplicates,
         remarks=remarks,
         published=published,
@@ -103,6 +113,7 @@ def check(dataset: Dataset) -> Report:
         problems=tuple(problems),
         cautions=(
             *dataset.warnings,
+            *few,
             *unclear,
             *_differences(published),
             *_odd(remarks, len(table)),
@@ -139,6 +150,21 @@ def _tolerantly(dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
                 "tolerated"
             )
     return table, said
+
+
+def _refusals(
+    refused: Mapping[str, Mapping[str, str]], count: int, tolerated: float
+) -> tuple[list[str], list[str]]:
+    """Say how many rows backbones refuse: those of whom a run would leave them out, and those that it stops at."""
+    few, many = list[str](), list[str]()
+    for backbone, rows_of in refused.items():
+        share = len(rows_of) / max(1, count)
+        said = f"{backbone} cannot take {len(rows_of):,} rows: {share:.2%}"
+        if share > tolerated:
+            many.append(f"{said}, more than the {tolerated:.2%} tolerated")
+        elif rows_of:
+            few.append(f"{said}; a run leaves them out")
+    return few, many
 
 
 def _count(dataset: Dataset, table: pd.DataFrame) -> Counts:

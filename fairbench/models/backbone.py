@@ -54,6 +54,10 @@ class Backbone(Configurable, nn.Module):
         Raises FairbenchError when the weights are absent.
         """
 
+    def load_preprocessing(self) -> None:
+        """Load what `prepare` and `tokenise` need: everything, unless a family can do with less."""
+        self.load(torch.float32)
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash what identifies weights, processor and configuration, without loading them."""

@@ -431,6 +431,13 @@ class Pretrained(Family):
         }
         self.ready(processor)
 
+    def load_preprocessing(self) -> None:
+        """Read the processor, and of the model its configuration alone."""
+        folder = self.folder()
+        with torch.device("meta"):
+            self.construct()
+        self.ready(load_processor(folder, self._configured(folder)))
+
     def fingerprint(self) -> str:
         """Hash the checkpoint's files."""
         return checkpoint_fingerprint(self.folder())

@@ -29,6 +29,10 @@ def render(report: Report, console: Console) -> None:
             for column, count in report.lengths.items()
         ),
         "unreadable": _some(f"{relative}: {why}" for relative, why in report.unreadable.items()),
+        **{
+            f"refused by {backbone}": _some(f"{name}: {why}" for name, why in rows.items())
+            for backbone, rows in report.refused.items()
+        },
         "odd image": _some(f"{relative}: {why}" for relative, why in report.remarks.items()),
         "leaking": _some(f"cluster {name} in {', '.join(found)}" for name, found in report.leaking.items()),
         "duplicates": _some(" = ".join(item.ids) for item in report.duplicates)

@@ -61,7 +61,14 @@ class Prepared(torch.utils.data.Dataset[Example]):
         """Turn one row and its image into tensors, with its own prompt or another."""
         row = self.rows[index]
         text = str(row.get("prompt", self.dataset.prompt)) if prompt is None else prompt
-        example = self.backbone.prepare(image, text)
+        try:
+            example = self.backbone.prepare(image, text)
+        except Exception as error:  # processors raise anything, and say nothing of whose image it was
+            raise FairbenchError(
+                f"{self.backbone.name} cannot take {row['id']} of {self.dataset.name} ({row['image']}, "
+                f"{image.width}×{image.height} pixels): {type(error).__name__}: {error}",
+                f"`fairbench data check {self.dataset.name} --backbones {self.backbone.name}` lists such rows",
+            ) from error
         if self.dataset.task == "generate":
             answer = [*self.backbone.tokenise(str(row["reference"])), self.backbone.end_token_id]
             example["answer_ids"] = torch.tensor(answer)

@@ -32,6 +32,7 @@ from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.probe import Floats
 from fairbench.training import device as memory
 from fairbench.training import selection
+from fairbench.training.acceptance import accepted
 from fairbench.training.features import Encoded, Example, Prepared, View, cache_key, encode
 from fairbench.training.isolation import Imprint
 from fairbench.training.method import Method
@@ -89,6 +90,10 @@ class Attempt:
             require(method.name, method.needs, self.dataset, self.backbone)
             self.backbone.reset(job.seed)
             self.facts |= self.backbone.facts
+            self.table, left_out = resources.keep(
+                "accepted", key, lambda: accepted(self.dataset, self.table, self.backbone)
+            )
+            self.warnings += left_out
         with self.phase("features"):
             view = None if type(method).view is Method.view else method.view
             shown = repr(job.method) if view else ""
