@@ -2,10 +2,12 @@
 
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import tomli_w
 from builders import call, opened
 from fairbench_plugins.datasets.table import EXAMPLE
 from matplotlib.axes import Axes
@@ -181,3 +183,83 @@ def test_no_rows_is_an_error(ward):
     dataset._known_rows = (dataset.stamp(), table[table["split"] != "val"])
     with pytest.raises(FairbenchError, match="table has no rows in val"):
         contact_sheet.sample(dataset, 3, split="val")
+
+
+# ── check ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def benchmark_file(folder, *words, **keys):
+    """Write what a benchmark file says of the example's folder; return its path."""
+    settings = {key: value.split(",") if key == "attribute_columns" else value for key, value in EXAMPLE.items()}
+    settings["unrecorded"] = settings["unrecorded"].split(",")
+    path = folder / "b.toml"
+    path.write_text(
+        tomli_w.dumps({"datasets": ["table"], "backbones": ["tiny-qwen2.5-vl"], "methods": ["vanilla"], **keys,
+                       "settings": {"table": {**settings, "title": "Ward [B]"}}})
+    )  # fmt: skip
+    return path
+
+
+def test_a_benchmark_file_says_what_ten_options_would(ward, tmp_path):
+    folder, words = ward
+    path = benchmark_file(tmp_path)
+    asked = json.loads(call("data", "check", "table", *words, "--json").stdout)
+    filed = json.loads(call("data", "check", path, "--data", f"table={folder}", "--json").stdout)
+    for report in (asked, filed):
+        del report["settings"], report["title"], report["fingerprint"]
+    assert filed == asked
+    sheet = tmp_path / "sheet.png"
+    call("data", "sample", path, "--data", f"table={folder}", "--out", sheet, "--rows", 3)
+    assert sheet.is_file()
+    assert "Ward [B] (table)" in call("data", "check", path, "--data", f"table={folder}").stdout
+
+
+def test_a_check_of_a_file_refuses_what_a_plan_would(ward, tmp_path):
+    path = benchmark_file(tmp_path, attributes=["race"])
+    said = call("data", "check", path, "--data", f"table={ward[0]}", code=2).stderr
+    assert "no attribute of table is called `race`" in said
+
+
+def test_a_problem_is_a_status(ward, tmp_path):
+    folder = shutil.copytree(ward[0], tmp_path / "ward")
+    for path in sorted((folder / "Bilder").iterdir())[:4]:
+        path.write_bytes(path.read_bytes()[:60])
+    words = [word.replace(str(ward[0]), str(folder)) for word in ward[1]]
+    said = call("data", "check", "table", *words, code=1).stdout
+    assert "4 images cannot be read: 2.82%, more than the 1.00% tolerated" in " ".join(said.split())
+    assert json.loads(call("data", "check", "table", *words, "--json", code=1).stdout)["usable"] is False
+    call("data", "check", "table", *words, "--set", "table.unreadable_share=0.1")
+
+
+def test_backbones_are_tried_on_every_size_of_image(ward, tmp_path):
+    folder = shutil.copytree(ward[0], tmp_path / "ward")
+    Image.new("RGB", (1000, 4)).save(folder / "Bilder/0003.png")
+    words = [word.replace(str(ward[0]), str(folder)) for word in ward[1]]
+    report = json.loads(call("data", "check", "table", *words, "--backbones", "tiny-qwen2.5-vl", "--json").stdout)
+    ((row, why),) = report["refused"]["tiny-qwen2.5-vl"].items()
+    assert row == "2024-0003"
+    assert why.startswith(
+        "Bilder/0003.png, 1000×4 pixels: ValueError: absolute aspect ratio must be smaller than 200"
+    )
+    assert "tiny-qwen2.5-vl cannot take 1 rows: 0.70%; a run leaves them out" in report["cautions"]
+    call(
+        "data",
+        "check",
+        "table",
+        *words,
+        "--backbones",
+        "tiny-qwen2.5-vl",
+        "--set",
+        "table.unreadable_share=0",
+        code=1,
+    )
+
+
+def test_power_needs_a_table_and_no_images(ward, tmp_path):
+    folder = shutil.copytree(ward[0], tmp_path / "ward")
+    shutil.rmtree(folder / "Bilder")
+    path = benchmark_file(tmp_path)
+    words = ("plan", path, "--power", "--data", f"table={folder}")
+    with_images = call("plan", path, "--power", "--data", f"table={ward[0]}").stdout
+    assert call(*words).stdout == with_images
+    assert "sex" in with_images
