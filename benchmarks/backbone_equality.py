@@ -2,6 +2,8 @@
 
     python benchmarks/backbone_equality.py
 
+Of each family that has a plugin, and of each architecture of architectures.py through `vlm:FOLDER`.
+
 Small checkpoints are drawn at random and written as the hub has them: config.json, safetensors shards with
 their index, tokenizer, processor. fairbench loads them as NAME:FOLDER. Its counterpart is transformers'
 `…ForConditionalGeneration` with the processor class of the family, which resizes images, expands prompts and
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import architectures
 import numpy as np
 import torch
 import transformers
@@ -63,10 +66,11 @@ class Case:
 
     family: str
     what: str
-    model: Callable[[], Any]
-    processor: Callable[[], Any]
+    model: Callable[[], Any] = lambda: None
+    processor: Callable[[], Any] = lambda: None
     template: str = ""  # of the prompt, where no chat template makes it
     settings: tuple[tuple[str, Any], ...] = ()
+    drawn: architectures.Architecture | None = None  # instead of model and processor
 
 
 def sentences() -> Any:
@@ -245,8 +249,16 @@ CASES = (
 )
 
 
+def architecture(drawn: architectures.Architecture) -> Case:
+    """Return an architecture as a case of `vlm:FOLDER`."""
+    template = "" if drawn.template else drawn.image + "{}"
+    return Case("vlm", drawn.kind, drawn=drawn, template=template)
+
+
 def save(case: Case, folder: Path) -> Path:
     """Write a case's checkpoint in the official format, its weights in several shards."""
+    if case.drawn is not None:
+        return architectures.save(case.drawn, folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = case.model()
@@ -291,7 +303,7 @@ class Official:
         self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
         try:
             self.processor = transformers.AutoProcessor.from_pretrained(folder)
-        except ImportError:  # its half for videos needs torchvision
+        except (ImportError, ValueError):  # its half for videos needs torchvision
             self.processor = load_processor(folder, self.model.config)
 
     def batch(self, asked: Sequence[tuple[Image.Image, str]], side: Side) -> Any:
@@ -300,7 +312,7 @@ class Official:
         if self.case.template:
             texts = [self.case.template.format(question) for _, question in asked]
             pictures = [[picture] for picture, _ in asked]
-            return self.processor(text=texts, images=pictures, padding=True, return_tensors="pt")
+            return self.processor(text=texts, images=pictures, padding=True, padding_side=side, return_tensors="pt")
         chats = [
             [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
             for picture, question in asked
@@ -311,7 +323,7 @@ class Official:
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            processor_kwargs={"padding": True},
+            processor_kwargs={"padding": True, "padding_side": side},
         )
 
     def write(self, asked: Sequence[tuple[Image.Image, str]]) -> list[str]:
@@ -353,7 +365,7 @@ def compare(backbone: Any, official: Official, asked: Sequence[tuple[Image.Image
 def table() -> list[tuple[Case, int, Side, str, Found]]:
     """Compare every family at batch sizes of 1 and 8, padded on both sides, with one and several image sizes."""
     rows = []
-    for case in CASES:
+    for case in (*CASES, *map(architecture, architectures.ARCHITECTURES)):
         with tempfile.TemporaryDirectory() as name:
             folder = save(case, Path(name) / "checkpoint")
             backbone, official = build(case, folder), Official(case, folder)

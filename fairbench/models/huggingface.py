@@ -28,6 +28,7 @@ from fairbench.models.batch import Inputs
 from fairbench.models.checkpoint import checkpoint_fingerprint, configuration, from_checkpoint, locate, revision_of
 from fairbench.models.processor import load_processor
 
+FRAME = "visual_indicator_features"
 BITS = {"8bit": 8, "4bit": 4}
 TOKEN_TYPES = "token_type_ids"  # ends the name of what goes with each token
 SHAPE = ".shape"  # ends the name of the tensor that holds each example's shape of another
@@ -38,7 +39,15 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of logits, in units of
 ENCODER_DECODER = "an encoder-decoder: answers are not the continuation of a sequence that holds the image"
 CROSS_ATTENTION = "a cross-attention model: its images are no tokens of the sequence"
 NO_FEATURES = "which takes no image features computed before (`mm_encoder_outputs`)"
-REASONS = {"mllama": CROSS_ATTENTION, "idefics": CROSS_ATTENTION, "evolla": CROSS_ATTENTION}
+REASONS = {
+    "blip": CROSS_ATTENTION,
+    "evolla": CROSS_ATTENTION,
+    "idefics": CROSS_ATTENTION,
+    "mllama": CROSS_ATTENTION,
+    "diffusion_gemma": "a diffusion model: it writes a block at a time, not a token after the others",
+    "mistral4": "which takes no images",
+    "pi0": "a model of actions",
+}
 SEQUENCE_TO_SEQUENCE = ("florence2", "pix2struct", "pp_formulanet", "t5gemma2", "udop", "vision-encoder-decoder")
 
 
@@ -51,6 +60,10 @@ class Family(Backbone):
     @abstractmethod
     def config(self) -> Any:
         """Return the configuration of this size, without reading a checkpoint."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.encodes_batches = False  # whether images of one shape can be encoded together; `verify` finds out
 
     def template(self) -> str:
         """Return the prompt's format, with the image's token and `{prompt}`; empty: the chat template is used."""
@@ -69,10 +82,9 @@ class Family(Backbone):
         self.image: str = getattr(processor, "image_token", None) or self.tokenizer.decode([self.image_token_id])
         self.end_token_id = self.tokenizer.eos_token_id
         self.pad_token_id = self.tokenizer.pad_token_id or 0
-        known = self.tokenizer.convert_tokens_to_ids(self.image)
-        if known != self.image_token_id or self.end_token_id is None:
+        if self.image_token_id not in self.tokenizer.added_tokens_decoder or self.end_token_id is None:
             raise FairbenchError(
-                f"{self.name}: the tokenizer lacks {self.image} as token {self.image_token_id}, or an end token",
+                f"{self.name}: the tokenizer has no special token {self.image_token_id} for images, or no end",
                 "the tokenizer in the folder belongs to another checkpoint; copy this one's own",
             )
         if not (self.template() or processor.chat_template):
@@ -122,9 +134,9 @@ class Family(Backbone):
 
     # ── inputs ───────────────────────────────────────────────────────────────────────────────────
 
-    def process(self, image: Image.Image, prompt: str) -> Mapping[str, Any]:
+    def process(self, image: Image.Image, prompt: str) -> dict[str, Tensor]:
         """Return what the processor makes of one image and question, a batch of one."""
-        if self.image_token_id in self.tokenise(prompt):
+        if self.image in prompt or self.image_token_id in self.tokenise(prompt):
             raise FairbenchError(f"{self.name}: a prompt must not hold {self.image}, which stands for the image")
         made: Mapping[str, Any]
         if self.template():
@@ -139,7 +151,7 @@ class Family(Backbone):
                 return_dict=True,
                 return_tensors="pt",
             )
-        return made
+        return {key: value for key, value in made.items() if isinstance(value, Tensor) and key != "labels"}
 
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Process one example: `input_ids` (T,), and whatever else the processor makes, as a batch of one."""
@@ -147,7 +159,7 @@ class Family(Backbone):
         ids = made["input_ids"][0]
         example = {"input_ids": ids}
         for key, value in made.items():
-            if isinstance(value, Tensor) and key not in ("input_ids", "attention_mask"):
+            if key not in ("input_ids", "attention_mask"):
                 example[key] = value
         return example
 
@@ -198,10 +210,11 @@ class Family(Backbone):
         named = inspect.signature(self.inner.get_image_features).parameters
         keys = [key for key in named if key + SHAPE in inputs]
         values = {key: self.each(inputs, key) for key in keys}
-        alike = all(len({tuple(value.shape) for value in value_list}) == 1 for value_list in values.values())
+        alike = all(len({value.shape for value in each}) == 1 for each in values.values())
         count = len(inputs["input_ids"])
-        for rows in [slice(None)] if alike else [slice(row, row + 1) for row in range(count)]:
-            given = {key: torch.cat(value_list[rows]) for key, value_list in values.items()}
+        together = alike and self.encodes_batches
+        for rows in [slice(None)] if together else [slice(row, row + 1) for row in range(count)]:
+            given = {key: torch.cat(each[rows]) for key, each in values.items()}
             given = {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in given.items()}
             yield self.inner.get_image_features(**given, return_dict=True)
 
@@ -269,22 +282,50 @@ class Family(Backbone):
 
         The difference, in units of the logits' standard deviation, goes into the record.
         """
-        device = next(self.model.parameters()).device
-        made = {k: v.to(device) for k, v in self.process(PICTURE, "Is it?").items() if isinstance(v, Tensor)}
+        kind, device = self.model.config.model_type, next(self.model.parameters()).device
+        hint = "this architecture cannot be held; docs/backbones.md lists those that can"
+        try:
+            difference = self.difference(device)
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise FairbenchError(f"{self.name}: a {kind} cannot answer about one picture: {error}", hint) from error
+        self.facts |= {"difference from transformers": difference}
+        if not difference <= TOLERANCE[self.dtype]:
+            raise FairbenchError(
+                f"{self.name}: with image features computed once, a {kind} gives other logits than its own forward "
+                f"pass (by {difference:.2g} of their standard deviation)",
+                hint,
+            )
+
+    def can_encode_batches(self, example: Inputs, device: torch.device) -> bool:
+        """Whether two pictures concatenated are encoded as each alone, which packed pixels (MiniCPM-V) are not."""
+        one, two = (self.stack([example] * count) for count in (1, 2))
+        alone = self.encode({key: value.to(device) for key, value in one.items()}).float()
+        self.encodes_batches = True
+        try:
+            both = self.encode({key: value.to(device) for key, value in two.items()}).float()
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        finally:
+            self.encodes_batches = False
+        tolerance = float(alone.abs().max()) * TOLERANCE[self.dtype]
+        return both.shape == (2 * len(alone), alone.shape[1]) and torch.allclose(
+            both, torch.cat([alone, alone]), atol=tolerance, rtol=0
+        )
+
+    def difference(self, device: torch.device) -> float:
+        """Return the largest difference of logits about one picture, in units of their standard deviation."""
+        made = {k: v.to(device) for k, v in self.process(PICTURE, "Is it?").items()}
         made = {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in made.items()}
-        inputs = {k: v.to(device) for k, v in self.stack([self.prepare(PICTURE, "Is it?")]).items()}
+        example = self.prepare(PICTURE, "Is it?")
+        inputs = {k: v.to(device) for k, v in self.stack([example]).items()}
+        self.encodes_batches = self.can_encode_batches(example, device)
         with self.precision(device):
             self.form = Form(next(iter(self.image_outputs(inputs))))
             theirs = self.model(**made).logits[0].float()
             ours = self.vocabulary_scores(self.decode(inputs, self.encode(inputs))[-1][0]).float()
-        difference = float((ours - theirs).abs().max() / theirs.std())
-        self.facts |= {"difference from transformers": difference}
-        if not difference <= TOLERANCE[self.dtype]:
-            raise FairbenchError(
-                f"{self.name}: with image features computed once, a {self.model.config.model_type} gives other "
-                f"logits than its own forward pass (by {difference:.2g} of their standard deviation)",
-                "this architecture cannot be held; docs/backbones.md lists those that can",
-            )
+        return float((ours - theirs).abs().max() / theirs.std())
 
 
 class _Given(dict[str, Any]):
@@ -316,42 +357,41 @@ def rows_of(value: Any) -> Tensor:
     return torch.cat([piece.reshape(-1, piece.shape[-1]) for piece in pieces])
 
 
+def pieces_of(output: Any) -> list[tuple[Any, Any]]:
+    """Return a model's image features and then those for deeper layers, each with the layer it names, or None."""
+    pooled = getattr(output, "pooler_output", None)
+    pieces = [(None, output.last_hidden_state if pooled is None else pooled)]
+    for value in getattr(output, "deepstack_features", None) or ():
+        tagged = isinstance(value, tuple) and isinstance(value[0], int)
+        pieces.append(value if tagged else (None, value))
+    return pieces
+
+
 def flattened(output: Any) -> Tensor:
     """Return a model's image features, (tokens, width), with those for deeper layers to the right of them."""
-    deeper = [layer[1] if isinstance(layer, tuple) else layer for layer in _deeper(output)]
-    return torch.cat([rows_of(value) for value in (_first(output), *deeper)], -1)
-
-
-def _first(output: Any) -> Any:
-    pooled = getattr(output, "pooler_output", None)
-    return output.last_hidden_state if pooled is None else pooled
-
-
-def _deeper(output: Any) -> Sequence[Any]:
-    return getattr(output, "deepstack_features", None) or ()
+    return torch.cat([rows_of(value) for _, value in pieces_of(output)], -1)
 
 
 class Form:
     """In what pieces a model returns its image features, learnt from one image."""
 
     def __init__(self, output: Any) -> None:
-        first = _first(output)
-        self.trailing = tuple(first.shape[1:]) if isinstance(first, Tensor) else None  # None: a list of images
-        self.layers = [layer[0] if isinstance(layer, tuple) else None for layer in _deeper(output)]
-        pieces = (first, *(layer[1] if isinstance(layer, tuple) else layer for layer in _deeper(output)))
-        self.widths = [rows_of(piece).shape[-1] for piece in pieces]
         self.name = "last_hidden_state" if getattr(output, "pooler_output", None) is None else "pooler_output"
+        self.layers, values = zip(*pieces_of(output), strict=True)
+        self.widths = [rows_of(value).shape[-1] for value in values]
+        # Of a tensor all axes but the first; None: a list of the images' tensors.
+        self.axes = [tuple(value.shape[1:]) if isinstance(value, Tensor) else None for value in values]
         # Ovis2's embeddings of the tokens that frame an image, which are the same for every image.
-        self.constant = {
-            k: output[k] for k in ("visual_indicator_features",) if getattr(output, k, None) is not None
-        }
+        frame = getattr(output, FRAME, None)
+        self.constant = {} if frame is None else {FRAME: frame}
 
     def restore(self, features: Tensor) -> Any:
         """Return what the model's forward pass takes in place of pixels."""
-        first, *deeper = torch.split(features, self.widths, -1)
-        whole = [first] if self.trailing is None else first.reshape(-1, *self.trailing)
-        layers = [value if at is None else (at, value) for at, value in zip(self.layers, deeper, strict=True)]
-        return SimpleNamespace(**{self.name: whole}, deepstack_features=layers, **self.constant)
+        parts = zip(torch.split(features, self.widths, -1), self.axes, strict=True)
+        first, *deeper = ([rows] if axes is None else rows.reshape(-1, *axes) for rows, axes in parts)
+        named = zip(self.layers[1:], deeper, strict=True)
+        layers = [value if layer is None else (layer, value) for layer, value in named]
+        return SimpleNamespace(**{self.name: first}, deepstack_features=layers, **self.constant)
 
 
 def architecture_of(config: Any) -> Any:
@@ -364,21 +404,26 @@ def architecture_of(config: Any) -> Any:
 def unsupported(config: Mapping[str, Any]) -> str | None:
     """Say why a checkpoint's config.json describes nothing that a `Family` can hold; None if it may."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
 
-    kind = str(config.get("model_type"))
+    kind, text = str(config.get("model_type")), config.get("text_config")
     if kind not in CONFIG_MAPPING:
-        return f"a {kind}, which this transformers does not know; code that a checkpoint brings is never run"
-    configured = CONFIG_MAPPING[kind]
-    if configured not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        return f"a {kind}, which is no model of images and text"
-    model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[configured]
-    text = config.get("text_config")
-    if kind in SEQUENCE_TO_SEQUENCE or (isinstance(text, dict) and text.get("is_encoder_decoder")):
-        return f"a {kind}, {ENCODER_DECODER}"
-    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
-        return f"a {kind}, {REASONS.get(kind, NO_FEATURES)}"
-    return f"a {kind}, {REASONS[kind]}" if kind in REASONS else None
+        reason = "which this transformers does not know; code that a checkpoint brings is never run"
+    elif kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        reason = "which is no model of images and text"
+    elif kind in SEQUENCE_TO_SEQUENCE or (isinstance(text, dict) and text.get("is_encoder_decoder")):
+        reason = ENCODER_DECODER
+    elif kind in REASONS:
+        reason = REASONS[kind]
+    else:
+        model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[CONFIG_MAPPING[kind]]
+        if "mm_encoder_outputs" in inspect.signature(model.forward).parameters:
+            return None
+        reason = NO_FEATURES
+    return f"of type {kind}, {reason}"
 
 
 class Pretrained(Family):

@@ -23,13 +23,20 @@ def load_processor(folder: Path, config: Any) -> Any:
 
     declared = _declared(folder)
     kind = getattr(transformers, declared, None) or PROCESSOR_MAPPING.get(type(config), None)
-    if kind is None or not hasattr(kind, "get_attributes"):
+    try:
+        known = kind is not None and hasattr(kind, "get_attributes")
+    except ImportError as error:  # what transformers offers in the place of a class that cannot be imported
+        raise FairbenchError(
+            f"checkpoint {folder}: the {declared or config.model_type} processor needs torchvision, "
+            "and images are read here without it",
+            "there is no PIL version of it in transformers",
+        ) from error
+    if not known:
         raise FairbenchError(
             f"checkpoint {folder}: transformers has no processor for images and text of a {config.model_type}"
             + (f" ({declared})" if declared else ""),
             "code that a checkpoint brings is never run; convert it to a format of transformers",
         )
-
     try:
         return images_and_text(kind).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, ImportError) as error:
@@ -40,20 +47,36 @@ def load_processor(folder: Path, config: Any) -> Any:
         ) from error
 
 
+class Absent(dict[str, None]):
+    """The half of a processor for videos or sound, which needs torchvision: every setting of it is None.
+
+    A dictionary, because transformers describes a processor as JSON.
+    """
+
+    def to_dict(self) -> dict[str, None]:
+        """Return no settings."""
+        return {}
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+
 def images_and_text(kind: Any) -> Any:
-    """Return a processor class that is as it was, but may lack its half for videos, which needs torchvision."""
+    """Return a processor class that is as it was, but takes an `Absent` half, and reads images by PIL."""
     from transformers import AutoImageProcessor, AutoTokenizer
 
     def parts(cls: Any, folder: Any, processor_dict: Any = None, /, **_: Any) -> list[Any]:
-        loaders = {"image_processor": (AutoImageProcessor, {"backend": "pil"}), "tokenizer": (AutoTokenizer, {})}
-        found = []
-        for name in cls.get_attributes():
-            loader, options = loaders.get(name, (None, {}))
-            found.append(loader and loader.from_pretrained(folder, local_files_only=True, **options))
-        return found
+        loaders = {
+            "image_processor": lambda: AutoImageProcessor.from_pretrained(
+                folder, backend="pil", local_files_only=True
+            ),
+            "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        }
+        return [loaders.get(name, Absent)() for name in cls.get_attributes()]
 
     def check(self: Any, name: str, part: Any) -> Any:
-        return None if part is None else kind.check_argument_for_proper_class(self, name, part)
+        return None if isinstance(part, Absent) else kind.check_argument_for_proper_class(self, name, part)
 
     own = {"_get_arguments_from_pretrained": classmethod(parts), "check_argument_for_proper_class": check}
     return type(kind.__name__, (kind,), own)  # the name stays: transformers looks some classes up by it

@@ -7,7 +7,18 @@ from typing import Any, ClassVar
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from fairbench import Backbone, Count, Family, Pretrained, Stage, Tiny, hookimpl, images_and_text, tiny_tokenizer
+from fairbench import (
+    Absent,
+    Backbone,
+    Count,
+    Family,
+    Pretrained,
+    Stage,
+    Tiny,
+    hookimpl,
+    images_and_text,
+    tiny_tokenizer,
+)
 
 IMAGE, START, END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 SPECIAL = (IMAGE, START, END, "<|im_start|>", "<|im_end|>", "<|video_pad|>")
@@ -144,7 +155,7 @@ class TinyQwen25VL(Tiny, Qwen25VL):
         """Make a tokenizer of bytes and the processor."""
         tokenizer = tiny_tokenizer(SPECIAL, TEMPLATE, end="<|im_end|>")
         made = images_and_text(Qwen2_5_VLProcessor)
-        return made(Qwen2VLImageProcessorPil(), tokenizer, None, chat_template=TEMPLATE)
+        return made(Qwen2VLImageProcessorPil(), tokenizer, Absent(), chat_template=TEMPLATE)
 
 
 @hookimpl
