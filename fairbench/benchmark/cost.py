@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import psutil
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -136,6 +138,63 @@ def _flops(dtype: torch.dtype) -> float:
         (matrix @ matrix).sum().item()
         repeats += 1
     return UTILISATION * repeats * 2 * side**3 / (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one backbone did on this machine: seconds, bytes and counts of one picture and one training step."""
+
+    parameters: int
+    trained: int
+    adapted: tuple[str, ...]  # the names of the layers that get LoRA
+    image_tokens: int
+    tokens: int
+    loading: float
+    encoding: float
+    step: float
+    batch_size: int
+    memory: int
+
+
+def try_out(backbone: Backbone, dtype: torch.dtype, size: tuple[int, int] = (512, 512)) -> Trial:
+    """Load a backbone, look at a grey picture of `size`, and take one step's gradient of a batch of it.
+
+    `memory` is the peak allocated on a GPU, else what this process holds afterwards.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    start = time.perf_counter()
+    backbone.build(("no", "yes"), ("no", "yes"), dtype, device)
+    loading = time.perf_counter() - start
+    example = backbone.prepare(Image.new("RGB", size, (128, 128, 128)), "Is there any sign of disease?")
+    start = time.perf_counter()
+    with torch.no_grad():
+        features = backbone.encode({key: value.to(device) for key, value in backbone.stack([example]).items()})
+    encoding = _since(start)
+    kept = {key: value for key, value in example.items() if key not in backbone.encoder_inputs}
+    batch = backbone.stack([{**kept, "features": features.cpu()}] * backbone.batch_size)
+    backbone.train(True)
+    start = time.perf_counter()
+    target = torch.zeros(backbone.batch_size, dtype=torch.long, device=device)
+    backbone({key: value.to(device) for key, value in batch.items()}, target).loss.mean().backward()
+    lora = [name for name, _ in backbone.language_model.named_modules() if name.endswith(".lora_A")]
+    return Trial(
+        parameters=sum(p.numel() for p in backbone.parameters()),
+        trained=sum(p.numel() for p in backbone.trainable().values()),
+        adapted=tuple(sorted({name.split(".")[-2] for name in lora})),
+        image_tokens=int((example["input_ids"] == backbone.image_token_id).sum()),
+        tokens=len(example["input_ids"]),
+        loading=loading,
+        encoding=encoding,
+        step=_since(start),
+        batch_size=backbone.batch_size,
+        memory=int(torch.cuda.max_memory_allocated()) if device.type == "cuda" else psutil.Process().memory_info().rss,
+    )
+
+
+def _since(start: float) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def show(costs: list[Cost], console: Console) -> None:
