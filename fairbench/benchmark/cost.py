@@ -187,7 +187,9 @@ def try_out(backbone: Backbone, dtype: torch.dtype, size: tuple[int, int] = (512
         encoding=encoding,
         step=_since(start),
         batch_size=backbone.batch_size,
-        memory=int(torch.cuda.max_memory_allocated()) if device.type == "cuda" else psutil.Process().memory_info().rss,
+        memory=int(torch.cuda.max_memory_allocated())
+        if device.type == "cuda"
+        else psutil.Process().memory_info().rss,
     )
 
 

@@ -12,7 +12,7 @@ import click
 
 from fairbench import __version__
 from fairbench.cli import contribute, data, probe, results, run
-from fairbench.cli.options import say, warn_of_broken
+from fairbench.cli.options import plugin_option, say, warn_of_broken
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
@@ -116,7 +116,7 @@ contribute.add_to(main)
     type=click.Choice(["datasets", "backbones", "methods", "metrics", "trackers", "benchmarks"]),
     required=False,
 )
-@click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
+@plugin_option
 def list_(kind: str | None, files: tuple[str, ...]) -> None:
     """List what is on offer, with settings, and which plugins are broken."""
     from fairbench.cli import overview
@@ -125,8 +125,14 @@ def list_(kind: str | None, files: tuple[str, ...]) -> None:
 
 
 @main.command()
-def doctor() -> None:
-    """Print versions, devices, disk, and every plugin's health."""
+@click.argument("backbone", required=False)
+@click.option("--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable.")
+@plugin_option
+def doctor(backbone: str | None, assignments: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """Print versions, devices, disk, and every plugin's health; or try out BACKBONE, such as NAME:FOLDER."""
     from fairbench.cli import overview
 
-    overview.doctor()
+    if backbone is None:
+        overview.doctor()
+    else:
+        overview.try_out(backbone, assignments, files)

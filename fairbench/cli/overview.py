@@ -16,7 +16,9 @@ from rich.table import Table
 from fairbench import plugins as plugin_loader
 from fairbench.benchmark.launch import cores
 from fairbench.cli.options import console
-from fairbench.data.locations import cache_folder
+from fairbench.data.locations import cache_folder, located
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Choice
 from fairbench.settings import describe
 
 PACKAGES = (
@@ -112,3 +114,42 @@ def doctor() -> None:
     out.print(table)
     _broken(plugins, out)
     out.print("no plugin is broken" if not plugins.broken else f"{len(plugins.broken)} plugins are broken")
+
+
+def try_out(entry: str, assignments: tuple[str, ...], files: tuple[str, ...]) -> None:
+    """Load a backbone as a job would, and say what it is, what it costs here, and whether it is transformers'."""
+    import torch
+
+    from fairbench.benchmark import cost
+    from fairbench.benchmark.plan import native_precision
+
+    name, folder = located(entry)
+    settings = {}
+    for text in assignments:
+        target, _, value = text.partition("=")
+        of, _, key = target.rpartition(".")
+        if of != name:
+            raise FairbenchError(f"--set {text}: expected {name}.KEY=VALUE", f"only {name} is tried out")
+        settings[key] = value
+    plugins = plugin_loader.load(("backbone",), files)
+    backbone = plugins.make("backbone", Choice(name, settings), {name: folder} if folder else {})
+    precision = native_precision()
+    trial = cost.try_out(backbone, getattr(torch, precision))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for what, value in (
+        ("backbone", name),
+        *((key, str(value)) for key, value in backbone.facts.items()),
+        ("precision", precision),
+        ("parameters", f"{trial.parameters:,}, of which {trial.trained:,} can be trained"),
+        ("LoRA", f"{', '.join(trial.adapted)} of {backbone.depth} layers"),
+        ("tokens", f"{trial.tokens:,} for a picture of 512 × 512 and a question; {trial.image_tokens:,} are image"),
+        ("loading", f"{trial.loading:.1f} s"),
+        ("encoding", f"{trial.encoding:.2f} s a picture, once"),
+        ("step", f"{trial.step:.2f} s for a batch of {trial.batch_size}, features cached"),
+        (
+            "memory",
+            f"{trial.memory / 2**30:.1f} GiB {'on the GPU at most' if torch.cuda.is_available() else 'held'}",
+        ),
+    ):
+        table.add_row(what, escape(value))
+    console().print(table)

@@ -251,7 +251,9 @@ class Family(Backbone):
         head = self.model.get_output_embeddings()
         given = _Given(hidden.to(head.weight.dtype)[:, None])
         with replaced(self.inner, "forward", lambda *_, **__: given):
-            scores: Tensor = self.model(input_ids=torch.zeros(len(hidden), 1, dtype=torch.long)).logits
+            scores: Tensor = self.model(
+                input_ids=torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
+            ).logits
         return scores[:, 0]
 
     @torch.no_grad()

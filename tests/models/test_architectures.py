@@ -12,10 +12,12 @@ import peft
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from PIL import Image
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from fairbench import FairbenchError, plugins
+from fairbench.cli.main import main
 from fairbench.jobs.job import Choice
 from fairbench.models.huggingface import SUFFIX_TYPE, unsupported
 
@@ -201,3 +203,18 @@ def test_a_prompt_without_a_chat_template_needs_its_format(tmp_path):
     backbone.load(torch.float32)
     ids = backbone.prepare(*equality.examples(1, equality.ONE)[0])["input_ids"]
     assert backbone.detokenise(ids) == "Glaucoma?!"
+
+
+def test_doctor_tries_out_a_checkpoint(tmp_path):
+    folder = architectures.save(HELD["internvl"], tmp_path / "drawn")
+    done = CliRunner().invoke(main, ["doctor", f"vlm:{folder}", "--set", "vlm:drawn.targets=q_proj,up_proj"])
+    assert done.exit_code == 0, done.output
+    lines = {line[:30].strip(): line[30:].strip() for line in done.stdout.splitlines()}
+    assert lines["backbone"] == "vlm:drawn"
+    assert lines["difference from transformers"] == "0.0"
+    assert lines["LoRA"] == "q_proj, up_proj of 3 layers"
+    assert lines["tokens"].endswith("20 are image")  # a thumbnail and 2 × 2 tiles of 4 tokens each
+    assert str(tmp_path) not in done.stdout
+    refused = CliRunner().invoke(main, ["doctor", f"vlm:{folder}", "--set", "vlm.rank=4"])
+    assert refused.exit_code == 2
+    assert "expected vlm:drawn.KEY=VALUE" in refused.stderr
