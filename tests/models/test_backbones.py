@@ -1,6 +1,6 @@
 """Families of backbones through their real code path: a checkpoint on disk gives transformers' own numbers."""
 
-import importlib.util
+import importlib
 import json
 import shutil
 import sys
@@ -24,10 +24,8 @@ from fairbench.jobs.job import Choice
 from fairbench.jobs.store import Store
 from fairbench.models import checkpoint
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "backbone_equality.py"
-spec = importlib.util.spec_from_file_location("backbone_equality", SCRIPT)
-equality = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(equality)
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+equality = importlib.import_module("backbone_equality")
 
 PLUGINS = plugins.load()
 QWEN, TIED, LLAVA, MED, _, NEXT, NEXT_MISTRAL = CASES = equality.CASES
