@@ -40,7 +40,7 @@ Positive = Annotated[float, Range(0, above=True)]
 Fraction = Annotated[float, Range(0, 1)]
 Count = Annotated[int, Range(1)]
 
-_REQUIRED: Any = object()
+REQUIRED: Any = object()
 _WORDS = {"true": True, "false": False, "yes": True, "no": False}
 _EXPECTED = {
     bool: ("true or false", "one of: true, false"),
@@ -138,7 +138,7 @@ class Configurable(ABC):
         for key, (kind, default) in fields.items():
             if key in settings:
                 setattr(self, key, convert(settings[key], kind, f"{self.name}.{key}"))
-            elif default is _REQUIRED:
+            elif default is REQUIRED:
                 raise FairbenchError(f"{self.name} needs `{key}`", f"give it with --set {self.name}.{key}=…")
             else:
                 setattr(self, key, default)
@@ -150,7 +150,7 @@ class Configurable(ABC):
         for base in reversed(cls.__mro__):
             if issubclass(base, Configurable):
                 for key, kind in _own_settings(base).items():
-                    found[key] = (kind, getattr(cls, key, _REQUIRED))
+                    found[key] = (kind, getattr(cls, key, REQUIRED))
         return found
 
     def settings(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import click
 
 from fairbench import __version__
 from fairbench.cli import contribute, data, probe, results, run
-from fairbench.cli.options import plugin_option, say, warn_of_broken
+from fairbench.cli.options import json_option, plugin_option, say, warn_of_broken
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
@@ -111,17 +111,17 @@ contribute.add_to(main)
 
 
 @main.command("list")
-@click.argument(
-    "kind",
-    type=click.Choice(["datasets", "backbones", "methods", "metrics", "trackers", "benchmarks"]),
-    required=False,
-)
+@click.argument("asked", metavar="[KIND|NAME]", required=False)
 @plugin_option
-def list_(kind: str | None, files: tuple[str, ...]) -> None:
-    """List what is on offer, with settings, and which plugins are broken."""
+@json_option
+def list_(asked: str | None, files: tuple[str, ...], as_json: bool) -> None:
+    """List what is on offer, with settings, and which plugins are broken; or tell all of one thing.
+
+    KIND is datasets, backbones, methods, metrics, trackers or benchmarks.
+    """
     from fairbench.cli import overview
 
-    overview.show(kind, files)
+    overview.show(asked, files, as_json)
 
 
 @main.command()

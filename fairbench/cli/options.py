@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,11 +77,11 @@ def listed(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def metrics() -> list[Metric]:
-    """Load the installed metrics, and say on stderr which could not be."""
+def metrics(files: Sequence[str] = ()) -> list[Metric]:
+    """Load the installed metrics and those of single files, and say on stderr which could not be."""
     from fairbench.plugins import load
 
-    plugins = load(("metric",))
+    plugins = load(("metric",), files)
     found = list(plugins.tables["metric"].values())
     warn_of_broken(plugins)
     return found

@@ -6,20 +6,36 @@ import inspect
 import os
 import platform
 import shutil
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fairbench import plugins as plugin_loader
 from fairbench.benchmark.launch import cores
-from fairbench.cli.options import console
+from fairbench.cli.options import console, print_json
 from fairbench.data.locations import cache_folder, located
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice
-from fairbench.settings import describe
+from fairbench.settings import REQUIRED, describe, suggest
+
+Offer = dict[str, Any]
+
+LISTED = (*(f"{kind}s" for kind in plugin_loader.KINDS), "benchmarks")
+
+# What is worth knowing of one thing beside its docstring and its settings.
+FACTS = {
+    "dataset": ("title", "classes", "attributes", "task", "licence", "publishable", "citation", "homepage"),
+    "backbone": ("checkpoint", "batch_size"),
+    "method": ("role", "uses_attributes", "group_at_test", "needs"),
+    "metric": ("low", "high", "higher_is_better", "scale", "needs", "checkpoint", "obtain", "source"),
+}
 
 PACKAGES = (
     "torch",
@@ -34,52 +50,137 @@ PACKAGES = (
 )
 
 
-def show(kind: str | None, files: tuple[str, ...]) -> None:
-    """Print one kind of plugin (or all), then what is broken."""
-    out = console()
-    kinds = plugin_loader.KINDS if kind is None else tuple(k for k in plugin_loader.KINDS if f"{k}s" == kind)
+def show(asked: str | None, files: Sequence[str], as_json: bool) -> None:
+    """Print one kind of thing on offer, or all, or one thing by its name; then which plugins are broken."""
+    one = asked is not None and asked not in LISTED
+    everything = asked is None or one
+    kinds = tuple(kind for kind in plugin_loader.KINDS if everything or f"{kind}s" == asked)
     plugins = plugin_loader.load(kinds, files)
-    for each in kinds:
-        out.print(_table(each, plugins))
-    if kind in (None, "benchmarks"):
-        out.print(_benchmarks())
+    offers = {f"{kind}s": _offers(kind, plugins) for kind in kinds}
+    if asked in (None, "benchmarks") or one:
+        offers["benchmarks"] = _benchmarks()
+    if one:
+        offers = _named(str(asked), offers)
+    broken = [asdict(each) for each in plugins.broken]
+    if as_json:
+        print_json({**offers, "broken": broken})
+        return
+    out = console()
+    for kind, entries in offers.items():
+        for entry in entries if one else ():
+            _describe(kind, entry, out)
+        if not one:
+            out.print(_table(kind, entries))
     _broken(plugins, out)
 
 
-def _table(kind: str, plugins: plugin_loader.Plugins) -> Table:
-    table = Table(
-        "name", "what", "settings", "from", title=f"{kind}s", title_justify="left", box=None, pad_edge=False
-    )
-    for name, item in sorted(plugins.tables[kind].items()):
-        table.add_row(name, escape(_what(item)), escape(_settings(item)), escape(plugins.version(kind, name)))
-    return table
+def _named(name: str, offers: Mapping[str, list[Offer]]) -> dict[str, list[Offer]]:
+    """Keep what goes by a name; an unknown one is an error with the nearest."""
+    chosen = {kind: [entry for entry in entries if entry["name"] == name] for kind, entries in offers.items()}
+    if not any(chosen.values()):
+        raise suggest("plugin, benchmark or kind of them", name, (*LISTED, *_names(offers)))
+    return {kind: entries for kind, entries in chosen.items() if entries}
+
+
+def _names(offers: Mapping[str, list[Offer]]) -> Iterator[str]:
+    for entries in offers.values():
+        yield from (entry["name"] for entry in entries)
+
+
+def _offers(kind: str, plugins: plugin_loader.Plugins) -> list[Offer]:
+    """Describe everything of a kind, JSON-ready, by name."""
+    return [
+        {
+            "name": name,
+            "what": _what(item).split("\n\n")[0].replace("\n", " "),
+            "description": _what(item),
+            "settings": _settings(item),
+            "facts": _facts(kind, item),
+            "from": plugins.version(kind, name),
+        }
+        for name, item in sorted(plugins.tables[kind].items())
+    ]
 
 
 def _what(item: Any) -> str:
-    text = inspect.getdoc(item) if inspect.isclass(item) else f"{item.title}: {item.formula}"
-    return (text or "").split("\n\n")[0].replace("\n", " ")
+    return (inspect.getdoc(item) or "") if inspect.isclass(item) else f"{item.title}: {item.formula}"
 
 
-def _settings(item: Any) -> str:
+def _settings(item: Any) -> list[dict[str, str]]:
     if not hasattr(item, "fields"):
-        return ""
-    fields = item.fields().items()
-    return "\n".join(f"{key} = {_shown(default)} ({describe(kind)})" for key, (kind, default) in fields)
+        return []
+    return [
+        {"name": key, "default": _default(default), "type": describe(kind)}
+        for key, (kind, default) in item.fields().items()
+    ]
 
 
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and len(value) < 60 else f"{str(value)[:57]}"
+def _default(value: Any) -> str:
+    if value is REQUIRED:
+        return "must be given"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _benchmarks() -> Table:
-    import tomllib
+def _facts(kind: str, item: Any) -> dict[str, Any]:
+    """Collect what a thing says of itself, leaving out what it leaves empty."""
+    values = {fact: getattr(item, fact, None) for fact in FACTS.get(kind, ())}
+    return {fact: _fact(value) for fact, value in values.items() if value is not None and value not in ("", ())}
 
+
+def _fact(value: Any) -> Any:
+    """Write a class attribute as JSON has it; what is worked out for each object is not known yet."""
+    if isinstance(value, Mapping):
+        return {str(key): _fact(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_fact(each) for each in value]
+    if isinstance(value, property):
+        return "depends on the settings"
+    return value if isinstance(value, str | int | float | bool) else str(value)
+
+
+def _benchmarks() -> list[Offer]:
     from fairbench.benchmark.benchmark import shelf
 
-    table = Table("name", "what", title="benchmarks", title_justify="left", box=None, pad_edge=False)
+    entries = []
     for name, path in shelf().items():
-        table.add_row(name, escape(tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")))
+        text = path.read_text(encoding="utf-8")
+        what = tomllib.loads(text).get("description", "")
+        about = {"name": name, "what": what, "description": text, "from": str(path)}
+        entries.append({**about, "settings": [], "facts": {}})
+    return entries
+
+
+def _table(kind: str, entries: Sequence[Offer]) -> Table:
+    plugins = kind != "benchmarks"
+    columns = ("name", "what", "settings", "from") if plugins else ("name", "what")
+    table = Table(*columns, title=kind, title_justify="left", box=None, pad_edge=False)
+    for entry in entries:
+        settings = "\n".join(
+            f"{one['name']} = {_short(one['default'])} ({one['type']})" for one in entry["settings"]
+        )
+        cells = (entry["name"], entry["what"], settings, entry["from"])
+        table.add_row(*map(escape, cells[: len(columns)]))
     return table
+
+
+def _short(text: str) -> str:
+    return text if len(text) < 60 else f"{text[:57]}…"
+
+
+def _describe(kind: str, entry: Offer, out: Console) -> None:
+    """Print all that is known of one thing."""
+    out.print(Text.assemble((entry["name"], "bold"), f", one of the {kind}, from {entry['from']}"), soft_wrap=True)
+    out.print(Text(entry["description"]), soft_wrap=True)
+    for name, value in entry["facts"].items():
+        said = "; ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        said = ", ".join(map(str, said)) if isinstance(said, list) else str(said)
+        out.print(Text(f"{name.replace('_', ' ')}: {said}"), soft_wrap=True)
+    if entry["settings"]:
+        table = Table("setting", "default", "type", box=None, pad_edge=False)
+        for one in entry["settings"]:
+            table.add_row(*map(escape, (one["name"], one["default"], one["type"])))
+        out.print(table)
+        out.print(f"give one with --set {entry['name']}.{entry['settings'][0]['name']}=VALUE", markup=False)
 
 
 def _broken(plugins: plugin_loader.Plugins, out: Console) -> None:

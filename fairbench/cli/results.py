@@ -14,6 +14,7 @@ from fairbench.cli.options import (
     json_option,
     listed,
     metrics,
+    plugin_option,
     print_json,
     read,
     say,
@@ -43,12 +44,14 @@ def add_to(cli: click.Group) -> None:
 @click.option("--as", "convention", type=click.Choice(CONVENTIONS), help="Print another project's numbers.")
 @unrecorded_option
 @how_to_read
+@plugin_option
 def score(
     predictions: Path,
     attributes: str,
     as_json: bool,
     convention: str | None,
     policy: str,
+    files: tuple[str, ...],
     **how: Any,
 ) -> None:
     """Score a predictions file (parquet or csv): every group, every gap, and what chance gives.
@@ -63,12 +66,15 @@ def score(
     if convention:
         from fairbench.metrics.conventions import convert
 
-        numbers = convert(table, wanted, convention, metrics(), policy)
+        numbers = convert(table, wanted, convention, metrics(files), policy)
         print_json(json.converted(numbers)) if as_json else scores.converted(numbers, console())
         return
     from fairbench.metrics.evidence import score_with_evidence
 
-    result = score_with_evidence(table, wanted, metrics(), policy)
+    result = score_with_evidence(table, wanted, metrics(files), policy)
+    for name, value in result.overall.metrics.items():
+        if value.reason and value.reason.startswith(name):  # its own fault, not the rows'
+            say(f"warning: metric {value.reason}")
     print_json(json.scores(result)) if as_json else scores.scores(result, str(predictions), console())
 
 
@@ -79,6 +85,7 @@ def score(
 @json_option
 @unrecorded_option
 @how_to_read
+@plugin_option
 @click.option("--measure", metavar="METRIC", default="accuracy", show_default=True, help="Judge by this metric.")
 def compare(
     a: Path,
@@ -87,6 +94,7 @@ def compare(
     as_json: bool,
     policy: str,
     measure: str,
+    files: tuple[str, ...],
     **how: Any,
 ) -> None:
     """Compare two predictions files on the same patients, matched by id: A minus B, with p-values."""
@@ -97,7 +105,7 @@ def compare(
 
     wanted = listed(attributes)
     first, second = (read(path, wanted, **how) for path in (a, b))
-    judge = judging_metric(measure, registry(metrics()), first)
+    judge = judging_metric(measure, registry(metrics(files)), first)
     result = compare_predictions(first, second, wanted, policy, judge)
     print_json(json.paired(result)) if as_json else scores.comparison(result, str(a), str(b), console())
 
@@ -118,6 +126,7 @@ def compare(
     metavar="N",
     help="Withhold counts and values of groups smaller than N, for publishing.",
 )
+@plugin_option
 def leaderboard(
     runs: Path,
     format: str | None,
@@ -128,6 +137,7 @@ def leaderboard(
     ranking: Ranking,
     full: bool,
     min_cell: int,
+    files: tuple[str, ...],
 ) -> None:
     """Compare all methods of a folder of runs, with evidence; recomputed from saved predictions."""
     from fairbench import report
@@ -135,7 +145,7 @@ def leaderboard(
     from fairbench.leaderboard.build import build
 
     chosen = listed(attributes) if attributes else None
-    board = build(Store(runs), None, chosen, title, min_cell, metrics(), measure, ranking)
+    board = build(Store(runs), None, chosen, title, min_cell, metrics(files), measure, ranking)
     if out:
         report.write(board, out, format)
         say(f"wrote {out}")
@@ -148,7 +158,9 @@ def leaderboard(
 @click.command()
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @click.option("--attr", "attributes", metavar="A,B", help="Default: what the job was trained for, else all.")
-def show(run_folder: Path, attributes: str | None) -> None:
+@plugin_option
+@json_option
+def show(run_folder: Path, attributes: str | None, files: tuple[str, ...], as_json: bool) -> None:
     """Show one job: every group's accuracy with its interval, the gap beside chance, the errors made."""
     from fairbench.jobs.store import job_at
     from fairbench.leaderboard.measure import judging_metric
@@ -157,12 +169,19 @@ def show(run_folder: Path, attributes: str | None) -> None:
 
     store, record = job_at(run_folder)
     if record.error is not None:
-        job.failure(record, console())
+        print_json({"record": record.to_json()}) if as_json else job.failure(record, console())
         return
     predictions = store.predictions(record)
     chosen = listed(attributes) if attributes else ["+".join(record.job.attributes)]
     wanted = [name for name in chosen if name] or list(predictions.attributes)
-    judge = judging_metric(record.measure, registry(metrics()), predictions)
+    if as_json:
+        from fairbench.metrics.evidence import score_with_evidence
+        from fairbench.report import json
+
+        result = score_with_evidence(predictions, wanted, metrics(files), record.job.unrecorded)
+        print_json({"record": record.to_json(), "scores": json.scores(result)})
+        return
+    judge = judging_metric(record.measure, registry(metrics(files)), predictions)
     job.job(record, predictions, wanted, judge, console())
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fairbench import __version__
-from fairbench.cli.options import console, metrics, say, warn_of_broken, what_to_run
+from fairbench.cli.options import console, json_option, metrics, print_json, say, warn_of_broken, what_to_run
 from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def run(
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
             launch.launch(missing, setup, count, watch)
     if launch.leads():
-        _publish(store, {job.key for job in planned.jobs}, benchmark, changed=bool(missing))
+        _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
     _end(store, planned)
 
 
@@ -130,7 +131,7 @@ def _end(store: Store, planned: Planned) -> None:
         click.get_current_context().exit(1)
 
 
-def _publish(store: Store, keys: set[str], benchmark: Benchmark, changed: bool) -> None:
+def _publish(store: Store, keys: set[str], benchmark: Benchmark, files: Sequence[str], changed: bool) -> None:
     """Build the leaderboard from what is on disk, print it, and write it beside the results.
 
     Where nothing was run, as in a folder that cannot be written to, printing is enough.
@@ -141,7 +142,7 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, changed: bool) 
 
     name = benchmark.name
     asked = sorted({"+".join(map(str.strip, entry.split("+"))) for entry in benchmark.attributes})
-    board = leaderboard.build(store, keys, asked or None, metrics=metrics())
+    board = leaderboard.build(store, keys, asked or None, metrics=metrics(files))
     terminal.show(board, console())
     try:
         with store.writing():
@@ -164,20 +165,21 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, changed: bool) 
     "--agreement", default=0.85, show_default=True, help="Assumed share that two methods agree on (--power)."
 )
 @click.option("--gap", default=0.1, show_default=True, help="Assumed gap of the baseline, a fraction (--power).")
-def plan(power: bool, accuracy: float, agreement: float, gap: float, **chosen: Any) -> None:
+@json_option
+def plan(power: bool, accuracy: float, agreement: float, gap: float, as_json: bool, **chosen: Any) -> None:
     """Print the jobs of a benchmark without running them: what is shared, what is done, what it costs."""
     from fairbench.benchmark import power_plan as foresight
     from fairbench.jobs.store import Store
 
     store = Store(chosen["out"])
     if power:
-        _foresee(foresight.Assumed(accuracy, agreement, gap), **chosen)
+        _foresee(foresight.Assumed(accuracy, agreement, gap), as_json, **chosen)
         return
     _, _, planned, _ = _planned(True, **chosen)
-    _print_plan(planned, store)
+    _print_plan(planned, store, as_json=as_json)
 
 
-def _foresee(assumed: Assumed, **chosen: Any) -> None:
+def _foresee(assumed: Assumed, as_json: bool, **chosen: Any) -> None:
     """Print what test sets can show, from their tables alone: no image need be there yet."""
     from fairbench.benchmark import power_plan as foresight
     from fairbench.benchmark.plan import attributes_of, make_dataset
@@ -189,7 +191,10 @@ def _foresee(assumed: Assumed, **chosen: Any) -> None:
         dataset.unseen = True
         for attributes in attributes_of(benchmark, dataset):
             found.append(foresight.foresee(dataset, "+".join(attributes), benchmark.unrecorded, assumed))
-    foresight.show(found, assumed, console())
+    if as_json:
+        print_json({"assumed": asdict(assumed), "tests": [asdict(one) for one in found]})
+    else:
+        foresight.show(found, assumed, console())
 
 
 def _planned(planning: bool, **chosen: Any) -> tuple[Plugins, Benchmark, Planned, dict[str, Path]]:
@@ -243,10 +248,14 @@ def _write_benchmark(benchmark: Benchmark, store: Store) -> None:
         store.sheet(benchmark.name, "toml").write_text(text + to_toml(benchmark), encoding="utf-8")
 
 
-def _print_plan(planned: Planned, store: Store, retry_failed: bool = False) -> None:
+def _print_plan(planned: Planned, store: Store, retry_failed: bool = False, as_json: bool = False) -> None:
     from fairbench.benchmark import cost
 
-    cost.show(cost.estimate(planned, store, retry_failed), console())
+    costs = cost.estimate(planned, store, retry_failed)
+    if as_json:
+        print_json([{**asdict(one), "job": one.job.to_json()} for one in costs])
+    else:
+        cost.show(costs, console())
     for refused in store.refused(planned.jobs):
         say(f"note: {refused}")
     for error in planned.absent:

@@ -71,3 +71,19 @@ def test_a_reader_that_goes_away_is_no_error():
         check=False,
     )
     assert done.stderr == "141\n"
+
+
+def test_a_metric_of_a_single_file_that_fails_is_a_warning_by_name(write, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from fairbench import Metric, hookimpl\n\n"
+        "said = {'title': 'M', 'formula': 'm', 'source': 'this test', 'needs': ('classes',)}\n\n"
+        "@hookimpl\ndef fairbench_metrics():\n"
+        "    return [Metric(name='good', each=lambda rows: rows.answer * 1.0, **said),\n"
+        "            Metric(name='bad', each=lambda rows: 1 / 0, **said)]\n"
+    )
+    result = call("score", write(scored(RACES)), "--attr", "race", "--plugin", tmp_path / "mine.py", "--json")
+    assert result.stderr == "warning: metric bad failed: ZeroDivisionError: division by zero\n"
+    overall = json.loads(result.stdout)["overall"]
+    assert overall["bad"]["value"] is None
+    assert overall["bad"]["reason"] == "bad failed: ZeroDivisionError: division by zero"
+    assert overall["good"]["value"] == overall["selection_rate"]["value"]

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from fairbench import FairbenchError
 from fairbench.cli import main as command_line
+from fairbench.cli import overview
 from fairbench.cli.main import main
 
 TOYS = str(Path(__file__).parents[1] / "toys.py")
@@ -69,7 +70,7 @@ def test_data_sets_are_looked_at_without_torch():
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (["frobnicate"], "no command is called `frobnicate`", "there is: compare,"),
+        (["frobnicate"], "no command is called `frobnicate`", "there is: check, compare,"),
         (["leaderbord", "x"], "no command is called `leaderbord`", "did you mean `leaderboard`?"),
         (["data", "chek"], "no command is called `chek`", "did you mean `check`?"),
         (["run", "--frob"], "No such option '--frob'", "see `fairbench run --help`"),
@@ -85,7 +86,7 @@ def test_data_sets_are_looked_at_without_torch():
         (["run", "--backbones", "qwen2.5-vl-7b"], "Qwen/Qwen2.5-VL-7B-Instruct", "hf download Qwen/"),
         (["run", *TOY, "--out", TOYS], f"cannot write to {TOYS}", "choose another folder with --out"),
         (["run", *TOY, "--out", "/proc/absent/runs"], "cannot write to /proc/absent/runs", "--out"),
-        (["list", "method"], "'method' is not one of", "see `fairbench list --help`"),
+        (["list", "method"], "kind of them is called `method`", "did you mean `methods`?"),
         (["data", "check", "absent"], "no dataset is called `absent`", ""),
         (
             ["data", "check", "toy", "--plugin", TOYS, "--set", "toy.limi=3"],
@@ -158,6 +159,32 @@ def test_lists_say_what_is_there_with_settings_and_origin():
     assert "brittle" in methods
     assert "toys.py" in methods
     assert "fundus-sim" not in methods
+
+
+def test_a_list_of_one_name_tells_all_of_it():
+    text = " ".join(call("list", "brittle", "--plugin", TOYS).stdout.split())
+    assert "brittle, one of the methods, from toys.py" in text
+    assert "It raises while FAIRBENCH_TEST_BRITTLE is set." in text
+    assert "role: contender" in text
+    (entry,) = json.loads(call("list", "fpr", "--json").stdout)["metrics"]
+    assert (entry["facts"]["low"], entry["facts"]["higher_is_better"]) == (0, False)
+    assert "seeds = [0]" in call("list", "quickstart").stdout
+    (ours,) = json.loads(call("list", "fr", "--json").stdout)["methods"]
+    assert {"name": "strength", "default": "0.5", "type": "float at least 0"} in ours["settings"]
+
+
+def test_every_list_is_json_on_request(tmp_path):
+    everything = json.loads(call("list", "--json").stdout)
+    assert set(everything) == {*overview.LISTED, "broken"}
+    words = (*TOY, "--methods", "fr", "--attr", "site", "--out", tmp_path / "runs", "--no-controls")
+    jobs = json.loads(call("plan", *words, "--json").stdout)
+    assert [(one["job"]["method"]["name"], one["state"]) for one in jobs] == [
+        ("vanilla", "to run"),
+        ("fr", "to run"),
+    ]
+    power = json.loads(call("plan", *words, "--power", "--json").stdout)
+    assert power["assumed"]["accuracy"] == 0.8
+    assert [one["attribute"] for one in power["tests"]] == ["site"]
 
 
 def test_doctor_says_what_a_bug_report_needs():
