@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,11 @@ from fairbench.statistics.learned import (
 from fairbench.statistics.paired import Comparison, compare
 from fairbench.statistics.permutation import MINIMUM, Rows, group_rates, judge, worst_bounds
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
-from fairbench.statistics.standardised import standardised_gap
+from fairbench.statistics.standardised import by_class, standardised_gap
 
 NO_SEED = "no seed in common"
 TWO_CLASSES = "defined for two classes only"
+Kind = Literal["score", "standardised_gap", "eq_odds_max"]  # the disparity whose rates are looked at
 MOST = 10  # contrasts that a board keeps of one comparison
 
 
@@ -60,6 +62,16 @@ class Answers:
     def constant(self) -> bool:
         """Whether every seed gives all rows one answer."""
         return all(p.table["text" if "text" in p.table else "answer"].nunique() == 1 for p in self.predictions)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """In which rates groups may have been moved: those that these answers have."""
+        judged_by_class = self.measure is ACCURACY and "target" in self.predictions[0].table
+        return (
+            "score",
+            *(("standardised_gap",) if judged_by_class else ()),
+            *(("eq_odds_max",) if self.odds else ()),
+        )
 
     def only(self, seeds: Sequence[int]) -> Answers:
         """Keep some of the seeds, in that order."""
@@ -189,18 +201,29 @@ def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats
     return compare(left, right, groups.codes, groups.cluster, correct, "max", repeats, 0, groups.names, equity)
 
 
-def interaction_with(a: Answers, b: Answers, groups: Groups, odds: bool = False) -> Interaction:
-    """Say whether A moved the groups unequally against B, in its measure, or in TPR and FPR with `odds`."""
+def interaction_with(a: Answers, b: Answers, groups: Groups, kind: Kind = "score") -> Interaction:
+    """Say whether A moved the groups unequally against B: in their measure, in accuracy at the pooled mix of
+    classes (`standardised_gap`), or in TPR and FPR (`eq_odds_max`).
+    """
     pair = shared_seeds(a, b)
     if pair is None:
         return Interaction(reason=NO_SEED)
     a, b = pair
-    rates = (TPR.title.lower(), FPR.title.lower()) if odds else (a.measure.title.lower(),)
-    left, right = (a.odds, b.odds) if odds else ([a.scores], [b.scores])
-    tested = interaction(left, right, groups.codes, groups.cluster, names=groups.names)
+    weights, title = None, a.measure.title.lower()
+    titles: tuple[str, ...] = (title,)
+    if kind == "eq_odds_max":
+        titles = (TPR.title.lower(), FPR.title.lower())
+        left, right = a.odds, b.odds
+    elif kind == "standardised_gap":
+        titles = (f"{title} at one class mix",)
+        target = a.predictions[0].target.astype(np.int64)
+        (left, weights), (right, _) = (by_class(one.scores, target, groups.codes) for one in (a, b))
+    else:
+        left, right = [a.scores], [b.scores]
+    tested = interaction(left, right, groups.codes, groups.cluster, weights, names=groups.names)
     apart = [one for one in tested.contrasts if one.low > 0][:MOST]
     shown = apart or tested.contrasts[:1]
-    contrasts = tuple(_oriented(one, tested.moved[one.rate], groups.names, rates[one.rate]) for one in shown)
+    contrasts = tuple(_oriented(one, tested.moved[one.rate], groups.names, titles[one.rate]) for one in shown)
     return Interaction(tested.p, None, contrasts, tested.reason)
 
 

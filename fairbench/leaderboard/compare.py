@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairbench.leaderboard.answers import Answers, contrast, interaction_with
+from fairbench.leaderboard.answers import Answers, Kind, contrast, interaction_with
 from fairbench.leaderboard.board import Interaction
 from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.results import Difference
+
+KEYS: dict[Kind, str] = {
+    "score": "interaction",
+    "standardised_gap": "standardised_interaction",
+    "eq_odds_max": "eq_odds_interaction",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def compare_predictions(
         groups = Groups.of(left.table, attribute, policy)
         whole = contrast(first, second, groups)
         notes |= {*whole.flags}
-        interactions = {"interaction": interaction_with(first, second, groups)}
+        interactions = {KEYS[kind]: interaction_with(first, second, groups, kind) for kind in first.kinds}
         if measure is ACCURACY:
             differences = {
                 "max_acc_gap": whole.gap,
@@ -63,7 +69,6 @@ def compare_predictions(
             }
             if first.odds:
                 differences["eq_odds_max"] = contrast(first, second, groups, odds=True).gap
-                interactions["eq_odds_interaction"] = interaction_with(first, second, groups, odds=True)
             else:
                 differences["eq_odds_max"] = Difference(reason="defined for two classes only")
         else:

@@ -94,12 +94,10 @@ def _moved(
         return {}
     others = [c for c in contenders if c is not base]
     moved: dict[str, dict[str, Interaction]] = {c.label: {} for c in others}
-    for name, odds in (("score", False), ("eq_odds_max", True)):
-        if odds and not base.answers.odds:
-            continue
-        each = [interaction_with(c.answers, base.answers, groups, odds) for c in others]
+    for kind in base.answers.kinds:
+        each = [interaction_with(c.answers, base.answers, groups, kind) for c in others]
         for c, one, p in zip(others, each, holm([one.p for one in each]), strict=True):
-            moved[c.label][name] = replace(one, adjusted=p)
+            moved[c.label][kind] = replace(one, adjusted=p)
     return moved
 
 

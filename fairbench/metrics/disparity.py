@@ -231,13 +231,15 @@ def disparities(
 
 def _derived(metric: Metric, equity: str) -> list[Disparity]:
     """Derive what every metric has: a gap, a worst group if one value is better, ES-M if 1 is the best."""
-    found = [_rule(f"{metric.name}_gap", f"{metric.title} gap", "largest − smallest group", metric, gap)]
+    derived = [_rule(f"{metric.name}_gap", f"{metric.title} gap", "largest − smallest group", metric, gap)]
     if metric.higher_is_better is not None:
         worst, which = (lowest, "smallest") if metric.higher_is_better else (highest, "largest")
-        found.append(_rule(f"worst_{metric.name}", f"Worst-group {metric.title}", f"{which} group", metric, worst))
+        derived.append(
+            _rule(f"worst_{metric.name}", f"Worst-group {metric.title}", f"{which} group", metric, worst)
+        )
     if metric.higher_is_better and (metric.low, metric.high) == (0, 1):
         reading = EQUITY[equity]
-        found.append(
+        derived.append(
             Disparity(
                 name=f"es_{metric.name}",
                 title=f"ES-{metric.title} ({equity})",
@@ -249,7 +251,7 @@ def _derived(metric: Metric, equity: str) -> list[Disparity]:
                 preset=equity,
             )
         )
-    return found
+    return derived
 
 
 def _rule(name: str, title: str, formula: str, metric: Metric, combine: Combine) -> Disparity:

@@ -79,22 +79,22 @@ def _standardised(predictions: Predictions, groups: Groups) -> Gap:
 
 
 def _with_intervals(
-    found: Sequence[RowScores], predictions: Predictions, groups: Groups, scored: Iterable[Metric]
+    scores: Sequence[RowScores], predictions: Predictions, groups: Groups, scored: Iterable[Metric]
 ) -> list[RowScores]:
     """Give every group's metrics their 95 % intervals."""
-    bounded: list[dict[str, Estimate]] = [dict(one.metrics) for one in found]
+    bounded: list[dict[str, Estimate]] = [dict(one.metrics) for one in scores]
     for metric in scored:
         try:
-            scores = metric.scores(predictions)
+            by_row = metric.scores(predictions)
         except Undefined:
             continue
-        for own, rate in zip(bounded, group_rates(scores, groups.codes, groups.cluster, groups.names), strict=True):
+        for own, rate in zip(bounded, group_rates(by_row, groups.codes, groups.cluster, groups.names), strict=True):
             own[metric.name] = replace(own[metric.name], low=rate.low, high=rate.high)
     if AUROC in bounded[0] and predictions.has_probabilities and len(predictions.classes) == 2:
         for place, own in enumerate(bounded):
             low, high = _auroc_ends(predictions, groups, place)
             own[AUROC] = replace(own[AUROC], low=low, high=high)
-    return [replace(one, metrics=own) for one, own in zip(found, bounded, strict=True)]
+    return [replace(one, metrics=own) for one, own in zip(scores, bounded, strict=True)]
 
 
 def _auroc_ends(predictions: Predictions, groups: Groups, place: int) -> tuple[float, float] | tuple[None, None]:

@@ -59,21 +59,21 @@ def gibibytes(value: int | None) -> str:
     return NOTHING if value is None else f"{value / 2**30:.2f}"
 
 
-def with_interval(found: Estimate) -> str:
+def with_interval(estimate: Estimate) -> str:
     """Print a value and its interval in percent or points: `53.5 [51.3, 55.7]`."""
-    if found.value is None or found.low is None or found.high is None:
-        return percent(found.value)
-    return f"{percent(found.value)} [{percent(found.low)}, {percent(found.high)}]"
+    if estimate.value is None or estimate.interval is None:
+        return percent(estimate.value)
+    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
 
 
-def signed(found: Difference) -> str:
+def signed(difference: Difference) -> str:
     """Print a difference with its sign and interval in points: `−2.6 [−5.1, +0.2]`."""
-    if found.value is None:
+    if difference.value is None:
         return NOTHING
-    value = _sign(found.value)
-    if found.low is None or found.high is None:
+    value = _sign(difference.value)
+    if difference.low is None or difference.high is None:
         return value
-    return f"{value} [{_sign(found.low)}, {_sign(found.high)}]"
+    return f"{value} [{_sign(difference.low)}, {_sign(difference.high)}]"
 
 
 def _sign(value: float) -> str:

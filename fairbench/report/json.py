@@ -82,9 +82,11 @@ def converted(result: Converted) -> Json:
 
 
 def paired(result: PairedScores) -> Json:
-    """Write A minus B: `n`, `overall.<metric>` and per attribute every disparity, each `{difference, ci, p}`, and
-    `interaction` (of TPR and FPR: `eq_odds_interaction`) as `{p, contrasts: [{groups, difference, ci, p, rate}]}`:
-    the first group was moved by so much more than the second.
+    """Write A minus B: `n`, `overall.<metric>` and per attribute every disparity, each `{difference, ci, p}`.
+
+    `interaction` (at one class mix: `standardised_interaction`; of TPR and FPR: `eq_odds_interaction`) is
+    `{p, contrasts: [{groups, difference, ci, p, rate}]}`: the first group was moved by so much more than the
+    second.
     """
     return {
         "n": result.rows,

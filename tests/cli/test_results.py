@@ -150,7 +150,7 @@ def test_compare_is_a_minus_b_on_the_same_rows(write):
     assert race["max_acc_gap"]["difference"] == pytest.approx(gap)
     assert race["worst_group"]["difference"] == pytest.approx(by_a.min() - by_b.min())
     differences = ["max_acc_gap", "eq_odds_max", "worst_group", "es_accuracy"]
-    assert set(race) == {*differences, "interaction", "eq_odds_interaction"}
+    assert set(race) == {*differences, "interaction", "standardised_interaction", "eq_odds_interaction"}
     for one in (found["overall"]["accuracy"], *(race[name] for name in differences)):
         assert {"difference", "ci", "p"} <= {*one}
         assert one["ci"][0] <= one["difference"] <= one["ci"][1]

@@ -284,7 +284,61 @@ def test_levelling_down_is_marked_and_levelling_up_is_not(store):
     _, rows = only(build(store))
     assert "levelling down" in codes(rows["down"])
     assert "levelling down" not in codes(rows["up"])
+    assert [c.group for c in rows["down"].interactions["score"].contrasts] == ["white"]  # it went down
+    assert rows["down"].interactions["score"].contrasts[0].high < 0
     assert rows["down"].changes["gap"].adjusted < 0.05
+
+
+def test_a_trade_off_is_marked_and_not_ordered(store):
+    """`even` fails everybody alike: its gap is smaller, its accuracy and worst group are lower."""
+    vanilla(store)
+    add(store, "even", accuracy_of({"black": 0.55, "white": 0.56}, seed=1))
+    _, rows = only(build(store))
+    assert {row.rank for row in rows.values()} == {"1-2"}
+    assert rows["even"].trade_offs == ("better than vanilla in the gap, worse overall and in the worst group",)
+    assert "even gained in one respect and lost in another" in finding(only(build(store))[0])[0]
+    by = {ranking: only(build(store, ranking=ranking))[1] for ranking in ("gap", "score", "worst-group", "dto")}
+    ranks = {ranking: (found["vanilla"].rank, found["even"].rank) for ranking, found in by.items()}
+    assert ranks == {"gap": ("2", "1"), "score": ("1", "2"), "worst-group": ("1", "2"), "dto": ("1", "2")}
+
+
+def screened(groups, prevalence, sensitivity, specificity):
+    """Patients of whom a share is ill in every group, answered at one sensitivity and specificity."""
+    table = patients(groups)
+    table["target"] = np.concatenate([np.arange(n) < round(prevalence[g] * n) for g, n in groups.items()]).astype(
+        int
+    )
+    right = np.zeros(len(table), dtype=bool)
+    for (_, target), rows in table.groupby(["race", "target"]).groups.items():
+        right[rows] = np.arange(len(rows)) < round((sensitivity if target else specificity) * len(rows))
+    return table, right
+
+
+def test_a_screening_model_has_learned_though_a_constant_is_more_accurate(store):
+    table, right = screened({"black": 1000, "white": 1000}, {"black": 0.02, "white": 0.02}, 0.9, 0.9)
+    add(store, "screen", right, table=table)
+    found, rows = only(build(store))
+    assert rows["screen"].score.value < found.constant.score
+    assert "has not learned" not in codes(rows["screen"])
+
+
+def test_a_gap_that_the_mix_of_classes_makes_is_flagged_as_such(store):
+    table, right = screened({"black": 1000, "white": 1000}, {"black": 0.12, "white": 0.25}, 0.5, 0.95)
+    add(store, "m", right, table=table)
+    row = only(build(store))[1]["m"]
+    assert row.gap.adjusted < 0.01
+    assert row.standardised_gap.value == pytest.approx(0, abs=0.01)
+    assert "case mix" in codes(row)
+
+
+def test_a_worst_group_of_the_unrecorded_is_flagged(store):
+    table = patients({"black": 300, "white": 300, "other": 60})
+    table["race"] = table["race"].where(table["race"] != "other")
+    right = np.concatenate([np.arange(300) < 240, np.arange(300) < 240, np.arange(60) < 20])
+    add(store, "m", right, table=table)
+    row = only(build(store))[1]["m"]
+    assert row.worst_group.group == "unrecorded"
+    assert "unrecorded worst" in codes(row)
 
 
 def test_a_worst_group_that_got_worse_is_marked(store):
