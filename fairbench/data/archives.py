@@ -20,12 +20,13 @@ from fairbench.data.image_folder import ImageFolder
 from fairbench.data.images import Unreadable, open_array, open_image
 from fairbench.data.tables import SEPARATED, read_table
 from fairbench.errors import FairbenchError
+from fairbench.predictions.missing import is_missing
 
 SPLIT_WORDS: Mapping[object, str] = {
     "training": "train", "train": "train", "validation": "val", "validate": "val", "valid": "val", "val": "val",
     "dev": "val", "testing": "test", "test": "test",
 }  # fmt: skip
-UNKNOWN = ("unknown", "-1", "-1.0", -1)
+UNKNOWN = ("-1", "-1.0", -1)  # beside the words that stand for a missing value everywhere
 COMPARED = 10  # people whose archive is held against the table
 
 
@@ -49,7 +50,7 @@ class Variable:
     def meaning(self, cell: object) -> str | None:
         """Return the value of a word or code, None where it is not recorded; raises KeyError for an unknown one."""
         word = " ".join(cell.lower().split()) if isinstance(cell, str) else cell
-        if pd.isna(word) or word in UNKNOWN:  # type: ignore[call-overload]
+        if pd.isna(word) or word in UNKNOWN or is_missing(str(word)):  # type: ignore[call-overload]
             return None
         if self.bins is None:
             return self.meanings[word]
@@ -199,7 +200,7 @@ class ArchiveFolder(ImageFolder):
         """Return the id behind each file of a kind with its path under the root."""
         found: dict[str, str] = {}
         for item in (item for folder in self.folders() for item in sorted(folder.iterdir())):
-            if match := self.files[kind].fullmatch(item.name):
+            if match := self.files[kind].fullmatch(item.name.lower()):
                 relative, id = item.relative_to(self.root or item).as_posix(), f"data_{match[1]}"
                 if id in found:
                     raise FairbenchError(

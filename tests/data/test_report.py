@@ -152,6 +152,17 @@ def test_published_counts_are_laid_beside_those_found(ward):
     assert "published counts were not compared, because `limit` leaves rows out" in check(ward).cautions
 
 
+def test_a_class_or_group_that_a_split_lacks_is_a_caution_of_its_own(ward):
+    def shift(frame):
+        frame.loc[(frame["split"] == "val") & (frame["site"] == "b"), "site"] = "a"
+        frame.loc[frame["split"] == "test", "target"] = "no"
+
+    edit(ward, shift)
+    cautions = check(ward).cautions
+    assert "val has nobody with site b" in cautions
+    assert "test has nobody with target yes" in cautions
+
+
 def test_a_lost_file_shows_in_the_published_counts(ward):
     ward.published, ward.unreadable_share = {"all": 48}, 0.1
     (ward.root / "3.png").write_bytes(b"no image")

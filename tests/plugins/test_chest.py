@@ -699,10 +699,12 @@ def test_projections_and_labellers_are_chosen(examples):
 @pytest.mark.parametrize("layout", ["images/{part}", "images", "."])
 def test_images_are_found_in_each_layout(examples, own, layout):
     for path in list(own.glob("*/*.png")):
-        goal = own / layout.format(part=path.parent.name) / path.name
+        goal = own / layout.format(part=path.parent.name) / path.with_suffix(".PNG").name
         goal.parent.mkdir(parents=True, exist_ok=True)
         path.rename(goal)
-    pd.testing.assert_frame_equal(bare(rows(at(own, PadChest))), bare(rows(at(examples / "padchest", PadChest))))
+    expected, found = at(examples / "padchest", PadChest), at(own, PadChest)
+    pd.testing.assert_frame_equal(bare(rows(found)), bare(rows(expected)))
+    assert found.fingerprint() == expected.fingerprint()
 
 
 @OF_PAD

@@ -207,6 +207,16 @@ def test_splits_depend_on_seed_and_fractions_and_not_on_the_order_of_rows(folder
     assert abs(even["train"] - 0.5) < 0.05
 
 
+def test_no_packaging_and_no_suffix_makes_other_data(tmp_path):
+    prints = set()
+    for packaging in ("kaggle", "dataverse", "flat"):
+        ham10000_example(tmp_path / packaging, packaging)
+        prints.add(at(tmp_path / packaging).fingerprint())
+    for path in list((tmp_path / "flat").glob("*.jpg")):
+        path.rename(path.with_suffix(".JPEG"))
+    assert {*prints, at(tmp_path / "flat").fingerprint()} == {at(tmp_path / "kaggle").fingerprint()}
+
+
 @pytest.mark.parametrize("fractions", ["0.7,0.3", "0.7,0.3,0", "0.7,0.2,0.2", "0.5,0.6,-0.1"])
 def test_fractions_must_be_three_shares(fractions):
     with pytest.raises(FairbenchError, match="fractions"):

@@ -10,6 +10,7 @@ import builders
 import numpy as np
 import pandas as pd
 import pytest
+from builders import noise
 from fairbench_plugins.datasets.fairvision import FairVision
 from fairbench_plugins.datasets.harvard_fairvlmed import HarvardFairVLMed
 from fairbench_plugins.datasets.harvard_gf import HarvardGF
@@ -328,10 +329,11 @@ def test_every_official_layout_gives_the_same_table(copied, kind, layout):
     root = copied(kind)
     settings = {"note": "summary"} if kind is HarvardFairVLMed else {}
     before = at(kind, root, **settings)
-    expected = rows(before)
+    expected, fingerprint = rows(before), before.fingerprint()
     LAYOUTS[layout](kind)(root)
     after = at(kind, root, **settings)
     same(rows(after).drop(columns="image"), expected.drop(columns="image"))
+    assert after.fingerprint() == fingerprint
     assert after.warnings == []
 
 
@@ -715,6 +717,37 @@ def test_an_unknown_code_is_unrecorded_and_counted(copied, kind, code):
     dataset = at(kind, root)
     assert rows(dataset)["race"].isna().tolist() == [True] + [False] * (len(rows(dataset)) - 1)
     assert re.search(r"^1 of \d+ rows have an unknown race \((7|'array.*)\): unrecorded$", dataset.warnings[0])
+
+
+def test_the_published_counts_of_amd_are_laid_beside_those_found(copied):
+    published = FairVision(disease="amd").published
+    assert published == {
+        "all": 10_000, "train": 6_000, "val": 1_000, "test": 3_000, "train amd": 2_140, "val amd": 360,
+        "test amd": 1_069, "race=asian": 706, "race=black": 1_171, "race=white": 8_123,
+    }  # fmt: skip
+    assert sum(published[f"race={race}"] for race in ("asian", "black", "white")) == published["all"]
+    report = check(at(FairVision, copied(FairVision, "AMD"), disease="amd"))
+    assert set(report.published) == set(published), "each key means something"
+    stages = check(at(FairVision, copied(FairVision, "AMD"), disease="amd", labels="stages"))
+    assert not [caution for caution in stages.cautions if "was not compared" in caution]
+
+
+def test_the_table_of_amd_as_it_is_published(shared, tmp_path):
+    home = tmp_path / "AMD"
+    for number, split in enumerate(("Training", "Validation", "Test"), 1):
+        (home / split).mkdir(parents=True)
+        noise(number).save(home / split / f"slo_fundus_{number:05d}.jpg")
+    shutil.copy(shared / "cases/tables/data_summary_amd.csv", home)
+    dataset = at(FairVision, tmp_path, disease="amd")
+    table = rows(dataset).set_index("id")
+    assert table["language"].tolist() == ["english", "other", "spanish"]
+    assert table["target"].tolist() == ["amd", "no amd", "amd"]
+    assert dataset.warnings == []
+    path = home / "data_summary_amd.csv"
+    path.write_text(path.read_text().replace("spanish", "klingon"))
+    dataset = at(FairVision, tmp_path, disease="amd")
+    assert pd.isna(rows(dataset).set_index("id").loc["data_00003", "language"])
+    assert dataset.warnings == ["1 of 3 rows have an unknown language ('klingon'): unrecorded"]
 
 
 def test_published_spellings_of_every_disease_are_known(copied):

@@ -21,6 +21,7 @@ from fairbench import (
     Fraction,
     ImageFolder,
     hookimpl,
+    is_missing,
     read_table,
 )
 
@@ -219,7 +220,7 @@ class Lesions(ImageFolder):
             "localization": SITES,
         }.items():
             people[column] = people[column].map(str.lower, na_action="ignore")
-            people[column] = people[column].where(people[column] != "unknown")
+            people[column] = people[column].where(~people[column].map(is_missing, na_action="ignore").eq(True))
             odd = people[~people[column].isin(known) & people[column].notna()]
             if len(odd):
                 raise FairbenchError(

@@ -53,7 +53,7 @@ NO_RACE = ("UNKNOWN", "UNABLE TO OBTAIN", "PATIENT DECLINED")
 SEXES = {"F": "female", "M": "male"}
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
 
-SUFFIXES = (".jpg", ".dcm", ".png")
+SUFFIXES = (".jpg", ".dcm", ".png", ".JPG", ".DCM", ".PNG")
 MIMIC_IV = ("mimic-iv", "mimiciv", ".")
 MODULES = ("hosp", "core", ".")  # MIMIC-IV 1.0 keeps patients and admissions in `core`
 NOTES = "llava-rad-mimic-cxr-annotation"

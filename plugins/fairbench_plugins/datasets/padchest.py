@@ -267,15 +267,16 @@ class PadChest(ImageFolder):
             if place and not self.path(place).is_dir():
                 continue
             for name in os.listdir(root / place):
-                files.setdefault(name, f"{place}/{name}".lstrip("/"))
-        if not ids.isin(list(files)).any() and not self.unseen:
+                files.setdefault(name.lower(), f"{place}/{name}".lstrip("/"))
+        names = ids.str.lower()
+        if not names.isin(list(files)).any() and not self.unseen:
             places = ", ".join(sorted(named.unique())[:3])
             raise FairbenchError(
                 f"padchest: none of {len(ids):,} images is there, for instance {ids.iloc[0]} (looked in {root}, "
                 f"its folders {places} … and {', '.join(BASES[1:])})",
                 SOURCE,
             )
-        return ids.map(files).fillna(named + "/" + ids)  # what is not there is counted as unreadable
+        return names.map(files).fillna(named + "/" + ids)  # what is not there is counted as unreadable
 
 
 def _findings(text: str) -> frozenset[str] | None:
