@@ -80,7 +80,9 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     makers: dict[str, Method] = {}
     crossed = itertools.product(backbones.items(), datasets, methods)
     for (backbone_name, backbone), dataset_name, (method, made) in crossed:
-        unasked = made.role == "control" and all(made.name != asked.name for asked in benchmark.methods)
+        unasked = made.role in ("control", "reference") and all(
+            made.name != asked.name for asked in benchmark.methods
+        )
         if unasked and lacking(made.needs, datasets[dataset_name], backbone):
             continue  # a control joins where it can
         require(made.name, made.needs, datasets[dataset_name], backbone)
@@ -186,7 +188,7 @@ def _methods(benchmark: Benchmark, plugins: Plugins) -> list[Choice]:
 
 
 def _joining(benchmark: Benchmark, plugins: Plugins) -> list[str]:
-    joins = {"baseline": benchmark.baseline, "control": benchmark.controls}
+    joins = {"baseline": benchmark.baseline, "control": benchmark.controls, "reference": benchmark.controls}
     return [name for name, method in plugins.tables["method"].items() if joins.get(method.role, False)]
 
 

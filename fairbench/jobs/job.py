@@ -17,7 +17,7 @@ SCHEMA = 2
 
 Decay = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bfloat16"]
-Role = Literal["contender", "baseline", "control"]
+Role = Literal["contender", "baseline", "control", "reference"]
 Steps = Annotated[int, Range(0)]
 Epochs = Annotated[float, Range(0, 100_000, above=True)]
 
@@ -167,6 +167,11 @@ class Record:
     def spends_validation(self) -> bool:
         """Whether it was also trained on the validation split."""
         return any(stage.split == "val" for stage in self.stages or ())
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the row is one that a leaderboard ranks, and no control or reference."""
+        return self.role in ("contender", "baseline")
 
     @property
     def failed(self) -> bool:

@@ -117,7 +117,7 @@ def _ordered(excluded: Iterable[Excluded]) -> tuple[Excluded, ...]:
 
 def _trials(records: Sequence[Record]) -> Trials:
     """Count what was tried, also inside a method that searches (`tried` of its record) before its last training."""
-    tried = [(record.job, record.tried) for record in records if record.role != "control"]
+    tried = [(record.job, record.tried) for record in records if record.ranked]
     settings: dict[str, int] = {}
     for job, inside in tried:
         settings[job.method.label] = max(settings.get(job.method.label, 0), inside, 1)

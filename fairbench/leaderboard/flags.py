@@ -18,12 +18,15 @@ from fairbench.statistics.results import ALPHA, Difference, Gap
 NOT_LEARNED = "has not learned"
 CASE_MIX = "case mix"
 LEVELLING_DOWN = "levelling down"
+BELOW = "below a reference"
 
 # What a flag means, in one sentence. The keys are printed in the table, the sentences under it.
 LEGEND = {
     NOT_LEARNED: "It does not tell patients apart beyond noise: its AUROC (where there are no scores, its balanced"
     " accuracy) does not exceed chance, or that of the same training on blank images; its gap says nothing about"
     " fairness.",
+    BELOW: "It tells patients apart less well than the reference named, beyond noise: its training or its backbone, not"
+    " the method, is the limit.",
     LEVELLING_DOWN: "Its gap is smaller than the baseline's because the best-off group lost, beyond noise, and the"
     " worst-off group did not gain as much.",
     "worst group worse": "Its worst group fares worse than the baseline's worst group, beyond noise.",
@@ -46,13 +49,13 @@ LEGEND = {
 def protocol_flags(contender: Contender, base: Contender | None, seeds: Sequence[int]) -> Iterable[Flag]:
     """Flag how a row was made: other stages or recipe than told, known groups, seeds it lacks."""
     record = contender.first
-    if record.role != "control" and record.stages not in (None, record.job.stages):
+    if record.ranked and record.stages not in (None, record.job.stages):
         yield Flag("† own stages")
     if record.adjusts_with_group:
         yield Flag("‡ knows groups")
     if record.spends_validation:
         yield Flag("§ validation rows")
-    if base is not None and contender.role != "control" and contender.recipe != base.recipe:
+    if base is not None and record.ranked and contender.recipe != base.recipe:
         unlike = [key for key, value in contender.recipe.items() if value != base.recipe.get(key)]
         yield Flag("other recipe", ", ".join(key.replace("_", " ") for key in unlike))
     lacking = [seed for seed in seeds if seed not in contender.answers.seeds]
@@ -88,7 +91,8 @@ def not_learned(contender: Contender, controls: Sequence[Contender], groups: Gro
     A control that shares no seed with the row is not compared; `missing seeds` says so.
     """
     answers = contender.answers
-    against = [c for c in controls if not c.answers.constant and shared_seeds(answers, c.answers)]
+    blind = [c for c in controls if c.role == "control" and not c.answers.constant]
+    against = [c for c in blind if shared_seeds(answers, c.answers)]
     if answers.measure is ACCURACY and "target" in answers.predictions[0].table:
         name, over_chance = answers.learned(groups)
         beaten = {"chance": over_chance} | {
@@ -110,6 +114,21 @@ def not_learned(contender: Contender, controls: Sequence[Contender], groups: Gro
 def _paired_learned(answers: Answers, control: Answers, groups: Groups) -> Difference:
     pair = shared_seeds(answers, control)
     return pair[0].learned(groups, pair[1])[1] if pair else Difference()
+
+
+def below_references(
+    rows: Sequence[Contender], references: Sequence[Contender], groups: Groups
+) -> dict[str, list[Flag]]:
+    """Flag the rows that tell patients apart less well than a reference, by row; the tests are one family (Holm)."""
+    pairs = [(row, other) for row in rows for other in references if other.role == "reference"]
+    tests = [_paired_learned(other.answers, row.answers, groups) for row, other in pairs]
+    flags: dict[str, list[Flag]] = {row.label: [] for row in rows}
+    for (row, other), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
+        if p is not None and p <= ALPHA and (test.value or 0) > 0:
+            name, _ = row.answers.learned(groups)
+            said = f"{name} {100 * (test.value or 0):.1f} points lower than that of {other.label}"
+            flags[row.label].append(Flag(BELOW, said))
+    return flags
 
 
 def _higher(difference: Difference) -> bool:

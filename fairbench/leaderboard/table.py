@@ -12,6 +12,7 @@ from fairbench.leaderboard.board import Constant, Flag, FurtherMeasure, Group, R
 from fairbench.leaderboard.collect import stale_rows
 from fairbench.leaderboard.flags import (
     LEVELLING_DOWN,
+    below_references,
     gap_flags,
     levelling_down,
     not_learned,
@@ -31,8 +32,8 @@ def fill(
     empty: Table, everybody: Sequence[Contender], metrics: Mapping[str, Metric], ranking: Ranking = "dominance"
 ) -> Table:
     """Put the rows into a table, and what is said of all of them; `metrics` are those that may stand beside."""
-    methods = [c for c in everybody if c.role != "control"]
-    controls = [c for c in everybody if c.role == "control"]
+    methods = [c for c in everybody if c.first.ranked]
+    controls = [c for c in everybody if not c.first.ranked]
     answers = everybody[0].answers
     predictions, judge = answers.predictions[0], answers.measure
     groups = Groups.of(predictions.table, empty.attribute, empty.unrecorded)
@@ -75,6 +76,7 @@ def _rows(
     contending = bool(placed)
     levelled = levelling_down({label: (s.changes, s.interactions) for label, s in placed.items() if s.changes})
     idle = {c.label: [*not_learned(c, others, groups)] if contending else [] for c in chosen}
+    below = below_references(chosen if contending else (), others, groups)
     measured = {c.label: measure(c.answers, groups) for c in chosen}
     tested = with_adjusted({label: one for label, one in measured.items() if contending and not idle[label]})
     for c in chosen:
@@ -82,6 +84,7 @@ def _rows(
         flags = [
             *([stale[c.label]] if c.label in stale else ()),
             *idle[c.label],
+            *below.get(c.label, ()),
             *([Flag(LEVELLING_DOWN)] if c.label in levelled else ()),
             *([Flag("worst group worse")] if worst_group_worse(standing.changes) else ()),
             *gap_flags(own.gap, own.standardised_gap, own.worst_group, own.eq_odds_max),

@@ -43,7 +43,7 @@ def _lines(table: Table) -> list[dict[str, Any]]:
 def _row(row: Row, table: Table) -> dict[str, Any]:
     line: dict[str, Any] = {
         "method": row.label,
-        "role": f"control: {row.stands_for}" if row.role == "control" else row.role,
+        "role": f"{row.role}: {row.stands_for}" if row.stands_for else row.role,
         "rank": row.rank.replace("-", " to "),
         "seeds": " ".join(map(str, row.seeds)),
     }

@@ -502,6 +502,24 @@ def test_a_row_that_beats_no_control_has_not_learned(store):
     assert table.trials.methods == 3  # controls are not tries
 
 
+def test_a_row_below_a_reference_is_flagged_and_has_learned_all_the_same(store):
+    vanilla(store)
+    good = {"black": 0.95, "white": 0.95}
+    about = {"role": "reference", "stands_for": "a regression"}
+    add(store, "regression", accuracy_of(good, seed=5), attributes=(), about=about)
+    add(store, "weak", accuracy_of({"black": 0.75, "white": 0.75}, seed=3))
+    add(store, "as-good", accuracy_of(good, seed=4))
+
+    table, rows = only(build(store))
+
+    assert [row.label for row in table.controls] == ["regression"]
+    assert "below a reference" in codes(rows["weak"])
+    assert "below a reference" not in codes(rows["as-good"])
+    assert not any("has not learned" in codes(row) for row in rows.values())
+    (detail,) = [flag.detail for flag in rows["weak"].flags if flag.code == "below a reference"]
+    assert "points lower than that of regression" in detail
+
+
 def test_attributes_get_their_own_tables_and_intersections(store):
     vanilla(store)
     right = accuracy_of({"black": 0.7, "white": 0.9})

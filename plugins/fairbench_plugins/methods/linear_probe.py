@@ -21,7 +21,7 @@ class LinearProbe(Method):
 
     name = "linear-probe"
     uses_attributes = False
-    role = "control"
+    role = "reference"
     stands_for = "logistic regression on the frozen image features"
     needs = ("classes",)
 
