@@ -25,8 +25,8 @@ LEGEND = {
     NOT_LEARNED: "It does not tell patients apart beyond noise: its AUROC (where there are no scores, its balanced"
     " accuracy) does not exceed chance, or that of the same training on blank images; its gap says nothing about"
     " fairness.",
-    BELOW: "It tells patients apart less well than the reference named, beyond noise: its training or its backbone, not"
-    " the method, is the limit.",
+    BELOW: "It tells patients apart less well than the reference named, beyond noise: its training or its backbone,"
+    " not the method, is the limit.",
     LEVELLING_DOWN: "Its gap is smaller than the baseline's because the best-off group lost, beyond noise, and the"
     " worst-off group did not gain as much.",
     "worst group worse": "Its worst group fares worse than the baseline's worst group, beyond noise.",
@@ -119,7 +119,7 @@ def _paired_learned(answers: Answers, control: Answers, groups: Groups) -> Diffe
 def below_references(
     rows: Sequence[Contender], references: Sequence[Contender], groups: Groups
 ) -> dict[str, list[Flag]]:
-    """Flag the rows that tell patients apart less well than a reference, by row; the tests are one family (Holm)."""
+    """Flag the rows that tell patients apart less well than a reference, by row; one family of tests."""
     pairs = [(row, other) for row in rows for other in references if other.role == "reference"]
     tests = [_paired_learned(other.answers, row.answers, groups) for row, other in pairs]
     flags: dict[str, list[Flag]] = {row.label: [] for row in rows}

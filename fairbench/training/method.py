@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from fairbench.models.batch import Batch, Outputs
     from fairbench.training.run import Run
 
-# What a row is on a leaderboard: ranked; what the others are compared with, which joins every run; a control, which has
-# learned nothing from patients, stands under the table, and joins every run or only one that asks for it; or a
+# What a row is on a leaderboard: ranked; what the others are compared with, which joins every run; a control, which
+# has learned nothing from patients, stands under the table, and joins every run or only one that asks for it; or a
 # reference, which has learned without the method's training, stands there too, and joins every run.
 Role = Literal["contender", "baseline", "control", "control on request", "reference"]
 
