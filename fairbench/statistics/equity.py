@@ -12,9 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from fairbench.statistics.intervals import Floats, Ints
-from fairbench.statistics.permutation import group_rates, judge
+from fairbench.statistics.moments import group_moments, limits_with_seeds
+from fairbench.statistics.permutation import Rows, gap_bounds, judge
 from fairbench.statistics.results import Gap
 
+OVERALL = 0.01  # error of the overall score's limits, which hardly widen the interval
 Combine = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
 
 
@@ -45,14 +47,28 @@ def judge_equity_scaled(
         return combine([values[:, 0]], [np.broadcast_to(overall, (len(values),))])
 
     found = judge([scores], group, cluster, scaled, repeats, seed, names, higher_is_worse=False)
-    everyone = group_rates(scores, np.zeros_like(group), cluster)[0]
-    if gap.low is None or gap.high is None or everyone.low is None or everyone.high is None:
-        return replace(found, p=gap.p)
-    present = gap.coverage[0] if gap.coverage else 2
-    low = float(combine([_furthest(everyone.low, gap.high, present)], [np.asarray(everyone.low)]))
-    high = float(combine([_nearest(everyone.high, gap.low, present)], [np.asarray(everyone.high)]))
+    bounds = equity_bounds(scores, group, combine, cluster, gap)
     value = found.value or 0.0
-    return replace(found, low=max(0.0, min(low, value)), high=min(1.0, max(high, value)), p=gap.p)
+    if bounds is None:
+        return replace(found, p=gap.p)
+    return replace(found, low=min(bounds[0], value), high=max(bounds[1], value), p=gap.p)
+
+
+def equity_bounds(
+    rate: Floats, group: Ints, combine: Combine, cluster: Ints | None = None, gap: Gap | None = None
+) -> tuple[float, float] | None:
+    """All ES-M of a score within its interval (99 %) and groups whose range lies within the gap's (95 %)."""
+    rows, everyone = Rows.of([rate], group, cluster, None), Rows.of([rate], np.zeros_like(group), cluster, None)
+    m = group_moments(rows.table)
+    gaps = (gap.low, gap.high) if gap else gap_bounds(m, "max", None, rows.seed_parts(contrasts=True))
+    overall = limits_with_seeds(group_moments(everyone.table), OVERALL, None, everyone.seed_parts(contrasts=False))
+    least, most = float(overall[1][0, 0]), float(overall[2][0, 0])
+    if gaps[0] is None or gaps[1] is None or np.isnan(least):
+        return None
+    groups = int((m.rows > 0).sum())
+    low = float(combine([_furthest(least, gaps[1], groups)], [np.asarray(least)]))
+    high = float(combine([_nearest(most, gaps[0], groups)], [np.asarray(most)]))
+    return max(0.0, low), min(1.0, high)
 
 
 def _furthest(mean: float, gap: float, groups: int) -> Floats:

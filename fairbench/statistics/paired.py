@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from fairbench.errors import FairbenchError
+from fairbench.statistics.equity import equity_bounds
 from fairbench.statistics.intervals import Floats, Ints, labelled
 from fairbench.statistics.max_difference import Extreme, extreme
 from fairbench.statistics.ranking import opposite
@@ -25,8 +26,10 @@ DRAWS = 2_000  # bootstrap draws behind intervals
 CELLS = 20_000_000  # distinct units of a group that are drawn at most, in all draws of a comparison
 ONE_SEED = "one seed: this compares two trained models, not two methods"
 NOT_COMPARED = Difference(reason="not compared")
+NO_SCORE = Difference(reason="no accuracy was given beside the rates")
 MEASURES = ("gap", "worst_group", "best_group", "equity_scaled")
 
+Bounds = tuple[float, float]
 Equity = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
 
 
@@ -119,9 +122,8 @@ def compare(
         swap = None if correct is None else (correct[1], correct[0])
         return mirrored(compare(b, a, group, cluster, swap, reduce, repeats, seed, names, equity))
     pair, flags = paired(a, b, group, cluster, correct, reduce, names, equity)
-    overall = Difference(reason="no accuracy was given beside the rates")
-    if correct is not None or len(a) == 1:
-        overall = mean_difference(*(correct or (a[0], b[0])), cluster, repeats, seed)
+    right = correct or ((a[0], b[0]) if len(a) == 1 else None)
+    overall = mean_difference(*right, cluster, repeats, seed) if right else NO_SCORE
     rng, table = np.random.default_rng(seed), pair.table
     sums, sizes = (table.counts.T @ table.sums)[None], (table.counts.T @ table.sizes)[None]
     own = pair.measures(sums, sizes)[0]
@@ -133,7 +135,8 @@ def compare(
         if np.isnan(observed).any():
             found[name] = Difference(reason=undefined(pair, name))
         elif name == "equity_scaled":
-            found[name] = judged_scaled(own[index], world, scaled, rng)
+            bounds = [equity_bounds(rate, group, equity, cluster) for rate in right or ()] if equity else []
+            found[name] = judged_scaled(own[index], world, scaled, bounds, rng)
         else:
             found[name] = judged(observed, world, extremes[name], rng)
     return Comparison(accuracy=overall, seeds=pair.seeds, flags=flags, **found)
@@ -295,21 +298,25 @@ def judged(observed: Floats, world: Floats, found: Extreme, rng: np.random.Gener
     return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
 
 
-def judged_scaled(own: Floats, world: Floats, drawn: Floats, rng: np.random.Generator) -> Difference:
+def judged_scaled(
+    own: Floats,
+    world: Floats,
+    drawn: Floats,
+    bounds: Sequence[tuple[float, float] | None],
+    rng: np.random.Generator,
+) -> Difference:
     """Difference of two equity-scaled scores; own: (2, seeds), world: (draws, seeds), drawn: (draws, 2, seeds).
 
-    ES-M is too small on average, since a gap is too large; an interval allows for the bias that the bootstrap
-    shows, and the noise is centred on it.
+    ES-M is far too small on average, since a gap is too large. The noise is centred on what the bootstrap gives;
+    the interval is that of A less that of B (`equity.equity_bounds`), which holds whatever the bias.
     """
     observed = own[0] - own[1]
     value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
-    bias = np.maximum(0, (own - np.nanmean(drawn, axis=0)).mean(axis=1))
     noise = np.nan_to_num(drawn[:, 0] - drawn[:, 1])
     tests = [two_sided(observed, draws, rng) for draws in (world, noise - noise.mean(axis=0))]
     exchange, placed = (p_value(draws, abs(value), freedom) for draws in tests)
-    critical = max(map(critical_value, tests))
-    low, high = max(-1.0, value - critical - bias[1]), min(1.0, value + critical + bias[0])
-    low, high = agreeing(value, float(low), float(high), critical)
+    a, b = (limits or (0.0, 1.0) for limits in bounds)
+    low, high = agreeing(value, a[0] - b[1], a[1] - b[0], max(map(critical_value, tests)))
     return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
 
 
@@ -363,5 +370,5 @@ def undefined(pair: Pair, name: str) -> str:
     if name == "gap" or (pair.correct is not None and name != "equity_scaled"):
         return "fewer than two groups have rows of every rate"
     if pair.correct is None:
-        return "no accuracy was given beside the rates"
+        return NO_SCORE.reason or ""
     return "no equity-scaled score was asked for" if pair.equity is None else "fewer than two groups have rows"

@@ -102,8 +102,8 @@ def test_equalised_odds_permutes_within_the_true_class():
 )
 def test_a_fair_method_is_called_unfair_in_five_percent(name):
     worlds = 300
-    row = simulation.share(ONE[name], worlds, simulation.one_method(ONE[name]))
-    gap_p, worst_p, gap_covered, worst_covered, groups_covered, floor, gap, corrected, naive = row
+    row = simulation.share(simulation.one_method(ONE[name]), worlds).mean(axis=0)
+    gap_p, worst_p, gap_covered, worst_covered, groups_covered, floor, gap, corrected = row
     high = band(worlds)[1]
     assert gap_p <= high
     assert worst_p <= high
@@ -111,15 +111,16 @@ def test_a_fair_method_is_called_unfair_in_five_percent(name):
     assert min(gap_covered, worst_covered) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / worlds)
     assert groups_covered == pytest.approx(0.95, abs=0.02)
     assert floor == pytest.approx(gap, rel=0.1)
-    assert abs(corrected) < 0.15 * naive
+    naive = 0.75 * 0.25 / min(ONE[name].sizes)  # the largest group's sampling variance, which uncorrected stays in
+    assert abs(corrected) < 1e4 * 0.3 * naive
 
 
 def test_away_from_parity_the_interval_covers_and_the_dispersion_is_unbiased():
     world = ONE["3x300 in clusters of 3, gap .15"]
-    row = simulation.share(world, 200, simulation.one_method(world))
+    row = simulation.share(simulation.one_method(world), 200).mean(axis=0)
     assert row[0] > 0.8
     assert row[2] >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200)
-    assert row[7] == pytest.approx(np.var(world.a, ddof=1), rel=0.2)
+    assert row[7] == pytest.approx(1e4 * np.var(world.a, ddof=1), rel=0.2)
 
 
 def test_equal_accuracy_at_unequal_class_mix_is_not_called_a_gap():
@@ -243,7 +244,7 @@ def test_auroc_by_cumulative_counts_is_delong():
 
 
 def test_auroc_floor_holds_its_level_and_finds_a_gap():
-    alarms, covered = simulation.auroc_row((150, 80, 80), 200, spread=2.0)
+    _, covered, alarms, _ = simulation.share(simulation.auroc((150, 80, 80), 0.5, spread=2.0), 200).mean(axis=0)
     assert alarms <= band(200)[1]
     assert covered >= 0.9
     rng = np.random.default_rng(5)
@@ -263,7 +264,7 @@ def test_auroc_floor_holds_its_level_and_finds_a_gap():
 )
 def test_equal_methods_are_told_apart_in_five_percent(name):
     worlds = 300
-    row = simulation.share(TWO[name], worlds, simulation.two_methods(TWO[name]))
+    row = simulation.share(simulation.two_methods(TWO[name]), worlds).mean(axis=0)
     low, high = band(worlds)
     exchange, gap, accuracy, worst = row[:4]
     assert low <= exchange <= high
@@ -279,14 +280,14 @@ def test_equal_methods_are_told_apart_in_five_percent(name):
 def test_equal_gaps_between_different_groups_are_not_a_difference(name):
     """The swap test alone fails here (it tests a stronger null): the reported p does not."""
     worlds = 300
-    exchange, gap, *_ = simulation.share(TWO[name], worlds, simulation.two_methods(TWO[name]))
+    exchange, gap, *_ = simulation.share(simulation.two_methods(TWO[name]), worlds).mean(axis=0)
     assert exchange > 0.1
     assert gap <= band(worlds, 0.06)[1]
 
 
 def test_a_real_difference_is_found_and_covered():
     world = TWO["3x300, A gap .12"]
-    row = simulation.share(world, 200, simulation.two_methods(world))
+    row = simulation.share(simulation.two_methods(world), 200).mean(axis=0)
     assert row[1] > 0.3
     assert min(row[4:]) > 0.9
 
@@ -294,7 +295,7 @@ def test_a_real_difference_is_found_and_covered():
 @pytest.mark.parametrize("name", ["3x300, 3 seeds, fair", "3x300, 3 seeds that matter, fair"])
 def test_seeds_are_a_sample_too(name):
     worlds = 200
-    row = simulation.share(TWO[name], worlds, simulation.two_methods(TWO[name]))
+    row = simulation.share(simulation.two_methods(TWO[name]), worlds).mean(axis=0)
     assert max(row[:4]) <= band(worlds)[1]
     assert min(row[4:]) >= 0.9
 
