@@ -41,6 +41,10 @@ from .models.huggingface import Tiny as Tiny
 from .models.processor import Absent as Absent
 from .models.processor import images_and_text as images_and_text
 from .models.processor import load_processor as load_processor
+from .notebook import compare as compare
+from .notebook import leaderboard as leaderboard
+from .notebook import run as run
+from .notebook import score as score
 from .predictions.groups import Groups as Groups
 from .predictions.missing import MISSING as MISSING
 from .predictions.missing import is_missing as is_missing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,15 +93,66 @@ def read_predictions(
             f"{path}: cannot be read as parquet or csv: {str(error).strip()}",
             "give a parquet file, or a csv with a header line, commas and utf-8",
         ) from error
+    return _checked(table, wanted, path, split, positive, tuple(classes or ()))
+
+
+def predictions_of(
+    data: object,
+    attributes: Sequence[str] | None = None,
+    split: str | None = "test",
+    positive: str | None = None,
+    classes: Sequence[str] | None = None,
+    keep: Collection[str] = (),
+) -> Predictions:
+    """Take predictions from memory as `read_predictions` does from a file, with the same checks.
+
+    `data` is a frame of pandas, polars or any library that speaks Arrow, or a mapping of column names to
+    arrays. Raises FairbenchError for what cannot be trusted.
+    """
+    path = Path("the given data")
+    parts = None if attributes is None else tuple(dict.fromkeys(p for a in attributes for p in a.split("+")))
+    asked = _Asked(path, parts, keep)
+    table = _as_arrow(data)
+    roles, wanted = asked.choose(list(table.column_names))
+    frame = _spelt(table.select([*roles, *wanted]), asked)
+    return _checked(frame, wanted, path, split, positive, tuple(classes or ()))
+
+
+def _as_arrow(data: object) -> pa.Table:
+    try:
+        if isinstance(data, pd.DataFrame):
+            return pa.Table.from_pandas(data.rename(columns=str), preserve_index=False)
+        if isinstance(data, Mapping):
+            return pa.table({str(name): pd.Series(column) for name, column in data.items()})
+        if hasattr(data, "__arrow_c_stream__"):
+            return pa.table(data)
+    except UNREADABLE as error:
+        said = " ".join(str(error).split())
+        raise FairbenchError(
+            f"the given data are no table: {said}", "give columns of one type and one length"
+        ) from error
+    raise FairbenchError(
+        f"a {type(data).__name__} is no table", "give a path, a frame of pandas or polars, or a mapping of arrays"
+    )
+
+
+def _checked(
+    table: pd.DataFrame,
+    wanted: Columns,
+    path: Path,
+    split: str | None,
+    positive: str | None,
+    classes: tuple[str, ...],
+) -> Predictions:
+    """Keep one split, refuse what cannot be trusted, and replace labels by class indices."""
     table = _one_split(table, split, path)
     check_keys(table, path)
     check_reference(table, path)
-    named = tuple(classes or ())
     if "target" in table:
-        table, named = index_classes(table, named, positive, path)
+        table, classes = index_classes(table, classes, positive, path)
     last = [*(c for c in table if c not in wanted), *wanted]
     task = "classify" if "target" in table else "generate"
-    return Predictions(table[last].reset_index(drop=True), named, tuple(wanted), task)
+    return Predictions(table[last].reset_index(drop=True), classes, tuple(wanted), task)
 
 
 def _own(
