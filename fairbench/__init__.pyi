@@ -6,6 +6,7 @@ from .data.archives import ArchiveFolder as ArchiveFolder
 from .data.archives import Variable as Variable
 from .data.arrow_tables import ArrowTable as ArrowTable
 from .data.arrow_tables import is_saved as is_saved
+from .data.bins import AGE_BINS as AGE_BINS
 from .data.bins import Bins as Bins
 from .data.dataset import Dataset as Dataset
 from .data.file_index import FileIndex as FileIndex

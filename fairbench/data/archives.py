@@ -75,6 +75,7 @@ class ArchiveFolder(ImageFolder):
     """
 
     array: ClassVar[str]  # the name of the picture in an archive
+    people: ClassVar[Mapping[str, Variable]]  # attributes of words, beside the binned `age`
     source: ClassVar[str]  # where to get the release
     files: ClassVar[Mapping[str, re.Pattern[str]]] = {"npz": re.compile(r"data_(\d+)\.npz")}
     image_file: ClassVar[str] = (
@@ -83,12 +84,27 @@ class ArchiveFolder(ImageFolder):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.archives: dict[str, str] = {}  # the path of each person's archive, once `people` has looked
+        self.archives: dict[str, str] = {}  # the path of each person's archive, once `located` has looked
 
     @property
     @abstractmethod
+    def target(self) -> Variable:
+        """What table and archives call the target and write in it."""
+
+    @property
+    @abstractmethod
+    def age_bins(self) -> Bins:
+        """The bins of age in force."""
+
+    @property
+    def attributes(self) -> Mapping[str, tuple[str, ...]]:
+        """The attributes of words with their values, and binned age."""
+        return {**{name: column.values for name, column in self.people.items()}, "age": self.age_bins.names}
+
+    @property
     def codebook(self) -> Mapping[str, Variable]:
         """The target and the attributes: what table and archives call them and write in them."""
+        return {"target": self.target, **self.people, "age": Variable(("age",), bins=self.age_bins)}
 
     @abstractmethod
     def summaries(self) -> Sequence[Path]:
@@ -111,7 +127,7 @@ class ArchiveFolder(ImageFolder):
 
     def table(self) -> pd.DataFrame:
         """Find the pictures, and whose they are; raises FairbenchError saying what is missing."""
-        return self.readable(self.described(self.people()))
+        return self.readable(self.described(self.located()))
 
     def sources(self) -> Sequence[Path]:
         """Return the table's possible places and, for files that come and go, the folders."""
@@ -126,7 +142,7 @@ class ArchiveFolder(ImageFolder):
         """Look at a picture file's structure; the picture of an archive is decoded, which its checksum guards."""
         return self.open(file).size if _packed(file) else super().peek(file)
 
-    def people(self) -> pd.DataFrame:
+    def located(self) -> pd.DataFrame:
         """Return id, image and split of everybody, beside what the table says of them."""
         files, path = {kind: self._files(kind) for kind in self.files}, self.summary()
         self.archives = files["npz"]

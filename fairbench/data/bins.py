@@ -124,3 +124,12 @@ def _interval(text: str) -> Interval | None:
             ends = {key: float(edge) for key, edge in match.groupdict().items()}
             return Interval(ends.get("low", -np.inf), ends.get("high", np.inf), above, below)
     return None
+
+
+# Bins of age by the paper that uses them, in completed years.
+AGE_BINS = {
+    "fairllava": Bins.read("<45", "45-65", ">=66"),  # FairLLaVA writes [0, 44], (44, 65], (65, ∞)
+    "fairmedfm": Bins.read("<60", ">=60"),
+    "medfair2": Bins.read("<=60", ">60"),
+    "medfair5": Bins.read("0-19", "20-39", "40-59", "60-79", ">=80"),
+}

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import opened
-from fairbench_plugins.datasets.ham10000 import AGES, DIAGNOSES, HAM10000, HAM10000VQA, LABELS, QUESTIONS
+from fairbench_plugins.datasets.ham10000 import DIAGNOSES, HAM10000, HAM10000VQA, LABELS, QUESTIONS
 from PIL import Image
 
-from fairbench import FairbenchError
+from fairbench import AGE_BINS, FairbenchError
 from fairbench.data.dataset import rows
 
 ISIC = "ISIC2018_Task3_Training_"
@@ -175,7 +175,7 @@ def test_age_bins_are_exact_at_their_edges(ages, expected):
     dataset = HAM10000(ages=ages)
     written = pd.Series([str(float(age)) for age in expected], dtype=object)
     assert dataset._age(written).tolist() == list(expected.values())
-    assert set(expected.values()) == set(dataset.attributes["age"]) == set(AGES[ages].names)
+    assert set(expected.values()) == set(dataset.attributes["age"]) == set(AGE_BINS[ages].names)
 
 
 def test_what_was_not_recorded_is_missing(folder):

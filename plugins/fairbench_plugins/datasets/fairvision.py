@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairbench import ArchiveFolder, Bins, Dataset, FairbenchError, Variable, hookimpl
+from fairbench import AGE_BINS, ArchiveFolder, Bins, Dataset, FairbenchError, Variable, hookimpl
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,16 @@ LABELS: dict[str, dict[str, Labels]] = {  # disease → labels → rule
         )
     },
 }  # fmt: skip
+OLDER = {"black or african american": "black", "white or caucasian": "white"}  # words of older npz files
 # What the csv and then the npz files call each column; values in the order of the npz files' codes.
 PEOPLE = {
-    "race": Variable(
-        ("race",),
-        ("asian", "black", "white"),
-        {"black or african american": "black", "white or caucasian": "white"},
-    ),
+    "race": Variable(("race",), ("asian", "black", "white"), OLDER),
     "gender": Variable(("gender", "male"), ("female", "male")),
     "ethnicity": Variable(("ethnicity", "hispanic"), ("non-hispanic", "hispanic")),
     "language": Variable(("language",), ("english", "spanish", "other"), {"other languages": "other"}),
     "marital-status": Variable(
         ("maritalstatus",), ("married or partnered", "single", "divorced", "widowed", "legally separated")
     ),
-}
-AGES = {
-    "fairllava": Bins.read("<45", "45-65", ">=66"),
-    "fairmedfm": Bins.read("<60", ">=60"),
-    "medfair5": Bins.read("0-19", "20-39", "40-59", "60-79", ">=80"),
 }
 TARGET_KEYS = {"glaucoma": ("glaucoma",), "amd": ("amd", "amd_condition", "dr_subtype"), "dr": ("dr", "dr_subtype")}
 PUBLISHED: dict[str, dict[str, int]] = {
@@ -140,6 +132,7 @@ class FairVision(ArchiveFolder):
 
     array = "slo_fundus"
     source = SOURCE
+    people = PEOPLE
     files: ClassVar[Mapping[str, re.Pattern[str]]] = {
         **ArchiveFolder.files, "jpg": re.compile(r"slo_(?:fundus_)?(\d+)\.jpg"),
     }  # fmt: skip
@@ -182,16 +175,15 @@ class FairVision(ArchiveFolder):
         return self._rule.words
 
     @property
-    def attributes(self) -> Mapping[str, tuple[str, ...]]:
-        """Race, gender, ethnicity, preferred language, marital status and binned age."""
-        return {**{name: column.values for name, column in PEOPLE.items()}, "age": AGES[self.ages].names}
+    def target(self) -> Variable:
+        """The label, by the names and words of csv and npz files."""
+        meanings = {word: self.classes[index] for word, index in self._rule.meanings.items()}
+        return Variable(TARGET_KEYS[self.disease], also=meanings)
 
     @property
-    def codebook(self) -> Mapping[str, Variable]:
-        """The same columns and the label, by the names and codes of csv and npz files."""
-        meanings = {word: self.classes[index] for word, index in self._rule.meanings.items()}
-        target = Variable(TARGET_KEYS[self.disease], also=meanings)
-        return {"target": target, **PEOPLE, "age": Variable(("age",), bins=AGES[self.ages])}
+    def age_bins(self) -> Bins:
+        """Those of a paper."""
+        return AGE_BINS[self.ages]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -206,7 +198,7 @@ class FairVision(ArchiveFolder):
         )
         return (
             f"labels {self.disease} {self.labels} (version {rule.version}): {meaning}",
-            f"ages {self.ages}, in completed years: {', '.join(AGES[self.ages].names)}",
+            f"ages {self.ages}, in completed years: {', '.join(self.age_bins.names)}",
             f"splits: official, from the column use of {self._summary_name}, else from the folders",
             f"picture: {shown} (npz: 200×200, stretched by the authors; jpg: 664×512, as it is)",
         )

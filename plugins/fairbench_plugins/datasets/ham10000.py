@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fairbench import (
-    Bins,
+    AGE_BINS,
     Count,
     Dataset,
     FairbenchError,
@@ -71,12 +71,6 @@ LABELS = {
     "dx7": LabelMap(1, f"What type of skin lesion is this? Answer with one of: {', '.join(DIAGNOSES.values())}."),
 }
 
-AGES = {
-    "fairllava": Bins.read("<45", "45-65", ">=66"),
-    "medfair2": Bins.read("<=60", ">60"),
-    "medfair5": Bins.read("0-19", "20-39", "40-59", "60-79", ">=80"),
-    "fairmedfm": Bins.read("<60", ">=60"),
-}
 SITES = (
     "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand", "lower extremity",
     "neck", "scalp", "trunk", "upper extremity",
@@ -153,14 +147,14 @@ class Lesions(ImageFolder):
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
         """Sex, binned age and, on request, body site."""
         sites = {"localization": SITES} if self.localization else {}
-        return {"sex": ("female", "male"), "age": AGES[self.ages].names, **sites}
+        return {"sex": ("female", "male"), "age": AGE_BINS[self.ages].names, **sites}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Age bins and splits in force."""
         shares = "/".join(f"{share:.0%}" for share in self.fractions)
         return (
-            f"ages {self.ages}: {', '.join(AGES[self.ages].names)}; age 0: {self.age_zero}",
+            f"ages {self.ages}: {', '.join(AGE_BINS[self.ages].names)}; age 0: {self.age_zero}",
             f"splits {shares} made by fairbench with seed {self.split_seed}: grouped by lesion, stratified "
             "by diagnosis; the data names no patients, so one patient's lesions may sit in several splits",
         )
@@ -259,7 +253,7 @@ class Lesions(ImageFolder):
             raise FairbenchError(f"ham10000: age {odd.iloc[0]!r} is not a number of years from 0 to 120", SOURCE)
         if self.age_zero == "missing":
             age = age.where(age != 0)
-        return AGES[self.ages].cut(age)
+        return AGE_BINS[self.ages].cut(age)
 
     def _images(self, ids: pd.Series[Any]) -> pd.Series[Any]:
         """Return each image's path under the root; all must be there."""

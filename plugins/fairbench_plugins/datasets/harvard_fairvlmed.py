@@ -11,29 +11,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairbench import ArchiveFolder, Bins, Dataset, FairbenchError, Variable, hookimpl
+from fairbench import AGE_BINS, ArchiveFolder, Bins, Dataset, FairbenchError, Variable, hookimpl
 
 CLASSES = ("non-glaucoma", "glaucoma")
+OLDER = {"black or african american": "black", "white or caucasian": "white"}  # words of older npz files
 # What csv and npz files call each column; values in the order of the npz files' codes.
 PEOPLE = {
-    "race": Variable(
-        ("race",),
-        ("asian", "black", "white"),
-        {"black or african american": "black", "white or caucasian": "white"},
-    ),
+    "race": Variable(("race",), ("asian", "black", "white"), OLDER),
     "gender": Variable(("gender",), ("female", "male")),
     "ethnicity": Variable(("ethnicity",), ("non-hispanic", "hispanic")),
     "language": Variable(("language",), ("english", "spanish", "other"), {"other languages": "other"}),
     "marital-status": Variable(
         ("maritalstatus",),
         ("married or partnered", "single", "divorced", "widowed", "legally separated"),
-        {"widoled": "widowed"},  # as the description of the release has it
+        {"widoled": "widowed"},
     ),
-}
-AGES = {
-    "fairllava": Bins.read("<45", "45-65", ">=66"),
-    "fairmedfm": Bins.read("<60", ">=60"),
-    "medfair5": Bins.read("0-19", "20-39", "40-59", "60-79", ">=80"),
 }
 TASKS = {"none": "the image alone", "summary": "image and GPT-4 summary", "note": "image and clinical note"}
 SUMMARY = "data_summary.csv"
@@ -73,6 +65,10 @@ class HarvardFairVLMed(ArchiveFolder):
 
     array = "slo_fundus"
     source = SOURCE
+    people = PEOPLE
+    classes = CLASSES
+    words = ("no", "yes")
+    target = Variable(("glaucoma",), CLASSES, {"no": CLASSES[0], "yes": CLASSES[1]})
     files: ClassVar[Mapping[str, re.Pattern[str]]] = {
         **ArchiveFolder.files, "jpg": re.compile(r"slo_fundus_(\d+)\.jpg"),
     }  # fmt: skip
@@ -84,25 +80,9 @@ class HarvardFairVLMed(ArchiveFolder):
     prompt: str = "Does the patient have glaucoma?"
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Glaucoma is the positive class."""
-        return CLASSES
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Answers to the prompt."""
-        return ("no", "yes")
-
-    @property
-    def attributes(self) -> Mapping[str, tuple[str, ...]]:
-        """Race, gender, ethnicity, preferred language, marital status and binned age."""
-        return {**{name: column.values for name, column in PEOPLE.items()}, "age": AGES[self.ages].names}
-
-    @property
-    def codebook(self) -> Mapping[str, Variable]:
-        """The same columns and the label, by the names and codes of csv and npz files."""
-        target = Variable(("glaucoma",), CLASSES, {"no": CLASSES[0], "yes": CLASSES[1]})
-        return {"target": target, **PEOPLE, "age": Variable(("age",), bins=AGES[self.ages])}
+    def age_bins(self) -> Bins:
+        """Those of a paper."""
+        return AGE_BINS[self.ages]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -115,14 +95,14 @@ class HarvardFairVLMed(ArchiveFolder):
         return (
             f"task: {TASKS[self.note]}{'' if self.note == 'none' else leak}",
             "labels (version 1): glaucoma = yes in the column glaucoma",
-            f"ages {self.ages}, in completed years: {', '.join(AGES[self.ages].names)}",
+            f"ages {self.ages}, in completed years: {', '.join(self.age_bins.names)}",
             "splits: official, from the column use",
             f"picture: {shown}, grey values {self.display} (as they are, they end at about 86 of 255)",
         )
 
     def table(self) -> pd.DataFrame:
         """Find the pictures, and whose they are; raises FairbenchError saying what is missing."""
-        people = self.people()
+        people = self.located()
         table = self.described(people)
         if self.note != "none":
             table["prompt"] = self._prompts(people.loc[table.index])

@@ -11,27 +11,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairbench import ArchiveFolder, Bins, Dataset, Unreadable, Variable, hookimpl
+from fairbench import AGE_BINS, ArchiveFolder, Bins, Dataset, Unreadable, Variable, hookimpl
 
 CLASSES = ("non-glaucoma", "glaucoma")
+OLDER = {"black or african american": "black", "white or caucasian": "white"}  # words of older npz files
 # What the csv and then the npz files call each column; values in the order of the npz files' codes.
 PEOPLE = {
-    "race": Variable(
-        ("race",),
-        ("asian", "black", "white"),
-        {"black or african american": "black", "white or caucasian": "white"},
-    ),
+    "race": Variable(("race",), ("asian", "black", "white"), OLDER),
     "gender": Variable(("gender", "male"), ("female", "male")),
     "ethnicity": Variable(("ethnicity", "hispanic"), ("non-hispanic", "hispanic")),
     "language": Variable(("language",), ("english", "spanish", "other"), {"other languages": "other"}),
     "marital-status": Variable(
         ("maritalstatus",), ("married or partnered", "single", "divorced", "widowed", "legally separated")
     ),
-}
-AGES = {
-    "fairllava": Bins.read("<45", "45-65", ">=66"),
-    "fairmedfm": Bins.read("<60", ">=60"),
-    "medfair5": Bins.read("0-19", "20-39", "40-59", "60-79", ">=80"),
 }
 SUMMARY = "data_summary.csv"
 THINNEST, THICKEST = -2.0, 350.0  # micrometres that are shown black and white
@@ -74,37 +66,25 @@ class HarvardGF(ArchiveFolder):
 
     array = "rnflt"
     source = SOURCE
+    people = PEOPLE
+    classes = CLASSES
+    words = ("no", "yes")
+    target = Variable(("glaucoma",), CLASSES, {"no": CLASSES[0], "yes": CLASSES[1]})
 
     ages: Literal["fairllava", "fairmedfm", "medfair5"] = "fairllava"
     prompt: str = "This map shows the thickness of the retinal nerve fibre layer. Does the patient have glaucoma?"
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Glaucoma is the positive class."""
-        return CLASSES
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Answers to the prompt."""
-        return ("no", "yes")
-
-    @property
-    def attributes(self) -> Mapping[str, tuple[str, ...]]:
-        """Race, gender, ethnicity, preferred language, marital status and binned age."""
-        return {**{name: column.values for name, column in PEOPLE.items()}, "age": AGES[self.ages].names}
-
-    @property
-    def codebook(self) -> Mapping[str, Variable]:
-        """The same columns and the label, by the names and codes of csv and npz files."""
-        target = Variable(("glaucoma",), CLASSES, {"no": CLASSES[0], "yes": CLASSES[1]})
-        return {"target": target, **PEOPLE, "age": Variable(("age",), bins=AGES[self.ages])}
+    def age_bins(self) -> Bins:
+        """Those of a paper."""
+        return AGE_BINS[self.ages]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Labels, bins, splits and picture in force."""
         return (
             "labels (version 1): glaucoma = yes in the column glaucoma, 1 in the npz files",
-            f"ages {self.ages}, in completed years: {', '.join(AGES[self.ages].names)}",
+            f"ages {self.ages}, in completed years: {', '.join(self.age_bins.names)}",
             f"splits: official, from the column use of {SUMMARY}, else from the folders",
             "picture: thickness in micrometres, grey = (x + 2) / 352 · 255, cut off at black and white",
             "races are equally frequent by design: prevalences are not those of any clinic",
