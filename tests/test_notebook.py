@@ -115,3 +115,17 @@ def test_run_and_leaderboard(tmp_path):
         fairbench.run(metods="x")
     with pytest.raises(FairbenchError, match="no method is called `nosuch`"):
         fairbench.run(methods="nosuch")
+
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
+
+
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch, slow):
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and (slow or "slow" not in cell["metadata"].get("tags", ())):
+            exec(compile("".join(cell["source"]), str(NOTEBOOK), "exec"), space)  # noqa: S102 (our own page)
+    assert "black" in str(space["scored"])
+    assert (tmp_path / "runs").is_dir() == slow

@@ -16,6 +16,7 @@ from fairbench.cli.options import json_option, plugin_option, say, warn_of_broke
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
+COMPLETING = "_FAIRBENCH_COMPLETE"  # set by a shell that completes a word
 TERMINATED = 128 + signal.SIGTERM  # the status of a command that was told to end
 
 
@@ -55,6 +56,8 @@ class Group(click.Group):
             say("interrupted")
             sys.exit(130)
         except SystemExit as error:
+            if COMPLETING in os.environ:  # click has answered the shell
+                raise
             if error.code == TERMINATED:
                 say("stopped; the same command goes on")
                 sys.exit(TERMINATED)

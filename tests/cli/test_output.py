@@ -87,3 +87,15 @@ def test_a_metric_of_a_single_file_that_fails_is_a_warning_by_name(write, tmp_pa
     assert overall["bad"]["value"] is None
     assert overall["bad"]["reason"] == "bad failed: ZeroDivisionError: division by zero"
     assert overall["good"]["value"] == overall["selection_rate"]["value"]
+
+
+def test_a_shell_can_complete_words_and_hears_nothing_else():
+    environment = {
+        **os.environ,
+        "_FAIRBENCH_COMPLETE": "bash_complete",
+        "COMP_WORDS": "fairbench sc",
+        "COMP_CWORD": "1",
+    }
+    command = [sys.executable, "-c", "from fairbench.cli.main import main; main(prog_name='fairbench')"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("plain,score\n", "", 0)
