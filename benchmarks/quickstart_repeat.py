@@ -2,11 +2,10 @@
 
     python benchmarks/quickstart_repeat.py [--seeds 0-19] [--workers 16] [--out runs-repeat] [--set NAME.KEY=VALUE]
 
-Every seed is another set of patients (`fundus-sim.seed`), the training seed is the quickstart's own. For each the
-table gives the baseline's EqOdds with its p-value; how each method changed the specificity of healthy black
-patients against the baseline, and the cell that it moved most, with the p-value of the interaction within class;
-and the leaderboard's first sentence. Results stay in the folder: the same command goes on where it stopped, and
-prints from what is there.
+Every seed is another set of patients (`fundus-sim.seed`), the training seed is the quickstart's own. The first
+table has, for each, every row's EqOdds with its p-value, and whom its method moved against whom (the leaderboard's
+interaction within class); the second counts over the seeds what the tests say. Results stay in the folder: the
+same command goes on where it stopped, and prints from what is there.
 """
 
 from __future__ import annotations
@@ -14,52 +13,22 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 
-import numpy as np
-
-from fairbench import Predictions, Store, plugins
+from fairbench import Store, plugins
 from fairbench.benchmark import benchmark as benchmarks
 from fairbench.benchmark import launch, progress
 from fairbench.benchmark.overrides import override
 from fairbench.benchmark.plan import jobs
 from fairbench.jobs.job import Job
 from fairbench.leaderboard import build as leaderboard
-from fairbench.statistics.interaction import interaction
+from fairbench.leaderboard.board import Row
+from fairbench.leaderboard.sentences import finding
+from fairbench.statistics.results import ALPHA
 
-ATTRIBUTE, ALPHA = "race", 0.05
-CLASSES = ("healthy", "sick")
-TOLD = "black"  # whose healthy patients the story is about
-
-
-@dataclass(frozen=True)
-class Move:
-    """What a method changed against the baseline, in points, and the test that it moved groups unequally.
-
-    healthy: of TOLD's specificity; most, points: the class of a group that stands out most, and its change.
-    """
-
-    p: float
-    healthy: float
-    most: str
-    points: float
-
-
-def move(method: Predictions, baseline: Predictions) -> Move:
-    """Test A − B within the true class; of the pair with the largest t, take the group that moved further."""
-    group, names = method.groups(ATTRIBUTE)
-    right = [(each.answer == each.target).astype(float) for each in (method, baseline)]
-    within = [[np.where(method.target == label, score, np.nan) for label in range(2)] for score in right]
-    found = interaction(*within, group, names=names, repeats=2000)
-    rate = found.contrasts[0].rate
-    pair = [names.index(name) for name in (found.contrasts[0].up, found.contrasts[0].down)]
-    most = max(pair, key=lambda index: abs(found.moved[rate, index]))
-    assert found.p is not None
-    moved = 100 * found.moved
-    return Move(
-        found.p, float(moved[0, names.index(TOLD)]), f"{CLASSES[rate]} {names[most]}", float(moved[rate, most])
-    )
+ATTRIBUTE = "race"
+Story = tuple[list[str], list[tuple[str, str]]]  # lines of the first table; (row, what the tests say of it)
 
 
 def planned(seed: int, which: str, assignments: list[str], loaded: plugins.Plugins) -> tuple[Job, ...]:
@@ -68,28 +37,41 @@ def planned(seed: int, which: str, assignments: list[str], loaded: plugins.Plugi
     return jobs(replace(benchmark, controls=False), loaded, {}).jobs
 
 
-def lines(out: str, mine: tuple[Job, ...]) -> list[tuple[str, str, str]]:
-    """Return the baseline's gap, every method's move and the leaderboard's first sentence: row, text, direction."""
-    loaded, store = plugins.load(("metric",)), Store(out)
-    board = leaderboard.build(
-        store, {job.key for job in mine}, [ATTRIBUTE], metrics=list(loaded.tables["metric"].values())
-    )
+def moved(row: Row) -> tuple[str, str]:
+    """Return who was moved against whom within the true class, with and without numbers; empty for nobody."""
+    test = row.interactions.get("eq_odds_interaction")
+    if test is None or not test.significant or not test.contrasts:
+        return "nobody", "moves nobody"
+    first = test.contrasts[0]
+    who = f"{first.up} up against {first.down} in {test.rates[first.rate]}"
+    return f"{who} by {100 * first.difference:.1f} (p {test.adjusted:.4f})", who
+
+
+def story(out: str, seed: int, mine: tuple[Job, ...]) -> Story:
+    """Read one seed's leaderboard."""
+    metrics = list(plugins.load(("metric",)).tables["metric"].values())
+    board = leaderboard.build(Store(out), {job.key for job in mine}, [ATTRIBUTE], metrics=metrics)
     table = board.tables[0]
-    told = {job.method.label: store.predictions(record) for job in mine if (record := store.record(job))}
-    base = next(row for row in table.rows if row.label == table.baseline)
-    odds = base.eq_odds_max
-    found = [(base.label, f"EqOdds {100 * (odds.value or 0):.1f} (p {odds.p:.4f})", "")]
+    lines, said = [], []
     for row in table.rows:
-        if row.label != base.label:
-            moved = move(told[row.label], told[base.label])
-            sign = f"{'more' if moved.healthy > 0 else 'less'} specific" if moved.p <= ALPHA else "not found"
-            text = f"healthy {TOLD} {moved.healthy:+.1f}; most: {moved.most} {moved.points:+.1f} (p {moved.p:.4f})"
-            found.append((row.label, text, sign))
-    return [*found, ("sentence", table.finding[0], "")]
+        odds, (numbers, who) = row.eq_odds_max, moved(row)
+        told = "" if row.label == table.baseline else numbers
+        lines.append(f"| {seed} | {row.label} | {100 * (odds.value or 0):.1f} (p {odds.p:.4f}) | {told} |")
+        beyond = odds.adjusted is not None and odds.adjusted <= ALPHA
+        said.append((row.label, f"EqOdds {'exceeds' if beyond else 'does not exceed'} chance"))
+        if row.label != table.baseline:
+            said.append((row.label, who))
+            change = row.changes.get("eq_odds_max")
+            if change is not None and change.significant:
+                said.append(
+                    (row.label, f"EqOdds {'smaller' if (change.value or 0) < 0 else 'larger'} than baseline")
+                )
+    lines.append(f"| {seed} | *sentence* | {finding(table)[0]} | |")
+    return lines, said
 
 
 def main() -> None:
-    """Run what is missing, then print the table."""
+    """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark", default="quickstart")
     parser.add_argument("--seeds", default="0-19")
@@ -99,26 +81,22 @@ def main() -> None:
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
     loaded, store = plugins.load(), Store(options.out)
-    each = {
-        seed: planned(seed, options.benchmark, options.assignments, loaded)
-        for seed in range(int(first), int(last or first) + 1)
-    }
-    every = [job for mine in each.values() for job in mine]
+    seeds = range(int(first), int(last or first) + 1)
+    each = [planned(seed, options.benchmark, options.assignments, loaded) for seed in seeds]
+    every = [job for mine in each for job in mine]
     missing = store.missing(every)
     if missing:
         with progress.watch(len(every), len(every) - len(missing)) as watch:
             launch.launch(missing, launch.Setup(out=str(store.root), roots={}), options.workers, watch)
-    told: Counter[tuple[str, str]] = Counter()
-    print("| patients | row | what happened |\n| ---: | --- | --- |")
+    count: Counter[tuple[str, str]] = Counter()
+    print("| patients | row | EqOdds(max), points | moved |\n| ---: | --- | --- | --- |")
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        for seed, found in zip(each, pool.map(lines, [options.out] * len(each), each.values()), strict=True):
-            for label, text, sign in found:
-                print(f"| {seed} | {label} | {text} |", flush=True)
-                if sign:
-                    told[label, sign] += 1
-    print(f"\n| row | for healthy {TOLD} patients | of {len(each)} |\n| --- | --- | ---: |")
-    for (label, sign), count in sorted(told.items()):
-        print(f"| {label} | {sign} | {count} |")
+        for lines, said in pool.map(story, [options.out] * len(each), seeds, each):
+            print("\n".join(lines), flush=True)
+            count.update(said)
+    print(f"\n| row | what the tests say | of {len(each)} |\n| --- | --- | ---: |")
+    for (label, what), times in sorted(count.items()):
+        print(f"| {label} | {what} | {times} |")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 A small model (`ToyBackbone`, width 16, LoRA and head) learns to tell bright from dark in drawn squares, through the
 training loop that every benchmark uses. The upper half of a square is the true cue, the lower half another one:
 
-- *shortcut*: the lower half is easy and tells the site, and in training the site goes with the answer in 95 %.
+- *shortcut*: the lower half is easy and tells the site, and in training the site goes with the answer in 90 %.
 - *rare group*: for 10 % of the patients, one site, the answer stands in the lower half.
 - *environments*: the lower half goes with the answer in 95 % at one site, in 75 % at the other, and in 10 % of
   the test patients; the upper half in 80 % everywhere.
@@ -78,7 +78,7 @@ class Cues(ToyDataset):
             return np.where(generator.random(len(y)) < odds, y, -y)
 
         if self.setting == "shortcut":
-            site = np.where(taught, agree(0.95), site)
+            site = np.where(taught, agree(0.9), site)
             return y, site, site, y
         if self.setting == "rare group":
             site = np.where(generator.random(len(y)) < np.where(taught, 0.1, 0.5), -1, 1)
@@ -224,8 +224,8 @@ def trained(setting: str, method: str, settings: Mapping[str, Any], measure: Mea
         backbone_settings=LORA,
         dataset=Cues,
         dataset_settings={"setting": setting, "draw": seed},
-        stages=(TRAINING.get(setting, Stage(epochs=6, lr=3e-3, warmup=10)),),
-        batch_size=16,
+        stages=(TRAINING.get(setting, Stage(epochs=8, lr=3e-3, warmup=10)),),
+        batch_size=32,
         seed=seed,
     )
     return measure(outcome, data)
