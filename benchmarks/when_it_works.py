@@ -164,7 +164,7 @@ Measure = Callable[[Outcome, Cues], float]
 LOWER_IS_BETTER = (equalised_odds, sensitivity, readable)
 TRAINING = {
     "noise": Stage(epochs=8, lr=3e-3, warmup=10, decay="constant"),
-    "plant": Stage(epochs=10, lr=3e-3, warmup=10),
+    "plant": Stage(epochs=20, lr=3e-3, warmup=10),
 }
 
 
