@@ -38,6 +38,7 @@ class Benchmark:
     attributes: Names = ()
     seeds: Seeds = (0,)
     baseline: bool = True
+    primary: Names = ()  # methods whose comparison with the baseline is planned; changes no job
     controls: bool = True
     probe: bool = False  # say how well attributes can be read from the trained models; changes no job
     batch_size: Count | None = None
@@ -59,7 +60,10 @@ class Benchmark:
 
 
 RUN_KEYS = ("batch_size", "precision", "unrecorded", "select")
-_PLAIN = ("description", "datasets", "backbones", "attributes", "seeds", "baseline", "controls", "probe", *RUN_KEYS)
+_PLAIN = (
+    *("description", "datasets", "backbones", "attributes", "seeds", "baseline", "primary", "controls", "probe"),
+    *RUN_KEYS,
+)
 
 
 def shelf() -> dict[str, Path]:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from fairbench.leaderboard.board import Ranking
 
 FORMATS = ("terminal", "md", "html", "csv", "json")
-RANKINGS = ("dominance", "gap", "worst-group", "score", "dto")
-RANK = "What ranks go by: all of score, worst group and gap, or one number."
+RANKINGS = ("dominance", "dominance-odds", "gap", "worst-group", "score", "dto")
+RANK = "What ranks go by: score, worst group and gap (and EqOdds) together, or one number."
+PRIMARY = "Methods whose comparison with the baseline was planned: adjusted apart from all others."
 CONVENTIONS = ("fairclip", "fairllava", "medfair", "ffb", "fairlearn")
 
 
@@ -118,6 +119,7 @@ def compare(
 @click.option("--attr", "attributes", metavar="A,B", help="Evaluate these attributes (default: those trained for).")
 @click.option("--measure", metavar="METRIC", help="Judge by this metric (default: what the dataset names).")
 @click.option("--rank", "ranking", type=click.Choice(RANKINGS), default="dominance", show_default=True, help=RANK)
+@click.option("--primary", metavar="A,B", help=PRIMARY)
 @click.option("--full", is_flag=True, help="On a terminal, show also what is folded away elsewhere.")
 @click.option(
     "--min-cell",
@@ -135,6 +137,7 @@ def leaderboard(
     attributes: str | None,
     measure: str | None,
     ranking: Ranking,
+    primary: str | None,
     full: bool,
     min_cell: int,
     files: tuple[str, ...],
@@ -145,7 +148,8 @@ def leaderboard(
     from fairbench.leaderboard.build import build
 
     chosen = listed(attributes) if attributes else None
-    board = build(Store(runs), None, chosen, title, min_cell, metrics(files), measure, ranking)
+    planned = listed(primary) if primary else []
+    board = build(Store(runs), None, chosen, title, min_cell, metrics(files), measure, ranking, planned)
     if out:
         report.write(board, out, format)
         say(f"wrote {out}")

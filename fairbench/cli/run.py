@@ -142,7 +142,7 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, files: Sequence
 
     name = benchmark.name
     asked = sorted({"+".join(map(str.strip, entry.split("+"))) for entry in benchmark.attributes})
-    board = leaderboard.build(store, keys, asked or None, metrics=metrics(files))
+    board = leaderboard.build(store, keys, asked or None, metrics=metrics(files), primary=benchmark.primary)
     terminal.show(board, console())
     try:
         with store.writing():

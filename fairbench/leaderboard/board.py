@@ -17,7 +17,7 @@ from fairbench.jobs.job import Role
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
 from fairbench.statistics.variance import VarianceParts
 
-Ranking = Literal["dominance", "gap", "worst-group", "score", "dto"]
+Ranking = Literal["dominance", "dominance-odds", "gap", "worst-group", "score", "dto"]
 Status = Literal["failed", "unfinished", "unreadable", "refused"]
 
 
@@ -217,6 +217,7 @@ class FurtherMeasure:
 class Table:
     """One dataset × backbone × evaluated attribute, judged by one measure; `further` holds what others say.
 
+    `primary` are the rows whose comparison with the baseline was planned: a family of p-values of its own.
     `min_cell` is the size below which groups were withheld. Without rows, `excluded` says why.
     """
 
@@ -241,6 +242,7 @@ class Table:
     measure: Measure = field(default_factory=Measure)
     further: tuple[FurtherMeasure, ...] = ()
     ranked_by: Ranking = "dominance"
+    primary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from fairbench.metrics.metric import Metric, registry
 @dataclass(frozen=True)
 class Options:
     """How tables are made: judged by `measure` (default: what the dataset names), ranked by `ranking`, groups
-    smaller than `min_cell` withheld.
+    smaller than `min_cell` withheld; `primary` are methods whose comparison with the baseline was planned.
     """
 
     metrics: Mapping[str, Metric]
     measure: str | None = None
     ranking: Ranking = "dominance"
     min_cell: int = 0
+    primary: tuple[str, ...] = ()
 
 
 def build(
@@ -38,12 +39,14 @@ def build(
     metrics: Sequence[Metric] = (),
     measure: str | None = None,
     ranking: Ranking = "dominance",
+    primary: Sequence[str] = (),
 ) -> Board:
     """Build the board of a folder of runs, or of the jobs in `keys`: a table per dataset × backbone × attribute.
 
     `attributes` default to those that methods were trained for, else to all of the dataset. `min_cell`
     withholds the counts and values of groups smaller than it. Tables are judged by `measure`, accuracy or one
-    of `metrics` that scores rows (default: what the dataset names). Raises FairbenchError when nothing has
+    of `metrics` that scores rows (default: what the dataset names). `primary` names methods whose comparison with
+    the baseline was planned: adjusted among themselves. Raises FairbenchError when nothing has
     ended, or for a measure that cannot judge.
     """
     contents = store.contents()
@@ -56,7 +59,7 @@ def build(
     outside = [(job, excluded(job, "unfinished", "begun and not ended")) for job in contents.begun]
     outside = [(job, one) for job, one in outside if keys is None or job.key in keys]
     outside += [(one.job, excluded(one.job, "refused", str(one))) for one in refused if one.job]
-    options = Options(registry(metrics), measure, ranking, min_cell)
+    options = Options(registry(metrics), measure, ranking, min_cell, tuple(primary))
     tables = []
     for place in sorted({_place(record.job) for record in records}):
         here = [(record, one) for record, one in loaded if _place(record.job) == place]
@@ -105,9 +108,8 @@ def table(
         return empty
     judge = judging_metric(options.measure or usable[0].record.measure, options.metrics, usable[0].predictions)
     rows, duplicates = contenders(usable, attribute, judge)
-    filled = fill(
-        replace(empty, excluded=_ordered([*others, *refused, *duplicates])), rows, options.metrics, options.ranking
-    )
+    listed = replace(empty, excluded=_ordered([*others, *refused, *duplicates]))
+    filled = fill(listed, rows, options.metrics, options.ranking, options.primary)
     return withhold(filled, options.min_cell) if options.min_cell else filled
 
 

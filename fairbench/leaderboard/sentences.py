@@ -171,6 +171,8 @@ def notes(table: Table) -> Iterable[str]:
         yield "With several seeds, values are the mean over them; intervals and p-values are for that mean."
     elif seeds == 1:
         yield "One seed each: a difference is one between two trained models, not yet between two methods."
+    if table.primary:
+        yield f"Planned comparisons with {table.baseline}, adjusted among themselves: {listed(table.primary)}."
     small = [
         f"{g.name} (n = {g.n}{f', {g.positives} + / {g.negatives} −' if g.positives is not None else ''})"
         for g in table.groups

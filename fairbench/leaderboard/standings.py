@@ -6,7 +6,7 @@ baseline is what their ranks say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -28,8 +28,9 @@ CRITERIA: dict[Ranking, dict[str, bool]] = {
     "worst-group": {"worst_group": True},
     "score": {"score": True},
     "dto": DOMINANCE,
+    "dominance-odds": {**DOMINANCE, "eq_odds_max": False},
 }
-WORDS = {"score": "overall", "worst_group": "in the worst group", "gap": "in the gap"}
+WORDS = {"score": "overall", "worst_group": "in the worst group", "gap": "in the gap", "eq_odds_max": "in EqOdds"}
 Pairs = Mapping[tuple[str, str], Mapping[str, Difference]]
 
 
@@ -45,12 +46,22 @@ class Standing:
 
 
 def standings(
-    contenders: Sequence[Contender], groups: Groups, ranking: Ranking = "dominance"
+    contenders: Sequence[Contender],
+    groups: Groups,
+    ranking: Ranking = "dominance",
+    primary: Collection[str] = (),
 ) -> dict[str, Standing]:
-    """Compare the rows of a table on the same patients, and rank them; by label."""
+    """Compare the rows of a table on the same patients, and rank them; by label.
+
+    `primary` are the labels of rows whose comparison with the baseline is adjusted apart from all others.
+    """
     base = next((c for c in contenders if c.role == "baseline"), None)
-    pairs = {(a.label, b.label): _compared(a, b, base, groups) for a, b in combinations(contenders, 2)}
-    order = dominance([c.label for c in contenders], pairs, CRITERIA[ranking])
+    criteria = dict(CRITERIA[ranking])
+    if not (contenders and contenders[0].answers.odds):
+        criteria.pop("eq_odds_max", None)
+    pairs = {(a.label, b.label): _compared(a, b, base, groups, criteria) for a, b in combinations(contenders, 2)}
+    planned = [(label, base.label) for label in primary] if base else []
+    order = dominance([c.label for c in contenders], pairs, criteria, planned)
     ranks = by_distance(contenders, groups) if ranking == "dto" else {rank.name: rank for rank in order.ranks}
     trade_offs = _trade_offs(order)
     changes = _changes(contenders, base, pairs, order, groups)
@@ -78,7 +89,7 @@ def _changes(
     counted = next(iter(order.adjusted.values()), {})
     names = [name for name in each[others[0].label] if name not in counted] if others else []
     more = {name: [each[c.label][name] for c in others] for name in names}
-    if base.answers.odds:
+    if base.answers.odds and "eq_odds_max" not in counted:
         more["eq_odds_max"] = [contrast(c.answers, base.answers, groups, odds=True).gap for c in others]
     for name, differences in more.items():
         for c, one in zip(others, adjusted(differences), strict=True):
@@ -101,18 +112,24 @@ def _moved(
     return moved
 
 
-def _compared(a: Contender, b: Contender, base: Contender | None, groups: Groups) -> dict[str, Difference]:
+def _compared(
+    a: Contender, b: Contender, base: Contender | None, groups: Groups, criteria: Collection[str]
+) -> dict[str, Difference]:
     """Compare two rows, with few draws where these already show no difference (Besag and Clifford 1991)."""
     if base not in (a, b):
-        quick = _criteria(a.answers, b.answers, groups, SCREEN)
+        quick = _differences(a.answers, b.answers, groups, SCREEN, criteria)
         if all(one.p is None or one.p > 4 * ALPHA for one in quick.values()):
             return quick
-    return _criteria(a.answers, b.answers, groups, 10_000)
+    return _differences(a.answers, b.answers, groups, 10_000, criteria)
 
 
-def _criteria(a: Answers, b: Answers, groups: Groups, repeats: int) -> dict[str, Difference]:
+def _differences(
+    a: Answers, b: Answers, groups: Groups, repeats: int, criteria: Collection[str]
+) -> dict[str, Difference]:
     whole = contrast(a, b, groups, repeats=repeats)
+    odds = contrast(a, b, groups, odds=True, repeats=repeats).gap if "eq_odds_max" in criteria else None
     return {
+        **({"eq_odds_max": odds} if odds else {}),
         "score": whole.accuracy,
         "worst_group": whole.worst_group,
         "gap": whole.gap,

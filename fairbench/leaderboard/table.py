@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,15 +29,23 @@ from fairbench.statistics.ranking import holm
 
 
 def fill(
-    empty: Table, everybody: Sequence[Contender], metrics: Mapping[str, Metric], ranking: Ranking = "dominance"
+    empty: Table,
+    everybody: Sequence[Contender],
+    metrics: Mapping[str, Metric],
+    ranking: Ranking = "dominance",
+    primary: Collection[str] = (),
 ) -> Table:
-    """Put the rows into a table, and what is said of all of them; `metrics` are those that may stand beside."""
+    """Put the rows into a table, and what is said of all of them.
+
+    `metrics` may stand beside; `primary` names the methods whose comparison with the baseline was planned.
+    """
     methods = [c for c in everybody if c.first.ranked]
     controls = [c for c in everybody if not c.first.ranked]
     answers = everybody[0].answers
     predictions, judge = answers.predictions[0], answers.measure
     groups = Groups.of(predictions.table, empty.attribute, empty.unrecorded)
-    placed = standings(methods, groups, ranking)
+    planned = tuple(c.label for c in methods if {c.label, c.first.job.method.name} & {*primary})
+    placed = standings(methods, groups, ranking, planned)
     methods.sort(key=lambda c: (*placed[c.label].order, c.role != "baseline", c.label))
     base = next((c for c in methods if c.role == "baseline"), None)
     others = [c.answers for c in methods if c is not base]
@@ -60,6 +68,7 @@ def fill(
         measure=describe(judge),
         further=tuple(further),
         ranked_by=ranking,
+        primary=planned,
     )
 
 

@@ -17,6 +17,8 @@ RANKINGS = {
     "dominance": "By dominance: a method stands above another where the paired tests find it better in accuracy, in"
     " the worst group or in MaxAccGap, and worse in none. All pairs are tested, and p-values adjusted for all of"
     " them; 1-4 is a tie.",
+    "dominance-odds": "By dominance in accuracy, worst group, MaxAccGap and EqOdds(max): a method stands above"
+    " another where the paired tests find it better in one of them and worse in none; 1-4 is a tie.",
     "gap": f"By MaxAccGap alone: {ONE_TEST}",
     "worst-group": f"By the worst group's score alone: {ONE_TEST}",
     "score": f"By the score alone: {ONE_TEST}",

@@ -28,7 +28,8 @@ def show(board: Board, console: Console, full: bool = False) -> None:
             continue
         console.print(_block(block, console.width))
     if folded:
-        console.print(Padding(Text(f"--full shows more: {'; '.join(folded)}.", style="dim"), (1, 2, 0, 2)))
+        more = f"`fairbench leaderboard --full` shows more: {'; '.join(folded)}."
+        console.print(Padding(Text(more, style="dim"), (1, 2, 0, 2)))
 
 
 def render(board: Board) -> str:

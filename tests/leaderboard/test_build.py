@@ -302,6 +302,34 @@ def test_a_trade_off_is_marked_and_not_ordered(store):
     assert ranks == {"gap": ("2", "1"), "score": ("1", "2"), "worst-group": ("1", "2"), "dto": ("1", "2")}
 
 
+def test_planned_comparisons_are_adjusted_among_themselves(store):
+    vanilla(store, black=0.8)
+    for seed in range(6):
+        add(store, f"m{seed}", accuracy_of({"black": 0.8 + 0.012 * seed, "white": 0.9}, seed=seed))
+    rows = only(build(store))[1]
+    table, planned = only(build(store, primary=["m5"]))
+    assert table.primary == ("m5",)
+    assert any("Planned comparisons with vanilla, adjusted among themselves: m5." in note for note in notes(table))
+    for name, criteria in (("m5", 3), ("m4", 18 * 3)):  # 21 pairs, of which one is planned
+        change = planned[name].changes["gap"]
+        assert change.adjusted <= min(1, criteria * change.p) + 1e-9
+    assert planned["m5"].changes["gap"].adjusted < rows["m5"].changes["gap"].adjusted
+
+
+def test_ranks_may_count_eq_odds_too(store):
+    table = patients(GROUPS)
+    ill, black = (table["target"] == 1).to_numpy(), (table["race"] == "black").to_numpy()
+    number = np.arange(len(table))
+    uneven = np.where(black, np.where(ill, number % 10 < 4, True), number % 10 < 8)
+    vanilla(store, table=table, correct={"black": 0.7, "white": 0.8})
+    add(store, "odd", uneven, table=table)
+    assert "eq_odds_max" in only(build(store, ranking="dominance-odds"))[1]["odd"].changes
+    (row,) = [r for r in build(store, ranking="dominance-odds").tables[0].rows if r.label == "odd"]
+    assert row.changes["eq_odds_max"].value > 0.2
+    assert row.changes["eq_odds_max"].significant
+    assert row.rank == "2"
+
+
 def screened(groups, prevalence, sensitivity, specificity):
     """Patients of whom a share is ill in every group, answered at one sensitivity and specificity."""
     table = patients(groups)

@@ -221,7 +221,7 @@ def test_what_leads_is_open_and_the_rest_is_folded_away():
     assert report.render(board(), "md").count("<details>") == page.count("<details>")
     terminal.show(board(), Console(file=file, width=120, color_system=None))
     assert "Cost of one training" not in file.getvalue()
-    assert "--full shows more: Is it more than chance?;" in file.getvalue()
+    assert "`fairbench leaderboard --full` shows more: Is it more than chance?;" in file.getvalue()
     assert "Cost of one training" in report.render(board(), "terminal")
 
 
