@@ -26,6 +26,8 @@ from .jobs.store import Store as Store
 from .metrics.metric import RATES as RATES
 from .metrics.metric import Metric as Metric
 from .metrics.metric import Undefined as Undefined
+from .models.adapter import adapter_fingerprint as adapter_fingerprint
+from .models.adapter import adopt as adopt
 from .models.backbone import Backbone as Backbone
 from .models.batch import Batch as Batch
 from .models.batch import Inputs as Inputs

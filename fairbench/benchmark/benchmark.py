@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -50,13 +50,18 @@ class Benchmark:
 
     @property
     def places(self) -> dict[str, Path]:
-        """Where the folders of NAME:FOLDER backbones lie on this machine, by what those are called."""
-        return places(self.backbones)
+        """Where the folders of NAME:FOLDER backbones and methods lie on this machine, by what those are called."""
+        return places([*self.backbones, *(method.name for method in self.methods)])
 
     @property
     def backbone_names(self) -> Names:
         """What the backbones are called, in results too: NAME, or NAME:its folder's own name."""
         return tuple(located(entry)[0] for entry in self.backbones)
+
+    @property
+    def named_methods(self) -> tuple[Choice, ...]:
+        """The methods by what they are called, in results too: NAME, or NAME:its folder's own name."""
+        return tuple(replace(method, name=located(method.name)[0]) for method in self.methods)
 
 
 RUN_KEYS = ("batch_size", "precision", "unrecorded", "select")

@@ -43,7 +43,7 @@ def narrow(benchmark: Benchmark, lists: Mapping[str, str | None]) -> Benchmark:
 
 
 def _named(benchmark: Benchmark) -> set[str]:
-    return {*benchmark.datasets, *benchmark.backbone_names, *(method.name for method in benchmark.methods)}
+    return {*benchmark.datasets, *benchmark.backbone_names, *(method.name for method in benchmark.named_methods)}
 
 
 def override(benchmark: Benchmark, assignments: Iterable[str], plugins: Plugins) -> Benchmark:

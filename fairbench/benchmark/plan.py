@@ -57,7 +57,9 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
         if not getattr(benchmark, what):
             raise FairbenchError(f"benchmark {benchmark.name} names no {what}", f"give some with --{what}")
     _refuse_unused_settings(benchmark, plugins)
-    methods = [(choice, plugins.make("method", choice)) for choice in _methods(benchmark, plugins)]
+    methods = [
+        (choice, plugins.make("method", choice, benchmark.places)) for choice in _methods(benchmark, plugins)
+    ]
     datasets = {name: make_dataset(name, benchmark, plugins, roots) for name in benchmark.datasets}
     attributes = {name: attributes_of(benchmark, dataset) for name, dataset in datasets.items()}
     backbones = {name: _backbone(name, benchmark, plugins) for name in benchmark.backbone_names}
@@ -139,7 +141,7 @@ def _check_parts(stage: Stage) -> None:
 
 
 def _refuse_unused_settings(benchmark: Benchmark, plugins: Plugins) -> None:
-    used = {*benchmark.datasets, *benchmark.backbone_names, *(m.name for m in benchmark.methods)}
+    used = {*benchmark.datasets, *benchmark.backbone_names, *(m.name for m in benchmark.named_methods)}
     used |= set(_joining(benchmark, plugins))
     for name in benchmark.settings:
         if name not in used:
@@ -180,11 +182,19 @@ def _backbone(name: str, benchmark: Benchmark, plugins: Plugins) -> Backbone:
 
 def _methods(benchmark: Benchmark, plugins: Plugins) -> list[Choice]:
     """Return the methods with their settings; baseline and controls join unless there or unwanted."""
-    chosen = [Choice(m.name, {**benchmark.settings.get(m.name, {}), **m.settings}) for m in benchmark.methods]
+    chosen = [Choice(m.name, {**benchmark.settings.get(m.name, {}), **m.settings}) for m in benchmark.named_methods]
     there = {choice.name for choice in chosen}
     joining = [name for name in _joining(benchmark, plugins) if name not in there]
     chosen = [*(Choice(name, benchmark.settings.get(name, {})) for name in joining), *chosen]
-    return [_checked("method", choice, plugins) for choice in chosen]
+    return [_checked("method", choice, plugins, _weights_of(choice, benchmark, plugins)) for choice in chosen]
+
+
+def _weights_of(choice: Choice, benchmark: Benchmark, plugins: Plugins) -> str:
+    """Return the fingerprint of the folder that a method names, empty for one that names none."""
+    if not plugins.find("method", choice.name).takes_folder:
+        return ""
+    made: Method = plugins.make("method", choice, benchmark.places)
+    return made.fingerprint()
 
 
 def _joining(benchmark: Benchmark, plugins: Plugins) -> list[str]:

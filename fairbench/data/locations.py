@@ -84,7 +84,7 @@ def located(entry: str) -> tuple[str, Path | None]:
     label = snapshot.split("--")[-1] or place.name
     if not re.fullmatch(r"[\w.+-]+", label):
         raise FairbenchError(
-            f"--backbones {entry}: {label!r} cannot be part of a name",
+            f"{entry}: {label!r} cannot be part of a name",
             "use letters, digits and -_.+ in the folder's name",
         )
     return f"{name}:{label}", place

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
+from fairbench.models.checkpoint import ADAPTER, read_json
 
 # peft.PeftModel.from_pretrained(language_model, folder) expects its own prefix on every name.
 _PREFIX = "base_model.model."
@@ -38,3 +47,124 @@ def load(backbone: Backbone, folder: Path) -> None:
     set_peft_model_state_dict(backbone.language_model, lora)
     for part, module in backbone.trained_modules().items():
         module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
+
+
+MERGE = "merge it by peft's merge_and_unload, save the model, and judge that as vlm:FOLDER with zero-shot"
+
+
+def adapter_fingerprint(folder: Path) -> str:
+    """Hash an adapter's files; raises FairbenchError for a folder that holds no adapter in peft's format."""
+    files = [folder / ADAPTER, folder / _LORA]
+    for file in files:
+        if not file.is_file():
+            pickled = " (pickled weights are not read)" if (folder / "adapter_model.bin").is_file() else ""
+            raise FairbenchError(f"{folder} holds no adapter: {file.name} is missing{pickled}", "peft writes both")
+    files += sorted(file for file in folder.glob("*.safetensors") if file.name != _LORA)
+    state = hashlib.sha256()
+    for file in files:
+        state.update(file.name.encode())
+        with file.open("rb") as content:
+            state.update(hashlib.file_digest(content, "sha256").digest())
+    return state.hexdigest()[:16]
+
+
+def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
+    """Put a LoRA that was trained elsewhere, on this model, into the backbone's own; return where it comes from.
+
+    The backbone's rank may be larger and its layers more: what is left over is zero, so the function is that of
+    the adapter on its base. Raises FairbenchError for what cannot be so expressed.
+    """
+    config = read_json(folder / ADAPTER)
+    _refuse(config, folder)
+    try:
+        weights = load_file(folder / _LORA)
+    except (OSError, SafetensorError) as error:
+        raise FairbenchError(f"cannot read {folder / _LORA}: {error}") from error
+    layers = {name: m for name, m in backbone.language_model.named_modules() if isinstance(m, LoraLayer)}
+    stems = {re.sub(r"\.lora_[AB]\.weight$", "", name): name for name in weights}
+    found = {stem: _within(stem.removeprefix(_PREFIX), backbone) for stem in stems}
+    absent = sorted({name for name in found.values() if name not in layers})
+    if absent:
+        targets = ",".join(sorted({name.rpartition(".")[2] for name in found.values()}))
+        raise FairbenchError(
+            f"{folder} adapts {len(absent)} layers that have no LoRA in {backbone.name}, first {absent[0]}",
+            f"--set {backbone.name}.targets={targets}",
+        )
+    rank = max(weights[f"{stem}.lora_A.weight"].shape[0] for stem in found)
+    if rank > backbone.rank:
+        raise FairbenchError(
+            f"{folder} has rank {rank}, and {backbone.name} {backbone.rank}", f"--set {backbone.name}.rank={rank}"
+        )
+    for stem, name in found.items():
+        _fill(layers[name], weights[f"{stem}.lora_A.weight"], weights[f"{stem}.lora_B.weight"], config)
+    for part, module in backbone.trained_modules().items():
+        file = folder / f"{part}.safetensors"
+        if file.is_file():
+            module.load_state_dict(load_file(file), strict=True)
+        elif part == "head":
+            raise FairbenchError(f"{folder} has no head", f"--set {backbone.name}.readout=words")
+    return {
+        "base": _published(str(config.get("base_model_name_or_path") or "not recorded")),
+        "rank": rank,
+        "layers": len(found),
+        "trained on": list(trained_on(folder)),
+    }
+
+
+def _published(base: str) -> str:
+    """Return a base's name on the hub as it is, and of a folder on somebody's disk its last part alone."""
+    return base if base.count("/") < 2 and not base.startswith(("/", ".", "~")) else Path(base).name
+
+
+def trained_on(folder: Path) -> tuple[str, ...]:
+    """Return the data sets that an adapter's card names: `datasets:` in the front matter of its README.md."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    listed = re.search(r"^datasets:(.*(?:\n\s*-.*)*)", front[1], re.MULTILINE) if front else None
+    return tuple(re.findall(r"[\w./-]*\w[\w./-]*", listed[1].replace("- ", " "))) if listed else ()
+
+
+def _refuse(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse an adapter that is more than LoRA."""
+    reasons = (
+        (config.get("peft_type") != "LORA", f"of type {config.get('peft_type')}, not LoRA"),
+        (config.get("use_dora"), "DoRA"),
+        (config.get("modules_to_save"), f"LoRA with whole modules ({config.get('modules_to_save')})"),
+        (config.get("bias", "none") != "none", "LoRA with biases"),
+        (config.get("alpha_pattern"), "LoRA with a scale of its own for some layers"),
+    )
+    for holds, what in reasons:
+        if holds:
+            raise FairbenchError(f"the adapter in {folder} is {what}", MERGE)
+
+
+def _within(stem: str, backbone: Backbone) -> str:
+    """Return a layer's name within the language model, given its name within whatever peft was applied to."""
+    model = {id(module): name for name, module in backbone.model.named_modules()}
+    path = model[id(backbone.language_model)]
+    inside = dict(backbone.language_model.named_modules())
+    # Of the whole model; of the model without its head; of the language model; of the whole model before 4.52.
+    prefixes = (f"{path}.", f"{path.partition('.')[2]}.", "", "language_model.model.")
+    for prefix in prefixes:
+        if stem.startswith(prefix) and stem.removeprefix(prefix) in inside:
+            return stem.removeprefix(prefix)
+    raise FairbenchError(
+        f"the adapter changes {stem}, which is not in the language model of {backbone.name}",
+        f"if it belongs to this model, {MERGE}",
+    )
+
+
+@torch.no_grad()
+def _fill(layer: LoraLayer, a: Tensor, b: Tensor, config: Mapping[str, Any]) -> None:
+    """Put A (r, in) and B (out, r) into a layer of rank r or more; the scale goes into B."""
+    own_a, own_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    rank = a.shape[0]
+    if a.shape[1] != own_a.shape[1] or b.shape[0] != own_b.shape[0]:
+        raise FairbenchError(
+            f"the adapter's layers are {tuple(b.shape)} × {tuple(a.shape)}, those of its base other"
+        )
+    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    own_b.zero_()
+    own_a[:rank] = a.to(own_a.dtype)
+    own_b[:, :rank] = b.to(own_b.dtype) * (scale / layer.scaling["default"])

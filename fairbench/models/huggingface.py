@@ -234,12 +234,13 @@ class Family(Backbone):
         """Run the model's own forward pass: hidden states (B, T, D), all depth+1 of them if `every`."""
         if cache is not None:
             raise NotImplementedError("transformers' own generate keeps its cache")
-        out = self.inner(
-            **self.arguments(inputs, self.inner.forward),
-            mm_encoder_outputs={"image": self.image_output(inputs, features)},
-            output_hidden_states=every,
-            use_cache=False,
-        )
+        with as_it_was(self.inner):
+            out = self.inner(
+                **self.arguments(inputs, self.inner.forward),
+                mm_encoder_outputs={"image": self.image_output(inputs, features)},
+                output_hidden_states=every,
+                use_cache=False,
+            )
         return tuple(out.hidden_states) if every else (out.last_hidden_state,)
 
     def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
@@ -269,7 +270,7 @@ class Family(Backbone):
             suppress_tokens=[self.image_token_id],
         )
         features = self.features(inputs)
-        with self.precision(features.device):
+        with self.precision(features.device), as_it_was(self.inner):
             ids = self.model.generate(
                 **self.arguments(inputs, self.model.forward),
                 mm_encoder_outputs={"image": self.image_output(inputs, features)},
@@ -325,7 +326,8 @@ class Family(Backbone):
         self.encodes_batches = self.can_encode_batches(example, device)
         with self.precision(device):
             self.form = Form(next(iter(self.image_outputs(inputs))))
-            theirs = self.model(**made).logits[0].float()
+            with as_it_was(self.inner):
+                theirs = self.model(**made).logits[0].float()
             ours = self.vocabulary_scores(self.decode(inputs, self.encode(inputs))[-1][0]).float()
         return float((ours - theirs).abs().max() / theirs.std())
 
@@ -351,6 +353,18 @@ def replaced(module: nn.Module, name: str, function: Any) -> Iterator[None]:
         yield
     finally:
         delattr(module, name)
+
+
+@contextmanager
+def as_it_was(module: nn.Module) -> Iterator[None]:
+    """Take back what a module keeps of a forward pass, as Qwen its `rope_deltas`: no call knows of another."""
+    before = dict(vars(module))
+    try:
+        yield
+    finally:
+        for name in [name for name in vars(module) if name not in before]:
+            del vars(module)[name]
+        vars(module).update(before)
 
 
 def rows_of(value: Any) -> Tensor:

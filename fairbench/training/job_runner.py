@@ -77,7 +77,7 @@ class Attempt:
     def ready(self) -> Method:
         """Load and look: what a job needs before it trains, and all that a probe needs."""
         job, resources = self.job, self.resources
-        method: Method = resources.plugins.make("method", job.method)
+        method: Method = resources.plugins.make("method", job.method, resources.roots)
         with self.phase("load"):
             self.dataset, self.table = resources.keep(
                 "dataset", repr((job.dataset, str(resources.roots))), self._read

@@ -36,6 +36,10 @@ class Method(Configurable, nn.Module):
     needs: ClassVar[tuple[Need, ...]] = ()  # of the task and the backbone; checked before anything trains
     stands_for: ClassVar[str] = ""  # a control's, printed beside it: what a contender must beat
 
+    def fingerprint(self) -> str:
+        """Before: a hash of the folder that NAME:FOLDER gives it (`takes_folder`), part of the job's key."""
+        return ""
+
     def plan(self, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         """Before: the stages to train, given everybody's. An edit is shown on the leaderboard."""
         return stages

@@ -63,6 +63,12 @@ def test_an_architecture_is_what_transformers_computes(kind, tmp_path):
     trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
     assert trained
     assert all("lora_" in name and id(p) in inside for name, p in trained.items())
+    kept = vars(backbone.inner).copy()
+    with torch.no_grad():
+        backbone.decode(inputs[0], backbone.encode(inputs[0]))
+    assert all(value is kept[name] for name, value in vars(backbone.inner).items()), (
+        "a call leaves something behind"
+    )
     step_is_pefts(backbone, official, equality.examples(2, equality.SEVERAL))
 
 

@@ -5,7 +5,7 @@ import pytest
 from fairbench import plugins, testing
 
 LOADED = plugins.load(("backbone", "method"))
-METHODS = LOADED.tables["method"].values()
+METHODS = [method for method in LOADED.tables["method"].values() if not method.takes_folder]
 BACKBONES = [item for name, item in LOADED.tables["backbone"].items() if name.startswith("tiny")]
 
 

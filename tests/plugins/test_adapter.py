@@ -1,0 +1,151 @@
+"""An adapter trained by plain peft is what peft makes of it, as a row beside the others."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from fairbench import FairbenchError, Store, plugins
+from fairbench.cli.main import main
+from fairbench.jobs.job import Choice
+from fairbench.models.adapter import adopt, trained_on
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+architectures, equality = (importlib.import_module(name) for name in ("architectures", "backbone_equality"))
+PLUGINS = plugins.load(("backbone",))
+DRAWN = next(case for case in architectures.ARCHITECTURES if case.kind == "qwen3_vl")
+LANGUAGE = r".*language_model.*\.(q_proj|v_proj)"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return architectures.save(DRAWN, tmp_path_factory.mktemp("base") / "base")
+
+
+def adapted(base, whole=True, **options):
+    """Let plain peft adapt the whole model, or its language model, as if it had trained there."""
+    model = transformers.AutoModelForImageTextToText.from_pretrained(base).eval()
+    config = peft.LoraConfig(**{"r": 4, "lora_alpha": 12, "target_modules": LANGUAGE, **options})
+    if whole:
+        adapter = model = peft.get_peft_model(model, config)
+    else:
+        config.target_modules = ["q_proj", "v_proj"]
+        model.model.language_model = adapter = peft.get_peft_model(model.model.language_model, config)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.1 * torch.randn_like(parameter)
+    return model, adapter
+
+
+def built(base, **settings):
+    name = f"vlm:{base.name}"
+    backbone = PLUGINS.make("backbone", Choice(name, {"readout": "words", **settings}), {name: base})
+    return backbone.build(("no", "yes"), ("no", "yes"), torch.float32, CPU)
+
+
+@pytest.mark.parametrize(
+    ("whole", "options", "settings"),
+    [
+        (True, {}, {"rank": 4, "targets": ("q_proj", "v_proj")}),
+        (True, {"use_rslora": True}, {"rank": 16}),  # a larger rank and more layers than the adapter's
+        (False, {}, {"rank": 8, "alpha": 1.0}),
+    ],
+)
+def test_an_adapter_is_what_peft_makes_of_it(base, tmp_path, whole, options, settings):
+    model, adapter = adapted(base, whole, **options)
+    adapter.save_pretrained(tmp_path)
+    backbone, official = built(base, **settings), equality.Official(equality.architecture(DRAWN), base)
+    backbone.reset(3)
+    facts = adopt(backbone, tmp_path)
+    assert facts["layers"] == 6
+    assert facts["rank"] == 4
+    asked = equality.examples(4, equality.SEVERAL)
+    before = equality.compare(backbone, official, asked, "right")
+    assert before.logits > 0.1, "the adapter changes something"
+    official.model = model.eval()
+    found = equality.compare(backbone, official, asked, "right")
+    assert found.logits < 1e-4
+    assert found.same_text
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "words"),
+    [
+        ({"use_dora": True}, {}, ["is DoRA", "merge_and_unload"]),
+        ({"modules_to_save": ["lm_head"]}, {}, ["whole modules (['lm_head'])", "vlm:FOLDER"]),
+        ({"r": 16}, {"rank": 8}, ["has rank 16", "--set vlm.rank=16"]),
+        (
+            {"target_modules": r".*language_model.*\.(q_proj|up_proj)"},
+            {},
+            ["3 layers that have no LoRA", "up_proj"],
+        ),
+        ({"target_modules": r".*visual.*\.proj"}, {}, ["not in the language model"]),
+    ],
+)
+def test_what_cannot_be_expressed_is_refused(base, tmp_path, options, settings, words):
+    adapted(base, **options)[1].save_pretrained(tmp_path)
+    with pytest.raises(FairbenchError) as caught:
+        adopt(built(base, **settings), tmp_path)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_without_a_head_the_readout_is_words(base, tmp_path):
+    adapted(base)[1].save_pretrained(tmp_path)
+    with pytest.raises(FairbenchError, match=r"has no head\n?.*readout=words"):
+        adopt(built(base, readout="head"), tmp_path)
+
+
+def test_a_card_names_its_data(tmp_path):
+    card = tmp_path / "README.md"
+    assert trained_on(tmp_path) == ()
+    card.write_text("---\nbase_model: a/b\ndatasets:\n- org/fundus-sim\n- other\nlicense: mit\n---\ntext")
+    assert trained_on(tmp_path) == ("org/fundus-sim", "other")
+    card.write_text("---\ndatasets: [one, two]\n---\n")
+    assert trained_on(tmp_path) == ("one", "two")
+
+
+def test_an_adapter_is_a_row_beside_the_others(base, tmp_path):
+    """From the command line, after a job that trains and before one that does not: neither inherits it."""
+    folder = tmp_path / "elsewhere"
+    adapted(base)[1].save_pretrained(folder)
+    (folder / "README.md").write_text("---\ndatasets:\n- me/fundus-sim\n---\n")
+    command = ["run", "--backbones", f"vlm:{base}", "--datasets", "fundus-sim", "--attr", "gender", "--no-controls"]
+    command += ["--methods", f"zero-shot,adapter:{folder}", "--out", str(tmp_path / "runs"), "--workers", "1"]
+    for setting in ("fundus-sim.limit=40", "lora.epochs=0.1", "vlm:base.readout=words", "run.precision=float32"):
+        command += ["--set", setting]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    records = {record.job.method.name: record for record in Store(tmp_path / "runs").records()}
+    assert set(records) == {"vanilla", "zero-shot", "adapter:elsewhere"}
+    given = records["adapter:elsewhere"]
+    assert given.steps == 0
+    assert given.facts["adapter"] == {"base": "base", "rank": 4, "layers": 6, "trained on": ["me/fundus-sim"]}
+    assert any("me/fundus-sim" in warning for warning in given.warnings)
+    assert len(given.job.method.fingerprint) == 16
+    assert str(tmp_path) not in json.dumps(given.job.to_json())
+    assert "adapter:elsewhere" in done.stdout
+    file = folder / "adapter_model.safetensors"
+    tensors = {name: value + 1 for name, value in load_file(file).items()}
+    save_file(tensors, file)
+    CliRunner().invoke(main, command)
+    keys = {record.job.key for record in Store(tmp_path / "runs").records()}
+    assert len(keys) == 4, "another adapter in the same folder is another job"
+
+
+def test_a_folder_without_an_adapter_is_refused(base, tmp_path):
+    command = ["run", "--backbones", f"vlm:{base}", "--datasets", "fundus-sim", "--out", str(tmp_path / "runs")]
+    for given, words in ((str(tmp_path), "holds no adapter"), (None, "where is adapter")):
+        done = CliRunner().invoke(main, [*command, "--methods", f"adapter:{given}" if given else "adapter"])
+        assert done.exit_code == 2
+        assert words in done.stderr
