@@ -28,7 +28,7 @@ HEAVY = ("torch", "transformers", "peft", "accelerate", "safetensors")
 PROMISED = {"auroc", *(metric.name for metric in fairbench.RATES)}
 
 # Plugins whose name is also a word that the core cannot do without.
-EVERYDAY = {"table"}
+EVERYDAY = {"adapter", "table"}
 
 
 def rules() -> dict[str, set[str]]:

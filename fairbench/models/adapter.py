@@ -49,7 +49,7 @@ def load(backbone: Backbone, folder: Path) -> None:
         module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
 
 
-MERGE = "merge it by peft's merge_and_unload, save the model, and judge that as vlm:FOLDER with zero-shot"
+MERGE = "merge it by peft's merge_and_unload, save the model, and judge that by its own folder, untrained"
 
 
 def adapter_fingerprint(folder: Path) -> str:
