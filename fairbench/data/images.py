@@ -53,7 +53,7 @@ def open_image(source: Path | BinaryIO, shade: Shade = by_257) -> Image.Image:
             "PIL is set to accept truncated images", "leave PIL.ImageFile.LOAD_TRUNCATED_IMAGES False"
         )
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source.read()
+        data = _whole(source)
         if dicom.is_dicom(data[: dicom.HEAD]):
             return dicom.first_frame(io.BytesIO(data), MAX_PIXELS)
         with _opened(io.BytesIO(data)) as image:
@@ -61,7 +61,8 @@ def open_image(source: Path | BinaryIO, shade: Shade = by_257) -> Image.Image:
         if kind == "PNG":
             _check_sums(io.BytesIO(data))
         with _opened(io.BytesIO(data)) as image:
-            return _rgb(ImageOps.exif_transpose(image), _white_is_zero(image), shade)
+            bits, inverted = _depth(image)
+            return _rgb(ImageOps.exif_transpose(image), bits, inverted, shade)
     except (Unreadable, FairbenchError):
         raise
     except Exception as error:  # decoders raise nearly anything on damaged input
@@ -90,6 +91,16 @@ def peek(file: BinaryIO) -> tuple[int, int]:
         file.seek(0)
         return open_image(file).size
     return size
+
+
+def _whole(source: Path | BinaryIO) -> bytes:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return _whole(file)
+    data = source.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise Unreadable(f"it has more than {MAX_BYTES:,} bytes")
+    return data
 
 
 def _opened(file: BinaryIO) -> Image.Image:
@@ -145,18 +156,20 @@ def open_array(source: Path | BinaryIO, key: str) -> npt.NDArray[np.generic]:
         raise Unreadable(reason(error)) from error
 
 
-def _white_is_zero(image: Image.Image) -> int:
-    """Return the greatest grey value of a TIFF that shows 0 white, which Pillow ignores above 8 bits; else 0."""
-    tags = getattr(image, "tag_v2", {})
-    return 2 ** int(tags.get(BITS, (16,))[0]) - 1 if tags.get(PHOTOMETRIC) == 0 else 0
+def _depth(image: Image.Image) -> tuple[int, bool]:
+    """Return how many bits deep grey of up to 16 bits is, and whether 0 is white: above 8, Pillow ignores both."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    return min(16, int(tags.get(BITS, (16,))[0])), tags.get(PHOTOMETRIC) == 0
 
 
-def _rgb(image: Image.Image, white_is_zero: int, shade: Shade) -> Image.Image:
+def _rgb(image: Image.Image, bits: int, inverted: bool, shade: Shade) -> Image.Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise Unreadable(f"grey values from {grey.min()} to {grey.max()} are not 16-bit")
-        image = Image.fromarray(shade(white_is_zero - grey if white_is_zero else grey))
+        top = 2**bits - 1
+        grey = top - grey if inverted else grey
+        image = Image.fromarray(shade(grey if bits == 16 else np.round(grey * (65535 / top))))
     if image.mode == "F":
         raise Unreadable("floating-point pixels have no stated range")
     if image.has_transparency_data:

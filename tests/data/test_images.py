@@ -66,6 +66,17 @@ def test_grey_that_shows_0_white_is_turned_over():
     assert np.asarray(open_image(io.BytesIO(turned)))[0, :, 0].tolist() == [255, 254, 155, 0]
 
 
+def test_twelve_bits_are_twelve_bits():
+    data = encoded(Image.fromarray(np.array([[0, 0]], dtype=np.uint16)), "TIFF")
+    for tag, form, before, after in ((258, "<HHIHxx", 16, 12), (279, "<HHII", 4, 3)):
+        kind = 4 if tag == 279 else 3
+        assert data.count(struct.pack(form, tag, kind, 1, before)) == 1
+        data = data.replace(struct.pack(form, tag, kind, 1, before), struct.pack(form, tag, kind, 1, after))
+    assert data.endswith(b"\0" * 4)
+    data = data[:-4] + b"\x00\x0f\xff\0"  # 000 and fff
+    assert np.asarray(open_image(io.BytesIO(data)))[0, :, 0].tolist() == [0, 255]
+
+
 def test_the_cases_that_an_earlier_version_read_wrong(shared):
     upright = np.asarray(Image.open(shared / "cases/images/upright.png"))
     turned = open_image(shared / "cases/images/grey_orientation_6.tif")

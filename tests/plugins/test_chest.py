@@ -20,6 +20,7 @@ from PIL import Image
 from fairbench import FairbenchError, Unreadable, testing
 from fairbench.data import images
 from fairbench.data.dataset import rows
+from fairbench.data.report import check
 
 KINDS = (MimicCXR, MimicCXRReport, PadChest)
 NOTES = "llava-rad-mimic-cxr-annotation"
@@ -692,6 +693,16 @@ def test_projections_and_labellers_are_chosen(examples):
     assert error.value.hint == "choose among AP, AP_horizontal, L, PA"
 
 
+@OF_MIMIC
+@pytest.mark.parametrize("kind", [MimicCXR, MimicCXRReport])
+def test_a_jpeg_that_is_cut_short_is_found_with_the_settings_as_they_are(own, kind):
+    name = rows(at(own, kind, unreadable_share=0.1))["image"].iloc[3]
+    (own / name).write_bytes((own / name).read_bytes()[:-60])
+    report = check(at(own, kind))
+    assert list(report.unreadable) == [name]
+    assert not report.usable
+
+
 # ── PadChest: files and pixels ───────────────────────────────────────────────────────────────────
 
 
@@ -708,7 +719,16 @@ def test_images_are_found_in_each_layout(examples, own, layout):
 
 
 @OF_PAD
-@pytest.mark.parametrize("spoil", [lambda data: data[:-40], lambda data: data[:100], lambda data: b""])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[:-40],
+        lambda data: data[:100],
+        lambda data: b"",
+        lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+    ],
+    ids=["end missing", "header only", "empty", "a bit in the middle"],
+)
 @pytest.mark.parametrize("verify", ["structure", "decode"])
 def test_corrupt_files_are_left_out_with_a_warning(own, spoil, verify):
     whole = rows(at(own, PadChest))

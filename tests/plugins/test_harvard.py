@@ -848,13 +848,15 @@ def test_a_damaged_npz_file_is_left_out_or_stops_the_run(copied, kind, case, ver
     assert path.name in dataset.warnings[0]
 
 
-def test_a_damaged_jpg_is_named(copied):
+@pytest.mark.parametrize("verify", [{}, {"verify": "decode"}, {"verify": "structure"}])
+def test_a_jpg_that_is_cut_short_is_named_before_training(copied, verify):
     for kind in (HarvardFairVLMed, FairVision):
         root = copied(kind)
         path = file_of(kind, root).with_name("slo_fundus_00001.jpg")
-        path.write_bytes(path.read_bytes()[:-80])
-        with pytest.raises(FairbenchError, match=r"slo_fundus_00001.jpg"):
-            rows(at(kind, root, image_file="jpg", verify="decode"))
+        path.write_bytes(path.read_bytes()[:-60])
+        report = check(at(kind, root, image_file="jpg", **verify))
+        assert [name for name in report.unreadable if name.endswith("slo_fundus_00001.jpg")]
+        assert not report.usable
 
 
 def test_jpgs_do_without_npz_files_and_say_what_is_then_unrecorded(copied):
