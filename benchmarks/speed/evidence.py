@@ -1,7 +1,8 @@
 """Measure fairbench's resampling beside fairlearn's, in one run on one machine.
 
-Command:  python benchmarks/speed/evidence.py [--bootstraps 50] [--large]
-Cost:     about ten seconds; --large adds 5 million rows and about a minute
+Command:  python benchmarks/speed/evidence.py [--bootstraps 50] [--groups] [--large]
+Cost:     about ten seconds; --groups adds 200 groups of 20,000 rows by 3 seeds and half a minute, --large 5 million
+          rows and about a minute
 Expect:   fairbench resamples the counts, fairlearn the rows: four to five orders of magnitude per bootstrap.
 
 fairlearn is timed on few bootstraps and scaled to 10,000 (its cost is linear in them); the ratio is per bootstrap.
@@ -19,9 +20,11 @@ import numpy as np
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
 
+from fairbench.statistics.interaction import interaction
 from fairbench.statistics.paired import compare
 from fairbench.statistics.permutation import judge
 from fairbench.statistics.resampling import bootstrapped, permuted, tabulate
+from fairbench.statistics.standardised import by_class
 
 REPEATS = 10_000
 SIZES = (1816, 76, 108)
@@ -53,28 +56,70 @@ def by_rows(correct: np.ndarray, group: np.ndarray, repeats: int) -> None:
         np.bincount(group[rows], correct[rows]) / np.bincount(group[rows])
 
 
+def shown(title: str, works: dict[str, Callable[[], object]]) -> None:
+    """Time each work once, in CPU seconds (one thread), with the peak memory of the process so far."""
+    print(f"\n{title}: CPU seconds, peak memory of the process so far")
+    total = 0.0
+    for name, work in works.items():
+        start = time.process_time()
+        work()
+        total += (spent := time.process_time() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+        print(f"  {name:38s} {spent:7.1f} s  {peak:5.2f} GiB", flush=True)
+    print(f"  {'all of them':38s} {total:7.1f} s")
+
+
+def many_groups() -> None:
+    """Compare two methods of three seeds on 20,000 rows in 200 groups, by all that `compare` prints."""
+    rng = np.random.default_rng(0)
+    n, groups, seeds = 20_000, 200, 3
+    group, target, luck = rng.integers(0, groups, n), (rng.random(n) < 0.3).astype(int), rng.random(n)
+
+    def correct() -> np.ndarray:
+        own = [np.where(rng.random(n) < 0.8, luck, rng.random(n)) for _ in range(seeds)]
+        return (np.array(own) < 0.8).astype(float)
+
+    def odds(right: np.ndarray) -> list[np.ndarray]:
+        answer = np.where(right == 1, target, 1 - target).astype(float)
+        return [np.where(target == one, answer, np.nan) for one in (1, 0)]
+
+    a, b = correct(), correct()
+    (classes, shares), (others, _) = by_class(a, target, group), by_class(b, target, group)
+    works = {
+        "compare: accuracy, worst, best": lambda: compare([a], [b], group),
+        "compare: EqOdds": lambda: compare(odds(a), odds(b), group, correct=(a, b)),
+        "interaction: accuracy": lambda: interaction([a], [b], group),
+        "interaction: TPR and FPR": lambda: interaction(odds(a), odds(b), group),
+        "interaction: standardised accuracy": lambda: interaction(classes, others, group, weights=shares),
+    }
+    shown("200 groups, 20,000 rows, 3 seeds, two methods", works)
+    works = {
+        "judge: accuracy": lambda: judge([a], group),
+        "judge: EqOdds": lambda: judge(odds(a), group),
+        "judge: standardised accuracy": lambda: judge(classes, group, weights=shares),
+    }
+    shown("the same, one method", works)
+
+
 def large() -> None:
     rng = np.random.default_rng(0)
     n = 5_000_000
     group = rng.choice(3, n, p=np.array(SIZES) / sum(SIZES))
     correct = (rng.random(n) < 0.7).astype(float)
     cluster, real = rng.integers(0, n // 3, n), rng.normal(size=n)
-    print("\n5 million rows, 10,000 permutations: seconds, peak memory of the process so far")
-    for name, work in (
-        ("0/1 rows", lambda: judge([correct], group)),
-        ("0/1 rows in clusters", lambda: judge([correct], group, group * n + cluster)),
-        ("real scores", lambda: judge([real], group)),
-        ("two methods", lambda: compare([correct], [1 - correct], group)),
-    ):
-        start = time.perf_counter()
-        work()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-        print(f"  {name:22s} {time.perf_counter() - start:7.1f} s  {peak:5.1f} GiB", flush=True)
+    works = {
+        "0/1 rows": lambda: judge([correct], group),
+        "0/1 rows in clusters": lambda: judge([correct], group, group * n + cluster),
+        "real scores": lambda: judge([real], group),
+        "two methods": lambda: compare([correct], [1 - correct], group),
+    }
+    shown("5 million rows", works)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bootstraps", type=int, default=50, help="bootstraps that fairlearn is timed on")
+    parser.add_argument("--groups", action="store_true", help="also 200 groups")
     parser.add_argument("--large", action="store_true", help="also 5 million rows")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -101,6 +146,8 @@ def main() -> None:
     print(
         f"  whole compare() of two methods         {timed(lambda: compare([correct], [1 - correct], group)):9.4f}"
     )
+    if options.groups:
+        many_groups()
     if options.large:
         large()
 

@@ -34,7 +34,7 @@ from fairbench.statistics.tail import critical_value, p_value
 
 Flags = NDArray[np.bool_]
 
-ROWS = 50_000  # above this many rows the floor is drawn from DeLong's normal limit
+ROWS = 50_000  # above this many rows chance values are drawn from DeLong's normal limit
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def judge_auroc(
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> Gap:
-    """Value, interval, floor and p-value of max - min AUROC over groups that have both classes.
+    """Value, interval, value by chance and p-value of max - min AUROC over groups that have both classes.
 
     target: (n,) 0/1; score: (n,) finite, higher means class 1; group, cluster as in `judge`. The p-value
     compares differences in DeLong standard errors, since groups may differ in spread at equal AUROC (DiCiccio
@@ -75,10 +75,10 @@ def judge_auroc(
     if len(rows.each) < 2:
         return Gap(reason="fewer than two groups have both classes", notes=notes, coverage=coverage)
     if rows.positive.size > ROWS:
-        notes = (*notes, "floor from DeLong's normal limit: too many rows to permute")
-    floor, largest, threshold = auroc_floor(rows, repeats, np.random.default_rng(seed))
+        notes = (*notes, "chance values from DeLong's normal limit: too many rows to permute")
+    gaps, largest, threshold = chance_gaps(rows, repeats, np.random.default_rng(seed))
     values, spread = (np.array([getattr(part, name) for part in rows.each]) for name in ("value", "variance"))
-    value, mean = float(np.ptp(values)), float(floor.mean())
+    value, mean = float(np.ptp(values)), float(gaps.mean())
     p, critical = p_value(largest, threshold), critical_value(largest)
     low, high = parity_end(auroc_bounds(rows.each), p, critical, threshold, value)
     return Gap(
@@ -88,7 +88,7 @@ def judge_auroc(
         notes=notes,
         coverage=coverage,
         floor_mean=mean,
-        floor_95=float(np.quantile(floor, 0.95)),
+        floor_95=float(np.quantile(gaps, 0.95)),
         p=p,
         excess=value - mean,
         detectable=detectable_gap(1 / spread, 1.0, binary=False).value if (spread > 0).all() else None,
@@ -112,11 +112,11 @@ def with_both_classes(positive: Flags, score: Floats, group: Ints, cluster: Ints
     )
 
 
-def auroc_floor(rows: Scored, repeats: int, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
+def chance_gaps(rows: Scored, repeats: int, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
     """Draws of the gap and of the largest difference in standard errors, each (repeats,), and the observed one."""
     spread = np.array([part.variance for part in rows.each])
     if rows.positive.size > ROWS:
-        values, variances = normal_floor(rows.each, repeats, rng)
+        values, variances = normal_draws(rows.each, repeats, rng)
         observed = np.array([[part.value for part in rows.each]]), spread[None]
         return np.ptp(values, axis=1), studentised(values, variances), float(studentised(*observed)[0])
     values, variances = permuted_aurocs(rows.positive, rows.score, rows.group, rows.cluster, repeats, rng)
@@ -207,7 +207,7 @@ def permuted_aurocs(
     return np.concatenate(values), np.concatenate(variances)
 
 
-def normal_floor(groups: Sequence[Auroc], repeats: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def normal_draws(groups: Sequence[Auroc], repeats: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Draw AUROCs of equal mean with each group's own DeLong variance; (repeats, groups) twice."""
     variance = np.array([part.variance for part in groups])
     centre = np.average([part.value for part in groups], weights=1 / np.maximum(variance, 1e-12))

@@ -46,12 +46,12 @@ def judge_equity_scaled(
     def scaled(values: Floats, sizes: Floats) -> Floats:
         return combine([values[:, 0]], [np.broadcast_to(overall, (len(values),))])
 
-    found = judge([scores], group, cluster, scaled, repeats, seed, names, higher_is_worse=False)
+    scaled_gap = judge([scores], group, cluster, scaled, repeats, seed, names, higher_is_worse=False)
     bounds = equity_bounds(scores, group, combine, cluster, gap)
-    value = found.value or 0.0
+    value = scaled_gap.value or 0.0
     if bounds is None:
-        return replace(found, p=gap.p)
-    return replace(found, low=min(bounds[0], value), high=max(bounds[1], value), p=gap.p)
+        return replace(scaled_gap, p=gap.p)
+    return replace(scaled_gap, low=min(bounds[0], value), high=max(bounds[1], value), p=gap.p)
 
 
 def equity_bounds(

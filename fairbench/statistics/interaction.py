@@ -89,33 +89,33 @@ def interaction(
         reason = "fewer than two groups have rows" + (" of every rate" if len(means) > 1 else "")
         return Interaction(None, (), moved, seeds, reason)
     extra = seed_variances(differences, codes, clusters, len(labels), weights)
-    found = max_t(table, weights, extra, repeats, seed)
+    test = max_t(table, weights, extra, repeats, seed)
     freedom = min((part.freedom for part in extra), default=np.inf)
     limit = 2 * max(float(np.nanmax(np.abs(rate))) for rate in (*a, *b)) if len(table.sums) else np.inf
-    return Interaction(found.p, contrasts(found, labels, limit, freedom), moved, seeds)
+    return Interaction(test.p, contrasts(test, labels, limit, freedom), moved, seeds)
 
 
 def contrasts(
-    found: MaxT, labels: Sequence[str], limit: float, freedom: float = np.inf
+    test: MaxT, labels: Sequence[str], limit: float, freedom: float = np.inf
 ) -> tuple[GroupContrast, ...]:
     """List the pairs, largest t first, each oriented so that its difference is not negative.
 
     Intervals are cut at ± limit, which no difference can exceed.
     """
-    mean, variance = found.observed.mean[0], found.observed.variance[0]
+    mean, variance = test.observed.mean[0], test.observed.variance[0]
     first, second = pairs(mean.shape[1])
     difference, error = mean[:, first] - mean[:, second], np.sqrt(variance[:, first] + variance[:, second])
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(error > 0, np.abs(difference) / error, 0.0)
     known = np.argwhere(~np.isnan(difference))
     order = known[np.argsort(-t[known[:, 0], known[:, 1]], kind="stable")][:MOST]
-    every = found.draws.max(axis=1)
+    every = test.draws.max(axis=1)
     listed = []
     for rate, pair in order:
         up, down = first[pair], second[pair]
         if difference[rate, pair] < 0:
             up, down = down, up
-        value, reach = float(abs(difference[rate, pair])), float(found.critical * error[rate, pair])
+        value, reach = float(abs(difference[rate, pair])), float(test.critical * error[rate, pair])
         low, high = max(value - reach, -limit), min(value + reach, limit)
         p = p_value(every, float(t[rate, pair]), freedom)
         listed.append(GroupContrast(labels[up], labels[down], value, low, high, p, int(rate)))

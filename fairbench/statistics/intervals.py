@@ -127,12 +127,12 @@ def delong(target: ArrayLike, score: ArrayLike, cluster: ArrayLike | None = None
 
     freedom = min(effective_units(unit[inside]) for inside in (positive, ~positive)) - 1
     seeds, value = len(rows), float(values.mean())
-    found = Auroc(value, variance(parts.mean(axis=0)), m, n, units, max(freedom, 1.0))
+    pooled = Auroc(value, variance(parts.mean(axis=0)), m, n, units, max(freedom, 1.0))
     if seeds == 1:
-        return found
+        return pooled
     own = sum(variance(part - parts.mean(axis=0)) for part in parts) / (seeds - 1)
     between = max(0.0, float(values.var(ddof=1)) - own) / seeds
-    return replace(found, between=between, freedom_between=float(seeds - 1))
+    return replace(pooled, between=between, freedom_between=float(seeds - 1))
 
 
 def influence(positive: NDArray[np.bool_], score: Floats) -> tuple[float, Floats]:

@@ -27,12 +27,12 @@ def auroc_over_chance(target: Ints, score: Floats, cluster: Ints | None = None) 
 
     target: (n,) 0/1; score: (n,) or (seeds, n), whose mean AUROC is taken.
     """
-    found = delong(target, score, cluster)
-    if found is None:
+    ours = delong(target, score, cluster)
+    if ours is None:
         return Difference(reason="one class is missing")
-    low, high = auroc_limits(found, ALPHA)
-    p = p_at(lambda alpha: auroc_limits(found, alpha), 0.5)
-    return Difference(found.value - 0.5, low - 0.5, high - 0.5, p=p)
+    low, high = auroc_limits(ours, ALPHA)
+    p = p_at(lambda alpha: auroc_limits(ours, alpha), 0.5)
+    return Difference(ours.value - 0.5, low - 0.5, high - 0.5, p=p)
 
 
 def balanced_over_chance(correct: Floats, target: Ints, cluster: Ints | None = None) -> Difference:
@@ -73,7 +73,7 @@ def auroc_difference(target: Ints, a: Floats, b: Floats, cluster: Ints | None = 
         (x, own), (y, other) = (influence(positive, rows[min(seed, len(rows) - 1)]) for rows in (first, second))
         values[seed], parts[seed] = x - y, own - other
     freedom = min(
-        found.freedom for found in (delong(positive, first, cluster), delong(positive, second, cluster)) if found
+        one.freedom for one in (delong(positive, first, cluster), delong(positive, second, cluster)) if one
     )
     unit = np.arange(positive.size) if cluster is None else np.unique(cluster, return_inverse=True)[1].ravel()
     scatter = np.bincount(unit, parts.mean(axis=0))

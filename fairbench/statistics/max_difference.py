@@ -51,10 +51,10 @@ class Extreme:
         lowest = _at(self.errors, np.where(np.isnan(self.values), np.inf, self.values).argmin(axis=-1))
         noise = {"range": at - lowest, "best": at, "worst": lowest}[self.kind]
         if self.reduce == "mean" or self.kind != "range":
-            found = noise.mean(axis=-1)
+            by_rate = noise.mean(axis=-1)
         else:
-            found = _at(noise, _range(self.values).argmax(axis=-1))
-        difference: Floats = found[:, 0] - found[:, 1]
+            by_rate = _at(noise, _range(self.values).argmax(axis=-1))
+        difference: Floats = by_rate[:, 0] - by_rate[:, 1]
         return difference
 
     def bounds(self) -> tuple[float, float]:
@@ -100,13 +100,13 @@ class Extreme:
 def extreme(values: Floats, kind: str, reduce: str) -> Floats:
     """Range, best or worst over groups, then the largest or the mean over rates; (..., rates, groups) -> (...)."""
     if kind == "range":
-        found = _range(values)
+        by_rate = _range(values)
     elif values.shape[-1] == 0:
-        found = np.full(values.shape[:-1], np.nan)
+        by_rate = np.full(values.shape[:-1], np.nan)
     else:
         limit = np.fmax if kind == "best" else np.fmin
-        found = limit.reduce(values, axis=-1)
-    combined: Floats = found.max(axis=-1) if reduce == "max" else found.mean(axis=-1)
+        by_rate = limit.reduce(values, axis=-1)
+    combined: Floats = by_rate.max(axis=-1) if reduce == "max" else by_rate.mean(axis=-1)
     return combined
 
 

@@ -129,17 +129,17 @@ def compare(
     own = pair.measures(sums, sizes)[0]
     null = exchanged(pair, sums[0], sizes[0], repeats, rng)
     extremes, scaled = resampled(pair, sums, sizes, min(repeats, DRAWS), rng)
-    found = {}
+    differences = {}
     for index, name in enumerate(MEASURES):
-        observed, world = own[index, 0] - own[index, 1], null[:, index]
+        observed, swaps = own[index, 0] - own[index, 1], null[:, index]
         if np.isnan(observed).any():
-            found[name] = Difference(reason=undefined(pair, name))
+            differences[name] = Difference(reason=undefined(pair, name))
         elif name == "equity_scaled":
             bounds = [equity_bounds(rate, group, equity, cluster) for rate in right or ()] if equity else []
-            found[name] = judged_scaled(own[index], world, scaled, bounds, rng)
+            differences[name] = judged_scaled(own[index], swaps, scaled, bounds, rng)
         else:
-            found[name] = judged(observed, world, extremes[name], rng)
-    return Comparison(accuracy=overall, seeds=pair.seeds, flags=flags, **found)
+            differences[name] = judged(observed, swaps, extremes[name], rng)
+    return Comparison(accuracy=overall, seeds=pair.seeds, flags=flags, **differences)
 
 
 def mirrored(comparison: Comparison) -> Comparison:
@@ -248,7 +248,7 @@ def affordable_swaps(table: Table, repeats: int) -> int:
 
 
 def exchanged(pair: Pair, sums: Floats, sizes: Floats, repeats: int, rng: np.random.Generator) -> Floats:
-    """A − B in worlds where the two methods' answers are swapped at random: (draws, measures, seeds)."""
+    """A − B when the two methods' answers are swapped at random: (draws, measures, seeds)."""
     table = pair.table
     split = table.sums.reshape(len(table.sums), table.sizes.shape[1], 2, pair.seeds)
     half = ((split[:, :, 0] - split[:, :, 1]) / 2).reshape(len(table.sums), table.sums.shape[1] // 2)
@@ -286,12 +286,12 @@ def resampled(
     return extremes, np.concatenate(scaled) if scaled else np.empty(0)
 
 
-def judged(observed: Floats, world: Floats, found: Extreme, rng: np.random.Generator) -> Difference:
-    """One difference of extremes with its interval and p-values; observed: (seeds,), world: (draws, seeds)."""
+def judged(observed: Floats, null: Floats, extremes_of: Extreme, rng: np.random.Generator) -> Difference:
+    """One difference of extremes with its interval and p-values; observed: (seeds,), null: (draws, seeds)."""
     value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
-    tests = [two_sided(observed, draws, rng) for draws in (world, found.placed_noise())]
+    tests = [two_sided(observed, draws, rng) for draws in (null, extremes_of.placed_noise())]
     exchange, placed = (p_value(draws, abs(value), freedom) for draws in tests)
-    low, high = found.bounds()
+    low, high = extremes_of.bounds()
     reach = seed_reach(observed)
     low, high = value - float(np.hypot(value - low, reach)), value + float(np.hypot(high - value, reach))
     low, high = agreeing(value, low, high, max(map(critical_value, tests)))
@@ -300,12 +300,12 @@ def judged(observed: Floats, world: Floats, found: Extreme, rng: np.random.Gener
 
 def judged_scaled(
     own: Floats,
-    world: Floats,
+    null: Floats,
     drawn: Floats,
     bounds: Sequence[tuple[float, float] | None],
     rng: np.random.Generator,
 ) -> Difference:
-    """Difference of two equity-scaled scores; own: (2, seeds), world: (draws, seeds), drawn: (draws, 2, seeds).
+    """Difference of two equity-scaled scores; own: (2, seeds), null: (draws, seeds), drawn: (draws, 2, seeds).
 
     ES-M is far too small on average, since a gap is too large. The noise is centred on what the bootstrap gives;
     the interval is that of A less that of B (`equity.equity_bounds`), which holds whatever the bias.
@@ -313,7 +313,7 @@ def judged_scaled(
     observed = own[0] - own[1]
     value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
     noise = np.nan_to_num(drawn[:, 0] - drawn[:, 1])
-    tests = [two_sided(observed, draws, rng) for draws in (world, noise - noise.mean(axis=0))]
+    tests = [two_sided(observed, draws, rng) for draws in (null, noise - noise.mean(axis=0))]
     exchange, placed = (p_value(draws, abs(value), freedom) for draws in tests)
     a, b = (limits or (0.0, 1.0) for limits in bounds)
     low, high = agreeing(value, a[0] - b[1], a[1] - b[0], max(map(critical_value, tests)))
@@ -336,13 +336,13 @@ def agreeing(value: float, low: float, high: float, critical: float) -> tuple[fl
     return min(low, value), max(high, value)
 
 
-def two_sided(observed: Floats, world: Floats, rng: np.random.Generator) -> Floats:
-    """Draws of |seed mean| without a difference, (draws,); observed: (seeds,), world: (draws, seeds)."""
+def two_sided(observed: Floats, null: Floats, rng: np.random.Generator) -> Floats:
+    """Draws of |seed mean| without a difference, (draws,); observed: (seeds,), null: (draws, seeds)."""
     seeds = observed.size
-    draws = world.mean(axis=1)
+    draws = null.mean(axis=1)
     if seeds > 1:
         mean_square = (draws**2).mean()
-        shared = (seeds * mean_square - (world**2).mean()) / (seeds - 1)
+        shared = (seeds * mean_square - (null**2).mean()) / (seeds - 1)
         share = np.clip(shared / mean_square, 0, 1) if mean_square > 0 else 0.0
         scale = observed.std(ddof=1) / np.sqrt(seeds)
         draws = np.sqrt(share) * draws + scale * rng.standard_t(seeds - 1, draws.size)

@@ -43,8 +43,8 @@ from fairbench.statistics.seeds import SeedVariance, seed_variances
 from fairbench.statistics.tail import p_value
 
 MINIMUM = 20  # rows of one class below which a group is flagged
-FLOOR = 2_000  # permutations behind the floor, at least
-MOVED = 20_000_000  # units that are moved for the floor beyond that
+LEAST = 2_000  # permutations behind chance values
+MOVED = 20_000_000  # units that are moved for them beyond that
 
 Statistic = Callable[[Floats, Floats], Floats]
 
@@ -121,17 +121,17 @@ def judge(
     higher_is_worse: bool = True,
     weights: Sequence[float] | None = None,
 ) -> Gap:
-    """Value, interval, noise floor, p-value and detectable size of a disparity between groups.
+    """Value, interval, value by chance, p-value and detectable size of a disparity between groups.
 
     rates: arrays (n,) or (seeds, n) of row scores, NaN where the row does not enter that rate (accuracy:
     [correct]; EqOdds: [answered yes on positives, on negatives]); group: (n,) codes, -1 = not recorded; cluster:
     (n,) patient or lesion, rows of which move together. reduce: "max", "mean" (over rates of the gap), "worst"
     (group), or a function of (values, sizes), both (draws, rates, groups), with `higher_is_worse`. weights:
     judge the weighted sum of the rates as one rate.
-    The floor permutes group labels over units within the rates they enter (Fisher 1935; DiCiccio et al. 2020,
+    Chance values permute group labels over units within the rates they enter (Fisher 1935; DiCiccio et al. 2020,
     2007.05124), exactly. A gap's p compares the largest studentised difference (`contrasts.max_t`), so that
     rates and groups of any size are heard; its interval leaves out 0 exactly where p <= .05. Else p is the share
-    of the floor at least as bad. Seeds are a sample: the value is the mean of theirs, p and interval are about
+    of chance values at least as bad. Seeds are a sample: the value is the mean of theirs, p and interval are about
     the mean over all that could be trained.
     """
     if isinstance(reduce, str) and reduce not in REDUCTIONS:
@@ -145,15 +145,15 @@ def judge(
     statistic = REDUCTIONS[reduce] if isinstance(reduce, str) else reduce
     sign = -1.0 if reduce == "worst" or not higher_is_worse else 1.0
     value = float(statistic(*seed_values(rows)).mean())
-    floor = noise_floor(rows, statistic, repeats, seed)
-    mean = float(floor.mean())
+    chance = chance_values(rows, statistic, repeats, seed)
+    mean = float(chance.mean())
     gap = Gap(
         value=value,
         notes=cautions(m, rows),
         coverage=known_of,
         floor_mean=mean,
-        floor_95=float(np.quantile(floor, 0.95 if sign > 0 else 0.05)),
-        p=p_value(sign * floor, sign * value),
+        floor_95=float(np.quantile(chance, 0.95 if sign > 0 else 0.05)),
+        p=p_value(sign * chance, sign * value),
         excess=value - mean,
     )
     if reduce == "worst":
@@ -166,12 +166,12 @@ def tested(gap: Gap, rows: Rows, m: Moments, reduce: str, repeats: int, seed: in
     """Give a gap its test, the interval that agrees with it, and what could have been found."""
     parts = rows.seed_parts(contrasts=True)
     pooled = not uneven(rows.table)
-    found = max_t(rows.table, rows.weights, parts, repeats, seed, reduce, pooled)
+    test = max_t(rows.table, rows.weights, parts, repeats, seed, reduce, pooled)
     bounds = gap_bounds(m, reduce, rows.weights, parts)
-    largest = float(found.largest.mean() if reduce == "mean" else found.largest.max())
-    low, high = parity_end(bounds, found.p, found.critical, largest, gap.value or 0.0)
+    largest = float(test.largest.mean() if reduce == "mean" else test.largest.max())
+    low, high = parity_end(bounds, test.p, test.critical, largest, gap.value or 0.0)
     power = detectable_gap(*design(m)) if rows.weights is None else None
-    return replace(gap, p=found.p, low=low, high=high, detectable=power.value if power else None)
+    return replace(gap, p=test.p, low=low, high=high, detectable=power.value if power else None)
 
 
 def parity_end(
@@ -214,12 +214,12 @@ def combined(values: Floats, sizes: Floats, weights: Sequence[float] | None) -> 
     return (w * values).sum(axis=1, keepdims=True), sizes.sum(axis=1, keepdims=True)
 
 
-def noise_floor(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> Floats:
-    """Draw the value, mean of the seeds', in worlds where all groups are treated alike; (draws,).
+def chance_values(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> Floats:
+    """Draw the value, mean of the seeds', when labels are permuted: all groups are treated alike; (draws,).
 
     Where units differ in size or scatter (`uneven`), a permuted group's deviation, in its own standard errors,
     is given the standard error of the group it stands for; else a group with small patients would borrow large
-    ones. Seeds that move groups by chance do so in these worlds too.
+    ones. Seeds that move groups by chance do so here too.
     """
     flat = [row for rate in rows.each for row in rate]
     table = rounded(tabulate(flat, rows.group, rows.cluster, len(rows.labels)))
@@ -227,14 +227,14 @@ def noise_floor(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> Fl
     scaled = uneven(table)
     features = group_features(table) if scaled else np.concatenate([table.sums, table.sizes], axis=1)
     cost = table.units if scaled else 4 * table.counts.size
-    draws = min(affordable(table, repeats), max(FLOOR, MOVED // max(1, cost)))
+    draws = min(affordable(table, repeats), max(LEAST, MOVED // max(1, cost)))
     units, rng = unit_counts(table), np.random.default_rng(seed)
     own = np.sqrt(own_cells((table.counts.T @ features)[None], units).variance) if scaled else None
     with np.errstate(divide="ignore", invalid="ignore"):
         unit_means = table.sums / table.sizes
     lowest, highest = (limit(unit_means, axis=0)[None, :, None] for limit in (np.nanmin, np.nanmax))
     spread = [np.sqrt(part.between * seeds) for part in rows.seed_parts(contrasts=True)]
-    floor = []
+    chance = []
     for sums in permuted(table, features, draws, rng):
         width = rates * seeds
         sizes = sums[:, :, width : 2 * width].transpose(0, 2, 1)
@@ -248,8 +248,8 @@ def noise_floor(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> Fl
         values, counts = combined(values, counts, rows.weights)
         if spread:
             values = values + np.array(spread)[:, None] * rng.standard_normal(values.shape)
-        floor.append(statistic(values, counts).reshape(len(sums), seeds).mean(axis=1))
-    return np.concatenate(floor)
+        chance.append(statistic(values, counts).reshape(len(sums), seeds).mean(axis=1))
+    return np.concatenate(chance)
 
 
 def _rescaled(sums: Floats, units: Floats, own: Floats) -> Floats:
@@ -297,18 +297,18 @@ def group_rates(
     rows = Rows.of([rate], group, cluster, names)
     m = group_moments(rows.table)
     mean, low, high = limits_with_seeds(m, ALPHA, None, rows.seed_parts(contrasts=False))
-    found = []
+    rates = []
     for k in range(len(rows.labels)):
         size, note = int(m.rows[0, k]), warning(m.rows[0, k], minimum)
         if size == 0:
-            found.append(Estimate(reason=note, rows=0))
+            rates.append(Estimate(reason=note, rows=0))
             continue
         bottom, top = ends(low[0, k], high[0, k])
         notes = (note,) if note else ()
         if bottom is None:
             notes = (*notes, "too few rows differ for an interval")
-        found.append(Estimate(float(mean[0, k]), bottom, top, rows=size, notes=notes))
-    return tuple(found)
+        rates.append(Estimate(float(mean[0, k]), bottom, top, rows=size, notes=notes))
+    return tuple(rates)
 
 
 def design(m: Moments) -> tuple[Floats, float, bool]:

@@ -37,7 +37,7 @@ def read(train: Split, val: Split, test: Split, values: tuple[str, ...]) -> dict
 
     The reader is logistic regression on standardised states, all values weighing alike; its penalty is
     the one of PENALTIES with the best balanced accuracy on `val`. Clusters (patients) are drawn anew for
-    the interval and exchange their values for p, the share of such worlds in which the same answers do
+    the interval and exchange their values for p, the share of such exchanges in which the same answers do
     as well. Fractions; a JSON-ready object, which says under `reason` why nothing could be read.
     """
     train, val, test = _evenly(train.recorded(), MOST_TRAINED), val.recorded(), test.recorded()
@@ -56,17 +56,17 @@ def read(train: Split, val: Split, test: Split, values: tuple[str, ...]) -> dict
     drawn = generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), DRAWS)
     with np.errstate(invalid="ignore"):
         again = np.nanmean((drawn @ right) / (drawn @ sizes), axis=1)
-    found = float(np.mean(right.sum(0) / sizes.sum(0)))
+    accuracy = float(np.mean(right.sum(0) / sizes.sum(0)))
     low, high = np.quantile(again, [0.025, 0.975])
     by_chance = _exchanged(test, answer, len(values), generator)
     return {
         **about,
-        "value": found,
+        "value": accuracy,
         "low": float(low),
         "high": float(high),
         "auroc": _auroc(test.codes, probability),
         "chance": 1 / len(values),
-        "p": float((1 + np.sum(by_chance >= found - 1e-12)) / (1 + DRAWS)),
+        "p": float((1 + np.sum(by_chance >= accuracy - 1e-12)) / (1 + DRAWS)),
     }
 
 
@@ -119,9 +119,9 @@ def _exchanged(test: Split, answer: Codes, count: int, generator: np.random.Gene
     answers = np.zeros((len(first), count))
     np.add.at(answers, (place, answer), 1)
     own = test.codes[first]
-    found = np.empty(DRAWS)
+    accuracies = np.empty(DRAWS)
     for draw in range(DRAWS):
         member = np.eye(count)[generator.permutation(own)]
         with np.errstate(invalid="ignore"):
-            found[draw] = np.nanmean((member * answers).sum(0) / member.T.dot(answers.sum(1)))
-    return found
+            accuracies[draw] = np.nanmean((member * answers).sum(0) / member.T.dot(answers.sum(1)))
+    return accuracies

@@ -26,9 +26,9 @@ def by_class(correct: Floats, target: Ints, group: Ints) -> tuple[list[Floats], 
     if classes.shape != groups.shape or scores.shape[-1:] != groups.shape:
         raise FairbenchError("`target` must have one class per row of `group`")
     recorded = groups >= 0
-    found = np.unique(classes[recorded])
-    rates = [np.where(classes == one, scores, np.nan) for one in found]
-    shares = [float((classes[recorded] == one).mean()) for one in found]
+    present = np.unique(classes[recorded])
+    rates = [np.where(classes == one, scores, np.nan) for one in present]
+    shares = [float((classes[recorded] == one).mean()) for one in present]
     return rates, tuple(shares)
 
 

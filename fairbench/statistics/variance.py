@@ -79,11 +79,11 @@ def variance_parts(
         pair.measures(draw[..., :width], draw[..., width:])[:, 0, 0]
         for draw in bootstrapped(table, features, repeats, np.random.default_rng(seed))
     ]
-    world = np.concatenate(draws)
-    one, seeds = float(np.nanvar(world, axis=0).mean()), gaps.size
+    drawn = np.concatenate(draws)
+    one, seeds = float(np.nanvar(drawn, axis=0).mean()), gaps.size
     if seeds == 1:
         return VarianceParts(None, one, 1, "one seed: run at least three to see what training again would change")
-    sample = float(np.clip((seeds * np.nanvar(world.mean(axis=1)) - one) / (seeds - 1), 0, one))
+    sample = float(np.clip((seeds * np.nanvar(drawn.mean(axis=1)) - one) / (seeds - 1), 0, one))
     between = float(gaps.var(ddof=1))
     buy = "seeds" if between / seeds > sample else "test patients"
     return VarianceParts(between, sample, seeds, f"more {buy} would narrow the gap's uncertainty most")
