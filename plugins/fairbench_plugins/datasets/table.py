@@ -323,7 +323,7 @@ class Table(ImageFolder):
             classes,
             attributes,
             found.sort_values("id", ignore_index=True),
-            (*self._said(path, split, cluster), *left),
+            tuple(self._said(path, split, cluster)),
             (*left, *self._doubts(classes, attributes, cluster)),
         )
 
