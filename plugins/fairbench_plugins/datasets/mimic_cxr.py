@@ -576,25 +576,8 @@ def _write_example(folder: Path) -> None:
             splits.append((dicom, study, subject, split))
             if view != "LATERAL":
                 kinds = ("rule-based",) if split == "test" else ("gpt4", "rule-based")
-                texts.setdefault(split, []).extend(
-                    {
-                        "id": f"{subject}_{study}",
-                        "image": f"mimic/{path}",
-                        "generate_method": kind,
-                        "reason": _REASONS[number % len(_REASONS)],
-                        "impression": None,
-                        "indication": None,
-                        "history": None,
-                        "view": view,
-                        "orientation": "Erect",
-                        "chexpert_labels": {name: float("nan") for name in LABELS},
-                        "conversations": [
-                            {"from": "human", "value": "<image>\nDescribe the findings of the chest x-ray.\n"},
-                            {"from": "gpt", "value": _SAID[value] + (" Rephrased." if kind == "gpt4" else "")},
-                        ],
-                    }
-                    for kind in kinds
-                )
+                said = (f"{subject}_{study}", path, _REASONS[number % len(_REASONS)], view, _SAID[value])
+                texts.setdefault(split, []).extend(_annotation(kind, *said) for kind in kinds)
     official = "mimic-cxr-2.0.0-{}.csv.gz"
     _save(folder / official.format("metadata"), metadata, (
         "dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows",
@@ -604,7 +587,34 @@ def _write_example(folder: Path) -> None:
     _save(folder / official.format("split"), splits, ("dicom_id", "study_id", "subject_id", "split"))
     for kind in ("chexpert", "negbio"):
         _save(folder / official.format(kind), labels, ("subject_id", "study_id", *LABELS))
-    hosp = folder / "mimic-iv" / "hosp"
+    _write_people(folder / "mimic-iv" / "hosp")
+    (folder / NOTES).mkdir()
+    for split, entries in texts.items():
+        name = TEXT_FILE.format(PARTS[SPLITS[split]])
+        (folder / NOTES / name).write_text(json.dumps(entries, indent=1), encoding="utf-8")
+
+
+def _annotation(kind: str, study: str, path: str, reason: Any, view: str, said: str) -> dict[str, Any]:
+    """Write one entry as the LLaVA-Rad annotations have it."""
+    return {
+        "id": study,
+        "image": f"mimic/{path}",
+        "generate_method": kind,
+        "reason": reason,
+        "impression": None,
+        "indication": None,
+        "history": None,
+        "view": view,
+        "orientation": "Erect",
+        "chexpert_labels": {name: float("nan") for name in LABELS},
+        "conversations": [
+            {"from": "human", "value": "<image>\nDescribe the findings of the chest x-ray.\n"},
+            {"from": "gpt", "value": said + (" Rephrased." if kind == "gpt4" else "")},
+        ],
+    }
+
+
+def _write_people(hosp: Path) -> None:
     people = [person for person in _example_people() if person[2]]
     patients = [(s, g, age, year, "2014 - 2016", None) for s, _, g, age, year, _, _ in people]
     _save(hosp / "patients.csv.gz", patients, (
@@ -619,10 +629,6 @@ def _write_example(folder: Path) -> None:
     _save(hosp / "admissions.csv", admissions, (
         "subject_id", "hadm_id", "admittime", "admission_type", "insurance", "race",
     ))  # fmt: skip
-    (folder / NOTES).mkdir()
-    for split, entries in texts.items():
-        name = TEXT_FILE.format(PARTS[SPLITS[split]])
-        (folder / NOTES / name).write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
 def _save(path: Path, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:
