@@ -62,7 +62,7 @@ def clusters(table: pd.DataFrame) -> Ints:
 
 
 def _shared(cluster: Ints) -> Ints | None:
-    return None if np.unique(cluster).size == cluster.size else cluster
+    return None if cluster.max(initial=-1) + 1 == cluster.size else cluster  # codes from 0, none left out
 
 
 def _columns(table: pd.DataFrame, joined: str) -> list[pd.Series[Any]]:

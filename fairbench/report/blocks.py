@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from fairbench.report.format import plain
 
@@ -19,10 +18,17 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A sentence or two: what to take home (`finding`), what is said of it (`body`), or a remark (`note`)."""
+    """A sentence or two; `finding` sets it apart as what to take home."""
 
     text: str
-    kind: Literal["finding", "body", "note"] = "note"
+    finding: bool = False
+
+
+@dataclass(frozen=True)
+class Points:
+    """Sentences of equal weight, one to a line."""
+
+    entries: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Fold:
     blocks: tuple[Block, ...]
 
 
-Block = Heading | Paragraph | Terms | Grid | Fold
+Block = Heading | Paragraph | Points | Terms | Grid | Fold
 
 
 def grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from fairbench.leaderboard.board import Board
-from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph
+from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph, Points
 from fairbench.report.layout import lay_out
 
 _STYLE = """
@@ -33,8 +33,9 @@ td.number { white-space: nowrap; }
 th.number { max-width: 7.5rem; }
 tbody tr:hover { background: var(--tint); }
 p, dl { color: var(--quiet); max-width: 60rem; margin: .35rem 0; font-size: .9rem; }
-p.finding, p.body { color: inherit; max-width: none; }
-p.body { font-size: .95rem; }
+p.finding { color: inherit; max-width: none; }
+ul { margin: .5rem 0; padding-left: 1.2rem; max-width: 64rem; }
+li { margin: .15rem 0; }
 details { margin: .9rem 0; border-top: 1px solid var(--line); padding-top: .6rem; }
 summary { cursor: pointer; font-weight: 500; }
 dt { color: var(--ink); font-weight: 500; float: left; clear: left; margin-right: .6em; }
@@ -56,7 +57,11 @@ def _block(block: Block) -> str:
     if isinstance(block, Heading):
         return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
     if isinstance(block, Paragraph):
-        return f'<p class="{block.kind}">{escape(block.text)}</p>'
+        kind = ' class="finding"' if block.finding else ""
+        return f"<p{kind}>{escape(block.text)}</p>"
+    if isinstance(block, Points):
+        entries = "\n".join(f"<li>{escape(entry)}</li>" for entry in block.entries)
+        return f"<ul>\n{entries}\n</ul>"
     if isinstance(block, Grid):
         return _grid(block)
     if isinstance(block, Fold):

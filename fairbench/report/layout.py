@@ -8,7 +8,7 @@ from fairbench.leaderboard.board import Board, Table
 from fairbench.leaderboard.flags import LEGEND
 from fairbench.leaderboard.sentences import finding, notes
 from fairbench.report import appendix, details
-from fairbench.report.blocks import Block, Fold, Heading, Paragraph, Terms
+from fairbench.report.blocks import Block, Fold, Heading, Paragraph, Points, Terms
 from fairbench.report.format import plain
 from fairbench.report.lead import lead, legend
 
@@ -108,9 +108,9 @@ def _table(table: Table) -> Iterable[Block]:
         place += f" · by {table.measure.title}"
     yield Heading(plain(place), 2)
     conclusion, *rest = finding(table)
-    yield Paragraph(plain(conclusion), "finding")
+    yield Paragraph(plain(conclusion), finding=True)
     if rest:
-        yield Paragraph(plain(" ".join(rest)), "body")
+        yield Points(tuple(map(plain, rest)))
     if table.rows:
         yield lead(table)
         yield from legend(table)

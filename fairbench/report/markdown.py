@@ -6,7 +6,7 @@ import html
 import re
 
 from fairbench.leaderboard.board import Board
-from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph
+from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph, Points
 from fairbench.report.layout import lay_out
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&@!])")
@@ -26,7 +26,9 @@ def _block(block: Block) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {escape(block.text)}"
     if isinstance(block, Paragraph):
-        return f"**{escape(block.text)}**" if block.kind == "finding" else _not_a_list(escape(block.text))
+        return f"**{escape(block.text)}**" if block.finding else _not_a_list(escape(block.text))
+    if isinstance(block, Points):
+        return "\n".join(f"- {escape(entry)}" for entry in block.entries)
     if isinstance(block, Grid):
         return f"**{escape(block.caption)}**\n\n{_grid(block)}" if block.caption else _grid(block)
     if isinstance(block, Fold):

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from fairbench.leaderboard.board import Board
-from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph
+from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph, Points
 from fairbench.report.layout import lay_out
 
 WIDTH = 120
@@ -43,8 +43,12 @@ def _block(block: Block, width: int) -> Padding | Text | Group:
     if isinstance(block, Heading):
         return Padding(Text(block.text, style="bold underline" if block.level == 1 else "bold"), (1, 0, 0, 0))
     if isinstance(block, Paragraph):
-        style = {"finding": "bold", "body": "", "note": "dim"}[block.kind]
-        return Padding(Text(block.text, style=style), (int(block.kind != "note"), 2, 0, 2))
+        return Padding(Text(block.text, style="bold" if block.finding else "dim"), (1 if block.finding else 0, 2))
+    if isinstance(block, Points):
+        points = RichTable(box=None, show_header=False, padding=(0, 1, 0, 0))
+        for entry in block.entries:
+            points.add_row(Text("•"), Text(entry))
+        return Padding(points, (0, 2))
     if isinstance(block, Grid):
         return Group(
             Padding(Text(block.caption, style="italic"), (1, 0, 0, 2)),

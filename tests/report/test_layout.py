@@ -266,3 +266,11 @@ def test_numbers_for_people():
     assert [format.share(x) for x in (None, 0, 0.002434, 1.0, 0.00000012)] == ["–", "0", "0.24", "100", "0.000012"]
     assert format.signed(Difference(-0.0001, -0.2, 0.1)) == "0.0 [−20.0, +10.0]"
     assert format.plain("a\r\nb\tc\x00‮d") == "a b c d"
+
+
+def test_findings_stand_one_to_a_line_under_the_conclusion():
+    text = report.render(board(), "md")
+    conclusion = text.index("**Nothing here is shown")
+    points = [line for line in text[conclusion : text.index("| Rank |")].splitlines() if line.startswith("- ")]
+    assert [point.split()[1] for point in points] == ["Between", "m", "m"]
+    assert report.render(board(), "html").count("<li>") == len(points)
