@@ -272,5 +272,5 @@ def test_findings_stand_one_to_a_line_under_the_conclusion():
     text = report.render(board(), "md")
     conclusion = text.index("**Nothing here is shown")
     points = [line for line in text[conclusion : text.index("| Rank |")].splitlines() if line.startswith("- ")]
-    assert [point.split()[1] for point in points] == ["Between", "m", "m"]
+    assert [point.split()[1] for point in points] == ["Between", "No", "m", "m"]
     assert report.render(board(), "html").count("<li>") == len(points)
