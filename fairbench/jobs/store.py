@@ -33,7 +33,7 @@ RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, AT
     "attempts.txt",
     "checkpoints",
 )
-SURVIVING = (ATTEMPTS, CHECKPOINTS)  # what the next attempt at a job goes on from
+SURVIVING = (ATTEMPTS, CHECKPOINTS, LOG)  # what the next attempt at a job goes on from
 DEATHS = 2  # of a job's process, after which the job has failed
 ASIDE = "what lies beside it is untouched; move the folder elsewhere to run the job again"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,16 @@ from fairbench.statistics.probe import Floats
 from fairbench.training import device as memory
 from fairbench.training import selection
 from fairbench.training.acceptance import accepted
+from fairbench.training.checkpoint import Checkpoints, Place, Unsaveable
 from fairbench.training.features import Encoded, Example, Prepared, View, cache_key, encode
 from fairbench.training.isolation import Imprint
 from fairbench.training.method import Method
 from fairbench.training.needs import require
 from fairbench.training.predict import adjusted, indices, predict
 from fairbench.training.probe import asked, pooled, probed
-from fairbench.training.resources import Resources
+from fairbench.training.resources import Resources, Stopped
 from fairbench.training.run import Run, Split
-from fairbench.training.sampling import batches_of, epoch_ends
+from fairbench.training.sampling import Indices, batches_of, epoch_ends
 from fairbench.training.tracker import Trackers
 
 PACKAGES = ("fairbench", "torch", "transformers", "peft", "accelerate", "numpy", "pandas", "pillow")
@@ -61,6 +63,7 @@ class Attempt:
         self.error: str | None = None
         self.steps = 0
         self.trained = 0
+        self.began = self.saved = time.monotonic()  # the training; its last checkpoint
         self.micro_batch = min(resources.micro_batch or job.batch_size, job.batch_size)
         memory.reset_peak()
 
@@ -119,9 +122,11 @@ class Attempt:
             run = self._run(method)
             # Selection asks the validation split, so it cannot choose among epochs that were trained on it.
             chosen = max((n for n, stage in enumerate(stages) if stage.split == "train"), default=-1)
-            with self._tracked():
-                for number, stage in enumerate(stages):
-                    self._train(run, method, number, stage, select=number == chosen)
+            with self._tracked(), self._resumable(run, method):
+                place, state = self._resumed(tuple(stages))
+                for number in range(place.number, len(stages)):
+                    self._train(run, method, stages[number], place, state, select=number == chosen)
+                    place, state = Place(number + 1), None
             self.facts["notes"] = run.noted()
             self.described["tried"] = run.tried
             self.micro_batch = run.micro_batch
@@ -240,48 +245,122 @@ class Attempt:
         source: Encoded | Prepared = self.source
         return source.asked(int(self.where[split][row]), prompt)
 
-    def _train(self, run: Run, method: Method, number: int, stage: Stage, select: bool) -> None:
-        """Train one stage; of its epochs, keep the one that the job's rule chooses, where it may `select`."""
+    @contextmanager
+    def _resumable(self, run: Run, method: Method) -> Iterator[None]:
+        """While this job trains, let who ends the process wait for a checkpoint, where the method can have one."""
+        self.checkpoints = Checkpoints(self.store, run, method)
+        self.began = time.monotonic()
+        obstacle = self.checkpoints.obstacle()
+        if obstacle:
+            self.facts["begins anew when interrupted"] = obstacle
+        self.resources.checkpointing = not obstacle
+        try:
+            yield
+        finally:
+            self.resources.checkpointing = False
+
+    def _resumed(self, stages: tuple[Stage, ...]) -> tuple[Place, Mapping[str, Any] | None]:
+        """Return where an earlier attempt at this job got to and its state, else the beginning."""
+        state = self.checkpoints.newest() if self.resources.checkpointing else None
+        if state is not None:
+            about = self.checkpoints.about(state)
+            if about["made by"] == self._maker():
+                place = self.checkpoints.restore(state, stages)
+                self.steps, self.started = about["steps"], about["started"]
+                self.warnings[:] = about["warnings"]
+                self.seconds["train"] = about["seconds"]
+                self.facts["went on at steps"] = [*about["went on"], self.steps]
+                _truncate(self.store.log_file(self.job), about["log"])
+                return place, state
+        _truncate(self.store.log_file(self.job), 0)
+        return Place(), None
+
+    def _maker(self) -> dict[str, str]:
+        """Say what may change the bits: software, and the kind of device."""
+        return {**versions(PACKAGES), "device": memory.device_name(self.device)}
+
+    def _checkpoint(self, place: Place) -> None:
+        """Leave what another process can go on from, when it is time, or this one is told to end."""
+        resources, now = self.resources, time.monotonic()
+        if not resources.checkpointing or not (
+            resources.stopping or now - self.saved >= resources.checkpoint_every
+        ):
+            return
+        log = self.store.log_file(self.job)
+        try:
+            about = {
+                "made by": self._maker(),
+                "steps": self.steps,
+                "started": self.started,
+                "warnings": list(self.warnings),
+                "seconds": self.seconds.get("train", 0.0) + now - self.began,
+                "went on": self.facts.get("went on at steps", []),
+                "log": log.stat().st_size if log.exists() else 0,
+            }
+            self.checkpoints.save(place, about)
+        except (Unsaveable, OSError) as error:
+            self.warnings.append(f"no checkpoint could be left: {error}")
+        self.saved = time.monotonic()
+        if resources.stopping:
+            raise Stopped
+
+    def _train(
+        self, run: Run, method: Method, stage: Stage, place: Place, state: Mapping[str, Any] | None, select: bool
+    ) -> None:
+        """Train one stage, or the rest of it; of its epochs, keep the one that the job's rule chooses."""
         where = self.where[stage.split]
-        run.begin(stage)
-        odds = method.start_stage(run)
-        batches = batches_of(len(where), stage.epochs, self.job, number, odds)
+        if state is None:
+            run.begin(stage)
+            place.odds = method.start_stage(run)
+        batches = batches_of(len(where), stage.epochs, self.job, place.number, place.odds)
         run.steps = len(batches)
         selects = select and self.job.select != selection.LAST
         ends = epoch_ends(len(where), self.job, len(batches)) if selects else ()
         shares = [run.share(len(batch)) for batch in batches]
-        loader = self._loader([where[batch[share]].tolist() for batch, share in zip(batches, shares, strict=True)])
-        kept: list[tuple[Predictions, dict[str, Tensor]]] = []
-        log = (
-            self.store.log_file(self.job).open("a", buffering=1, encoding="utf-8") if self.resources.leads else None
-        )
-        with log or nullcontext():
-            for step, (chosen, share, examples) in enumerate(zip(batches, shares, loader, strict=True)):
-                run.advance(step)
-                batch = run.compose(torch.as_tensor(chosen), examples, int(share[0]) if len(share) else 0)
-                self.backbone.train(True)
-                method.step(run, batch)
-                run.note(batch.notes)
-                self.steps += 1
-                self.resources.report("train", step + 1, len(batches), run.last_loss)
-                if log and (step % 10 == 0 or step + 1 == len(batches)):
-                    line = {"stage": stage.name, "step": step, "loss": run.last_loss, **batch.notes}
-                    log.write(json.dumps(line) + "\n")
-                self.trackers.log({"loss": run.last_loss, "stage": number, **batch.notes}, self.steps)
-                if step + 1 == len(batches):
-                    method.end_stage(run)
-                if step + 1 in ends:
-                    kept.append((self._answers("val"), self._weights()))
+        left = [where[batch[share]].tolist() for batch, share in zip(batches, shares, strict=True)][place.step :]
+        loader = iter(self._loader(left))
+        if state is not None:  # only now: the loader draws a number
+            self.checkpoints.restore_randomness(state)
+        self.saved = time.monotonic()
+        for step, examples in enumerate(loader, place.step):
+            self._step(run, method, step, batches[step], shares[step], examples)
+            if step + 1 == len(batches):
+                method.end_stage(run)
+            if step + 1 in ends:
+                place.epochs.append((self._answers("val"), self._weights()))
+            place.step = step + 1
+            self._checkpoint(place)
         self.backbone.train(False)
-        if kept:
-            attribute = "+".join(self.job.attributes)
-            best = selection.choose(
-                self.job.select, [p for p, _ in kept], attribute, self.job.unrecorded, self.resources.plugins
-            )
-            self.facts["selected epoch"] = f"{best + 1} of {len(kept)} by {self.job.select}"
-            with torch.no_grad():
-                for name, parameter in self.backbone.trainable().items():
-                    parameter.copy_(kept[best][1][name])
+        self._choose(place)
+
+    def _step(
+        self, run: Run, method: Method, step: int, chosen: Indices, share: Indices, examples: list[Example]
+    ) -> None:
+        run.advance(step)
+        batch = run.compose(torch.as_tensor(chosen), examples, int(share[0]) if len(share) else 0)
+        self.backbone.train(True)
+        method.step(run, batch)
+        run.note(batch.notes)
+        self.steps += 1
+        self.resources.report("train", step + 1, run.steps, run.last_loss)
+        if self.resources.leads and (step % 10 == 0 or step + 1 == run.steps):
+            assert run.stage is not None
+            line = {"stage": run.stage.name, "step": step, "loss": run.last_loss, **batch.notes}
+            with self.store.log_file(self.job).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+        self.trackers.log({"loss": run.last_loss, "stage": run.stage_number, **batch.notes}, self.steps)
+
+    def _choose(self, place: Place) -> None:
+        """Take the weights of the epoch that the job's rule chooses, where there are several."""
+        if not place.epochs:
+            return
+        answers = [predictions for predictions, _ in place.epochs]
+        attribute = "+".join(self.job.attributes)
+        best = selection.choose(self.job.select, answers, attribute, self.job.unrecorded, self.resources.plugins)
+        self.facts["selected epoch"] = f"{best + 1} of {len(answers)} by {self.job.select}"
+        with torch.no_grad():
+            for name, parameter in self.backbone.trainable().items():
+                parameter.copy_(place.epochs[best][1][name])
 
     @contextmanager
     def _tracked(self) -> Iterator[None]:
@@ -343,6 +422,12 @@ class Attempt:
             warnings=tuple(dict.fromkeys(self.warnings)),
             error=self.error,
         )
+
+
+def _truncate(log: Path, length: int) -> None:
+    """Forget the losses of steps that are taken again."""
+    if log.exists():
+        os.truncate(log, length)
 
 
 def _seed(*numbers: int) -> int:

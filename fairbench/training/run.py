@@ -83,8 +83,8 @@ class Run:
     def __post_init__(self) -> None:
         self._pending: list[_Forward] = []
         self._forwards = 0
-        self._players: dict[int, torch.optim.Optimizer] = {}
-        self._noted: dict[str, tuple[float, int]] = {}
+        self.players: dict[int, torch.optim.Optimizer] = {}
+        self.totals: dict[str, tuple[float, int]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -106,7 +106,7 @@ class Run:
         """Open a stage: its parts learn, all else is frozen, every player starts a new optimizer."""
         self.stage, self.step = stage, 0
         self.stage_number += 1
-        self._players.clear()
+        self.players.clear()
         for parameter in self.backbone.trainable().values():
             parameter.requires_grad_(False)
         groups: list[dict[str, Any]] = []
@@ -124,7 +124,7 @@ class Run:
             raise FairbenchError(
                 f"stage {stage.name} trains {', '.join(stage.train)}, but there is nothing to train"
             )
-        self._players[id(self.backbone)] = self._player(groups)
+        self.players[id(self.backbone)] = self._player(groups)
 
     def image_features(self, split: str, rows: Sequence[int]) -> Tensor:
         """Return what the frozen vision tower makes of some rows' images, (len(rows), D), in float32 on the CPU:
@@ -144,7 +144,7 @@ class Run:
     def only(self, chosen: Callable[[str], bool]) -> None:
         """Of what this stage trains, let only the parameters of these names learn (in `start_stage`)."""
         names = {id(parameter): name for name, parameter in self.backbone.trainable().items()}
-        for group in self._players[id(self.backbone)].param_groups:
+        for group in self.players[id(self.backbone)].param_groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(chosen(names[id(parameter)]))
             group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
@@ -153,6 +153,14 @@ class Run:
         """Open a step: forward passes that the last one never descended are dropped."""
         self.step, self._forwards = step, 0
         self._pending.clear()
+
+    def join(self, module: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer of a module of the method's, made when it is first asked for."""
+        assert self.stage is not None
+        if id(module) not in self.players:
+            rate = self.stage.lr if lr is None else lr
+            self.players[id(module)] = self._player([{"params": list(module.parameters()), "lr": rate}])
+        return self.players[id(module)]
 
     def _player(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         assert self.stage is not None
@@ -289,9 +297,7 @@ class Run:
         if module is not None:
             self._finite(loss)
             parameters = list(module.parameters())
-            if id(module) not in self._players:
-                rate = self.stage.lr if lr is None else lr
-                self._players[id(module)] = self._player([{"params": parameters, "lr": rate}])
+            self.join(module, lr)
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -325,7 +331,7 @@ class Run:
         self._pending.clear()
 
     def _learning(self) -> list[nn.Parameter]:
-        return [p for group in self._players[id(self.backbone)].param_groups for p in group["params"]]
+        return [p for group in self.players[id(self.backbone)].param_groups for p in group["params"]]
 
     def _parts(self, vector: Tensor) -> list[Tensor]:
         """Cut a vector (P,) into the shapes of the parameters that this stage trains."""
@@ -362,7 +368,7 @@ class Run:
 
     def _replay(self, keep: bool) -> None:
         """Carry the leaves' gradients into the weights, micro-batch by micro-batch."""
-        self._players[id(self.backbone)].zero_grad()
+        self.players[id(self.backbone)].zero_grad()
         for entry in self._pending:
             if all(leaf.grad is None for leaf in entry.leaves.tensors().values()):
                 continue  # this loss does not look at that forward pass
@@ -389,7 +395,7 @@ class Run:
 
     def _step(self, player: int, parameters: Sequence[nn.Parameter]) -> None:
         assert self.stage is not None
-        optimizer = self._players[player]
+        optimizer = self.players[player]
         norm = nn.utils.clip_grad_norm_(parameters, self.stage.clip)
         if not torch.isfinite(norm):
             raise FairbenchError(f"the gradient is not finite at step {self.step} of stage {self.stage.name}")
@@ -431,12 +437,12 @@ class Run:
     def note(self, notes: Mapping[str, float]) -> None:
         """Average what a method noted over the steps."""
         for name, value in notes.items():
-            total, count = self._noted.get(name, (0.0, 0))
-            self._noted[name] = (total + float(value), count + 1)
+            total, count = self.totals.get(name, (0.0, 0))
+            self.totals[name] = (total + float(value), count + 1)
 
     def noted(self) -> dict[str, float]:
         """Return the averages so far."""
-        return {name: total / count for name, (total, count) in self._noted.items()}
+        return {name: total / count for name, (total, count) in self.totals.items()}
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
