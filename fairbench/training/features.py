@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fairbench.data.dataset import Dataset
@@ -127,21 +127,25 @@ def encode(
         return Encoded(_encode_alike(backbone, prepared), prepared)
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(prepared), CHUNK)
-    missing = [start for start in starts if not _file(folder, start).exists()]
+    chunks = {start: chunk for start in starts if (chunk := _load(_file(folder, start))) is not None}
     wait = False
-    while missing:
-        for start in list(missing):
-            report(max(0, len(prepared) - len(missing) * CHUNK), len(prepared))
+    while len(chunks) < len(starts):
+        for start in [start for start in starts if start not in chunks]:
+            report(min(len(chunks) * CHUNK, len(prepared)), len(prepared))
             lock = FileLock(_file(folder, start).with_suffix(".lock"))
             try:
                 with lock.acquire(timeout=-1 if wait else 0):
-                    if not _file(folder, start).exists():
+                    chunk = _load(_file(folder, start))
+                    if chunk is None:
                         _compute(backbone, prepared, folder, start, batch)
+                        chunk = _load(_file(folder, start))
             except Timeout:
                 continue
-            missing.remove(start)
+            if chunk is None:
+                raise FairbenchError(f"{_file(folder, start)} is not what was written to it", "check the disk")
+            chunks[start] = chunk
         wait = True  # what is left is being computed by others
-    return Encoded([example for start in starts for example in _load(_file(folder, start))], prepared)
+    return Encoded([example for start in starts for example in chunks[start]], prepared)
 
 
 def _encode_alike(backbone: Backbone, prepared: Prepared) -> list[Example]:
@@ -183,24 +187,36 @@ def _compute(backbone: Backbone, prepared: Prepared, folder: Path, start: int, b
     for left in folder.glob(f"{start:08d}.part*"):  # of a process that was killed
         left.unlink()
     temporary = _file(folder, start).with_suffix(f".part{os.getpid()}")
-    save_file(tensors, temporary)
+    save_file(tensors, temporary, {"sha256": _digest(tensors)})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, _file(folder, start))
 
 
-def _load(path: Path) -> list[Example]:
+def _load(path: Path) -> list[Example] | None:
+    """Return a chunk's examples, or None where the file is absent or damaged, and has to be made anew."""
     examples: dict[str, dict[str, Tensor]] = {}
     try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise FairbenchError(
-            f"cached features {path} are damaged: {error}", "delete the file and run again"
-        ) from error
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError):
+        return None
+    if written != _digest(tensors):
+        return None
     for name, tensor in sorted(tensors.items()):
         index, key = name.split(".", 1)
         examples.setdefault(index, {})[key] = tensor
     return list(examples.values())
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hash tensors by name, form and bits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _file(folder: Path, start: int) -> Path:

@@ -202,6 +202,22 @@ def test_features_change_nothing():
     assert difference(with_cache, without) < TOLERANCE
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-9], lambda whole: bytes(len(whole)), lambda whole: whole[:-64] + bytes(64)]
+)
+def test_damaged_features_are_computed_anew(tmp_path, damage):
+    first = train(Plain, out=tmp_path)
+    (chunk, *_) = whole = sorted(tmp_path.glob(".features/*/*.safetensors"))
+    intact = chunk.read_bytes()
+    chunk.write_bytes(damage(intact))
+    again = train(Plain, seed=1, out=tmp_path)
+    assert again.record.facts["features"] == "cached"
+    assert sorted(tmp_path.glob(".features/*/*.safetensors")) == whole
+    assert chunk.read_bytes() == intact
+    assert difference(again, train(Plain, seed=1)) == 0
+    assert first.record.facts == again.record.facts
+
+
 def test_fr_says_how_often_its_term_was_active():
     small = train(METHODS["fr"], batch_size=1, stages=(Stage(epochs=0.2, lr=1e-3),))
     assert small.record.facts["notes"]["active"] == 0
