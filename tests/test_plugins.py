@@ -93,7 +93,7 @@ def test_a_broken_plugin_is_named_and_the_rest_works(module, text, reason):
 def test_what_provides_a_plugin_is_known_with_its_version(module):
     module("good_plugin", METHOD.format(name="mine"))
     loaded = load(point("method-good", "good_plugin"))
-    assert loaded.version("method", "mine") == "dist-of-mine 1.2"
+    assert loaded.version("method", "mine").partition("+")[0] == "dist-of-mine 1.2"
     assert loaded.make("method", Choice("mine", {"strength": "2"})).strength == 2.0
 
 
@@ -199,3 +199,33 @@ def test_installed_metrics_come_without_torch():
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_version_changes_with_the_code_of_a_plugin_and_of_what_it_imports(tmp_path, monkeypatch):
+    package = tmp_path / "edited_package"
+    package.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("def strength():\n    return 1\n")
+    (package / "other.py").write_text("")
+    (package / "method.py").write_text(
+        "from edited_package.helper import strength\nfrom fairbench import Method, hookimpl\n\n\n"
+        "class Edited(Method):\n    name = 'edited'\n\n\n"
+        "@hookimpl\ndef fairbench_methods():\n    return [Edited]\n"
+    )
+    point = EntryPoint("method-edited", "edited_package.method", "fairbench")
+
+    def version():
+        for name in [name for name in sys.modules if name.startswith("edited_package")]:
+            del sys.modules[name]
+        return plugins.load(("method",), points=[point]).version("method", "edited")
+
+    first = version()
+    assert version() == first
+    (package / "other.py").write_text("x = 1\n")  # which the method does not import
+    assert version() == first
+    (package / "helper.py").write_text("def strength():\n    return 10\n")
+    second = version()
+    assert second != first
+    (package / "method.py").write_text((package / "method.py").read_text() + "\n\nprint\n")
+    assert version() not in (first, second)

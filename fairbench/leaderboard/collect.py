@@ -129,10 +129,13 @@ def stale_rows(contenders: Sequence[Contender]) -> dict[str, Flag]:
 
 
 def _versions(record: Record) -> dict[str, str]:
-    """Split what provides a record's parts into names and versions: `my-plugin 1.2`, `file.py 0f3a`."""
+    """Split what provides a record's parts into names and versions: `my-plugin 1.2`, and the hash of `fr`'s code."""
     made = provenance(record)
     versions = {"fairbench itself": made["fairbench"], f"weights of {record.job.backbone.name}": made["weights"]}
     for kind in ("dataset", "backbone", "method"):
         name, _, number = made[kind].rpartition(" ")
+        number, _, code = number.partition("+")
         versions[name or kind] = number
+        if code:
+            versions[f"code of {getattr(record.job, kind).name}"] = code
     return versions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from fairbench.training.run import Run
 
 BATCH = 32
 Places = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float64]
 Examples = Sequence[Mapping[str, Tensor]]
 
 
@@ -154,4 +156,38 @@ def adjusted(
         raise FairbenchError(f"{method.name}.adjust returned a probability outside 0 to 1")
     if scores and not revised["answer"].isin(range(len(scores))).all():
         raise FairbenchError(f"{method.name}.adjust returned an answer that is no class")
+    if scores and "target" in test:
+        known = list(run.job.attributes) if method.group_at_test else []
+        _follows(method, revised["answer"].to_numpy(), revised[scores].to_numpy(), test, known)
     return revised.assign(**{column: test[column].to_numpy() for column in hidden})[list(test.columns)]
+
+
+def _follows(method: Method, answer: Places, scores: Floats, test: pd.DataFrame, attributes: Sequence[str]) -> None:
+    """Refuse answers that do not follow from the probabilities beside them.
+
+    The most probable class does. So do, of two classes, answers by thresholds, a group's own where it is known;
+    drawn between thresholds they may be right by luck, 3 standard deviations of it, more often than any thresholds.
+    """
+    two = scores.shape[1] == 2
+    given = scores[np.arange(len(answer)), answer]
+    if (answer == scores.argmax(axis=1)).all() if two else (given == scores.max(axis=1)).all():
+        return
+    target = test["target"].to_numpy()
+    right = int((answer == target).sum())
+    most = 0.0
+    if two:
+        groups = test.groupby(list(attributes), dropna=False, observed=True).indices if attributes else {"": ...}
+        most = sum(_most_right(scores[rows, 1], target[rows] == 1) for rows in groups.values())
+        most += 1.5 * math.sqrt(len(answer))
+    if right > most:
+        raise FairbenchError(
+            f"{method.name}.adjust returned answers that do not follow from its probabilities: {right:,} of "
+            f"{len(answer):,} are right, more than any thresholds on them reach"
+        )
+
+
+def _most_right(p: Floats, positive: npt.NDArray[np.bool_]) -> int:
+    """Return how many rows the best threshold answers right."""
+    order = np.argsort(-p, kind="stable")
+    gained = np.concatenate([[0], np.cumsum(np.where(positive[order], 1, -1))])
+    return int((~positive).sum() + gained.max())

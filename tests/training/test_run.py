@@ -337,7 +337,25 @@ def test_adjust_sees_neither_targets_nor_groups():
         def adjust(self, run, validation, test):
             return test.assign(p_1=1.5)
 
-    for method, fault in ((Invents, "no class"), (Overshoots, "outside 0 to 1")):
+    class Knows(Peeks):
+        """Answer as the targets are, which it got hold of elsewhere, beside probabilities that know nothing."""
+
+        name = "knows"
+
+        def adjust(self, run, validation, test):
+            table = ToyDataset().table().query("split == 'test'")
+            return test.assign(answer=(table["target"] == "bright").astype(int).to_numpy(), p_0=0.5, p_1=0.5)
+
+    class Cuts(Peeks):
+        """Answer by another threshold, which is no fault."""
+
+        name = "cuts"
+
+        def adjust(self, run, validation, test):
+            return test.assign(answer=(test["p_1"] > 0.3).astype(int))
+
+    train(Cuts)
+    for method, fault in ((Invents, "no class"), (Overshoots, "outside 0 to 1"), (Knows, "do not follow from its")):
         with pytest.raises(AssertionError, match=fault):
             train(method)
     train(Peeks)
