@@ -59,7 +59,7 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class Result:
-    """What `score` or `compare` found: `result` itself, `data` as `--json` writes it, and as text or a table."""
+    """The outcome of `score` or `compare`: `result` itself, and `data` as `--json` writes it."""
 
     result: Scores | PairedScores
     data: Json

@@ -272,10 +272,10 @@ def _reason(error: BaseException) -> str:
 
 def versions(packages: Iterable[str]) -> Mapping[str, str]:
     """Return the installed versions of some packages, without importing them."""
-    found = {}
+    installed = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed

@@ -82,9 +82,9 @@ def metrics(files: Sequence[str] = ()) -> list[Metric]:
     from fairbench.plugins import load
 
     plugins = load(("metric",), files)
-    found = list(plugins.tables["metric"].values())
+    offered = list(plugins.tables["metric"].values())
     warn_of_broken(plugins)
-    return found
+    return offered
 
 
 def warn_of_broken(plugins: Plugins) -> None:

@@ -59,8 +59,8 @@ def probe(
             say(f"warning: {refused}")
         missing = store.missing(jobs, probe=asked)
         names = {job.dataset.name for job in missing}
-        found = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
-        setup = Setup(str(store.root), found, plugin_files, probe=asked)
+        roots = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
+        setup = Setup(str(store.root), roots, plugin_files, probe=asked)
         if missing:
             with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:
                 launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)

@@ -185,24 +185,24 @@ def _foresee(assumed: Assumed, as_json: bool, **chosen: Any) -> None:
     from fairbench.benchmark.plan import attributes_of, make_dataset
 
     plugins, benchmark, roots = _resolved(**chosen)
-    found = []
+    tests = []
     for name in benchmark.datasets:
         dataset = make_dataset(name, benchmark, plugins, roots)
         dataset.unseen = True
         for attributes in attributes_of(benchmark, dataset):
-            found.append(foresight.foresee(dataset, "+".join(attributes), benchmark.unrecorded, assumed))
+            tests.append(foresight.foresee(dataset, "+".join(attributes), benchmark.unrecorded, assumed))
     if as_json:
-        print_json({"assumed": asdict(assumed), "tests": [asdict(one) for one in found]})
+        print_json({"assumed": asdict(assumed), "tests": [asdict(one) for one in tests]})
     else:
-        foresight.show(found, assumed, console())
+        foresight.show(tests, assumed, console())
 
 
 def _planned(planning: bool, **chosen: Any) -> tuple[Plugins, Benchmark, Planned, dict[str, Path]]:
     """Resolve the choices to jobs; every wrong name is an error here, before anything expensive starts."""
     from fairbench.benchmark.plan import jobs
 
-    plugins, benchmark, found = _resolved(**chosen)
-    return plugins, benchmark, jobs(benchmark, plugins, found, planning), found
+    plugins, benchmark, roots = _resolved(**chosen)
+    return plugins, benchmark, jobs(benchmark, plugins, roots, planning), roots
 
 
 def _resolved(
@@ -235,8 +235,8 @@ def _resolved(
     )
     benchmark = choices.override(benchmark, assignments, plugins)
     given = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
-    found = {name: folder.absolute() for name, folder in given.items()}
-    return plugins, benchmark, found
+    roots = {name: folder.absolute() for name, folder in given.items()}
+    return plugins, benchmark, roots
 
 
 def _write_benchmark(benchmark: Benchmark, store: Store) -> None:

@@ -47,8 +47,8 @@ disparity is undefined too.
   {missing}.
   `--keep NA` keeps a word that is a name here (Namibia). Texts are kept as they are.
 - **Size.** Only the columns needed are read. Five million rows with ids, clusters, scores and two attributes
-  take 10 to 20 s on one core and at most 1.6 GiB to read, parquet or csv, and all metrics of them, by two
-  attributes, stay below 1.8 GiB.
+  take about 6 s of one core and at most 1.5 GiB to read, parquet or csv, and all metrics of classes, by two
+  attributes, about 12 s and 1 GiB.
 """
 
 

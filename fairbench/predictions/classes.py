@@ -57,9 +57,9 @@ def index_classes(
         index = [_class_of(name, classes, named, column, path) for name in names]
         table[column] = np.array(index, dtype=np.int16)[codes]
     check_probabilities(table, [f"p_{index}" for index in range(count)], path)
-    found = Predictions(table, classes)
-    found = found if positive is None else found.with_positive(plain(positive))
-    return (_with_score(found.table, found.classes, path) if "score" in table else found.table), found.classes
+    indexed = Predictions(table, classes)
+    indexed = indexed if positive is None else indexed.with_positive(plain(positive))
+    return _with_score(indexed.table, indexed.classes, path), indexed.classes
 
 
 def _labels(table: pd.DataFrame, column: str, path: Path) -> tuple[list[str], IntArray]:
@@ -108,11 +108,11 @@ def _infer_classes(
                 f"{path}: class {largest} occurs{'' if '0' in names else ' and class 0 does not'}",
                 "classes are counted from 0; give p_0, p_1, … or name the classes (--classes)",
             )
-        found = tuple(map(str, range(largest + 1)))
-        stray = names - set(found) - targets
+        classes = tuple(map(str, range(largest + 1)))
+        stray = names - set(classes) - targets
     else:
         stray = names - targets if len(names) > 2 else set()
-        found = () if stray else _order_names(names, count, positive, path)
+        classes = () if stray else _order_names(names, count, positive, path)
     if stray:
         words, codes = columns["answer"]
         unknown = np.isin(codes, [place for place, word in enumerate(words) if word in stray])
@@ -123,7 +123,7 @@ def _infer_classes(
             f"unknown class `{min(stray)}` in `answer`, which no target has,",
             f"write {UNPARSED} for an answer that named no class, or name all classes in order (--classes)",
         )
-    return found
+    return classes
 
 
 def _order_names(names: set[str], count: int, positive: str | None, path: Path) -> tuple[str, ...]:
@@ -153,6 +153,9 @@ def _class_of(name: str, classes: tuple[str, ...], named: bool, column: str, pat
 
 
 def _with_score(table: pd.DataFrame, classes: tuple[str, ...], path: Path) -> pd.DataFrame:
+    """Make p_0 and p_1 of `score`, where there is one."""
+    if "score" not in table:
+        return table
     if len(classes) != 2:
         raise FairbenchError(
             f"{path}: `score` is the probability of the positive of two classes, but there are {len(classes)}",

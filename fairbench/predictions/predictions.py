@@ -82,9 +82,9 @@ class Predictions:
         except (ValueError, OSError, pa.ArrowException) as error:
             raise FairbenchError(f"{path}: cannot be read as predictions: {str(error).strip()}", ANEW) from error
         table = read.to_pandas(self_destruct=True, split_blocks=True, ignore_metadata=True)
-        found = cls(table, tuple(about["classes"]), tuple(wanted), about["task"])
-        found._check(path)
-        return found
+        saved = cls(table, tuple(about["classes"]), tuple(wanted), about["task"])
+        saved._check(path)
+        return saved
 
     def _check(self, path: Path) -> None:
         table, count = self.table, len(self.classes)
@@ -165,8 +165,8 @@ class Predictions:
 
     def groups(self, attribute: str, policy: str = "keep") -> tuple[Ints, tuple[str, ...]]:
         """Return each row's group, codes (n,), -1 = in none, and the groups' names; see `Groups.of`."""
-        found = Groups.of(self._known(attribute), attribute, policy)
-        return found.codes, found.names
+        groups = Groups.of(self._known(attribute), attribute, policy)
+        return groups.codes, groups.names
 
     def recorded(self, attribute: str) -> npt.NDArray[np.bool_]:
         """Say of every row whether the attribute (every one of several joined by +) is recorded, (n,)."""

@@ -20,10 +20,11 @@ from fairbench.predictions.predictions import Predictions
 from fairbench.predictions.spelling import coded, numbers, texts, words
 from fairbench.settings import suggest
 
-CODED = ("cluster", "split", "target", "answer")
+KEYS = ("id", "cluster")  # too many different values to be worth coding
+CODED = ("split", "target", "answer")
 FREE_TEXT = ("reference", "text")
 NUMBERS = ("score", "loss")
-ROLES = ("id", *CODED, *FREE_TEXT, *NUMBERS)
+ROLES = (*KEYS, *CODED, *FREE_TEXT, *NUMBERS)
 SPLIT_SPELLINGS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
@@ -162,13 +163,13 @@ def _own(
     positive: str | None,
     classes: Sequence[str] | None,
 ) -> Predictions:
-    found = Predictions.load(path, attributes, split)
-    if classes and tuple(classes) != found.classes:
+    own = Predictions.load(path, attributes, split)
+    if classes and tuple(classes) != own.classes:
         raise FairbenchError(
-            f"{path}: its classes are {', '.join(found.classes)} and not {', '.join(classes)}",
+            f"{path}: its classes are {', '.join(own.classes)} and not {', '.join(classes)}",
             "fairbench's own files name their classes: leave out --classes",
         )
-    return found if positive is None else found.with_positive(positive)
+    return own if positive is None else own.with_positive(positive)
 
 
 def _role(column: str) -> str | None:
@@ -205,7 +206,7 @@ def _kind(column: str) -> Callable[..., object]:
     """Return what reads a column of this name."""
     if PROBABILITY.fullmatch(column) or column in NUMBERS:
         return numbers
-    return texts if column in FREE_TEXT else words if column == "id" else coded
+    return texts if column in FREE_TEXT else words if column in KEYS else coded
 
 
 def _spelt(table: pa.Table, asked: _Asked) -> pd.DataFrame:
@@ -220,7 +221,7 @@ def _spelt(table: pa.Table, asked: _Asked) -> pd.DataFrame:
             columns[name] = pd.Series(coded(column, where, asked.keep))
         else:
             spelt = texts(column, where) if kind is texts else words(column, where, asked.keep)
-            columns[name] = spelt.to_pandas().astype(object)
+            columns[name] = spelt.to_pandas()
     return pd.DataFrame(columns, copy=False)
 
 

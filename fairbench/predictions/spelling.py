@@ -34,21 +34,21 @@ def coded(column: pa.ChunkedArray, where: str, keep: Collection[str] = ()) -> pd
 
 def words(column: pa.ChunkedArray, where: str, keep: Collection[str] = ()) -> pa.ChunkedArray:
     """Spell every value of a column as a word, null where it is missing; see `coded`. Of floats, 1.0 is 1."""
-    found = pc.utf8_trim_whitespace(_written(column, where))
+    spelt = pc.utf8_trim_whitespace(_written(column, where))
     kept = {name.strip().casefold() for name in keep}
     absent = pa.array([word for word in MISSING if not word or word not in kept])
-    found = pc.if_else(pc.is_in(pc.utf8_lower(found), value_set=absent), pa.scalar(None, pa.string()), found)
-    if _all_match(found, r"^-?[0-9]+\.[0-9]*$"):  # floats that were written down
-        return pc.replace_substring_regex(found, r"\.0*$", "")
-    if _all_match(found, r"^([Tt]rue|TRUE|[Ff]alse|FALSE)$"):
-        return pc.utf8_lower(found)
-    return found
+    spelt = pc.if_else(pc.is_in(pc.utf8_lower(spelt), value_set=absent), pa.scalar(None, pa.string()), spelt)
+    if _all_match(spelt, r"^-?[0-9]+\.[0-9]*$"):  # floats that were written down
+        return pc.replace_substring_regex(spelt, r"\.0*$", "")
+    if _all_match(spelt, r"^([Tt]rue|TRUE|[Ff]alse|FALSE)$"):
+        return pc.utf8_lower(spelt)
+    return spelt
 
 
 def texts(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     """Return free text as it is written; of other types, spelt as `words` does."""
-    found = _written(column, where)
-    return found if _is_text(column.type) else words(found, where)
+    written = _written(column, where)
+    return written if _is_text(column.type) else words(written, where)
 
 
 def numbers(column: pa.ChunkedArray, where: str) -> pd.Series[Any]:

@@ -25,8 +25,8 @@ class Counts(NamedTuple):
 @lru_cache(maxsize=REMEMBERED)
 def counts(text: str, reference: str) -> Counts:
     """Count one pair's n-grams as sacrebleu does, with its tokenizer 13a, case kept."""
-    found = _scorer().sentence_score(text, [reference])
-    return Counts(tuple(found.counts), tuple(found.totals), found.sys_len, found.ref_len)
+    scored = _scorer().sentence_score(text, [reference])
+    return Counts(tuple(scored.counts), tuple(scored.totals), scored.sys_len, scored.ref_len)
 
 
 @lru_cache(maxsize=1)
@@ -56,14 +56,14 @@ def of_corpus(order: int) -> Callable[[Predictions], float]:
     return over
 
 
-def _bleu(found: Counts, order: int, effective: bool) -> float:
+def _bleu(counts: Counts, order: int, effective: bool) -> float:
     from sacrebleu import BLEU
 
     percent = BLEU.compute_bleu(
-        correct=list(found.matching[:order]),
-        total=list(found.total[:order]),
-        sys_len=found.length,
-        ref_len=found.reference_length,
+        correct=list(counts.matching[:order]),
+        total=list(counts.total[:order]),
+        sys_len=counts.length,
+        ref_len=counts.reference_length,
         smooth_method="exp",
         effective_order=effective,
         max_ngram_order=order,

@@ -108,13 +108,13 @@ def f1(labels: Sequence[str], macro: bool) -> Callable[[Predictions], float]:
     def over(rows: Predictions) -> float:
         texts, references = zip(*rows.pairs, strict=True)
         labeller = _labeller(os.environ[CHEXBERT])
-        found, true = (labeller.present(column)[:, columns] for column in (texts, references))
-        hits, positives = (found & true).sum(axis=0), true.sum(axis=0)
+        said, true = (labeller.present(column)[:, columns] for column in (texts, references))
+        hits, positives = (said & true).sum(axis=0), true.sum(axis=0)
         if macro and not positives.all():
             raise Undefined(f"no reference with {labels[int(positives.argmin())]}")
         if not positives.any():
             raise Undefined("no reference with any of the labels")
-        both = positives + found.sum(axis=0)  # 2 TP + FP + FN
+        both = positives + said.sum(axis=0)  # 2 TP + FP + FN
         return float((2 * hits / both).mean() if macro else 2 * hits.sum() / both.sum())
 
     return over

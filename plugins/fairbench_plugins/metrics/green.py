@@ -90,8 +90,8 @@ def read(analysis: str) -> float:
 
 
 def _section(analysis: str, name: str) -> str:
-    found = re.search(rf"\[{name}\]:\s*(.*?)(?:\n\s*\n|\Z)", analysis, re.DOTALL)
-    return found[1] if found and not found[1].startswith("No") else ""
+    section = re.search(rf"\[{name}\]:\s*(.*?)(?:\n\s*\n|\Z)", analysis, re.DOTALL)
+    return section[1] if section and not section[1].startswith("No") else ""
 
 
 class Judge:

@@ -56,9 +56,9 @@ class Scorer:
         """Score (text, reference) pairs, (n,); a text without words scores 0."""
         new = list(dict.fromkeys(pair for pair in pairs if pair not in self.known and pair[0].strip()))
         if new:
-            found = self._run(new)
-            self.known.update(zip(new, found["scores"], strict=True))
-            self.versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+            answer = self._run(new)
+            self.known.update(zip(new, answer["scores"], strict=True))
+            self.versions = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
         return np.array([self.known.get(pair, 0.0) for pair in pairs], dtype=np.float64)
 
     def _run(self, pairs: list[Pair]) -> dict:  # type: ignore[type-arg]
