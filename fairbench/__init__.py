@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public names stand in __init__.pyi and are imported on first use: reading predictions never imports torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
