@@ -116,17 +116,17 @@ def _with_sizes(apart: Mapping[str, float]) -> str:
 
 
 def _moved(table: Table) -> Iterable[str]:
-    """Say whom a method moved against whom: the largest contrast of each kind of rate."""
+    """Say whom a method moved against whom: the clearest contrast of each rate, so that a harm in one is told
+    beside a gain in another.
+    """
     for row in filter(learned, table.rows):
         said = []
         for kind, interaction in row.interactions.items():
             if kind == "standardised_gap":  # it stands in the details, beside the accuracy that it qualifies
                 continue
-            contrast = next(
-                (c for c in interaction.contrasts if c.interval and c.interval[0] * c.interval[1] > 0), None
-            )
-            if interaction.significant and contrast is not None:
-                said.append(_contrast(contrast))
+            if interaction.significant:
+                clear = [c for c in interaction.contrasts if c.interval and c.interval[0] * c.interval[1] > 0]
+                said += [_contrast(first) for first in {c.rate: c for c in reversed(clear)}.values()]
         if said:
             gap = row.changes.get("gap", Difference())
             still = "" if gap.significant else f", though its {table.measure.gap} is not shown to differ"
@@ -152,7 +152,11 @@ def _conclusion(table: Table) -> str:
         if better and learned(row):
             (at_cost if worse else fairer).append(row.label)
     if fairer:
-        return f"Shown to be fairer than {table.baseline}, and worse in nothing measured here: {listed(fairer)}."
+        score = "accuracy" if table.measure.name == "accuracy" else table.measure.title
+        return (
+            f"Shown to treat groups more alike than {table.baseline}, with no loss shown in {score}, worst group or"
+            f" gaps: {listed(fairer)}."
+        )
     if at_cost:
         what = "gained in one respect and lost in another: a trade-off that these data cannot settle"
         return f"Nothing here is shown to be fairer than {table.baseline} without a cost; {listed(at_cost)} {what}."
