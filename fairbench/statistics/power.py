@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 POWER = 0.8
 DRAWS = 4_000  # drawn test sets; fewer where many groups make many pairs
 PAIRS = 4_000_000  # differences between two groups that are drawn at a time
-NESTED = 400  # drawn test sets of two methods, and swaps of each
+NESTED = 1_000_000  # groups' values that are drawn at a time for two methods: test sets x swaps of each x groups
 STEPS = 12  # halvings of the search interval
 SIZES = 6  # different group sizes that are all tried as the one that departs; of more, the smallest and largest
 
@@ -99,8 +99,11 @@ def detectable_improvement(
         return Estimate(reason="needs two groups, rows that vary, agreement in 0 to 1 and a gap to cut")
     rng = np.random.default_rng(0)
     of_both, of_one = np.maximum(variance - disagree / 4, 0) / n, disagree / 4 / n
-    common = rng.standard_normal((NESTED, n.size)) * np.sqrt(of_both)
-    own, swap = rng.standard_normal((2, NESTED, n.size)) * np.sqrt(of_one)
+    draws = int(np.clip(np.sqrt(NESTED / n.size), 100, 400))
+    common = rng.standard_normal((draws, n.size)) * np.sqrt(of_both)
+    own, swap = rng.standard_normal((2, draws, n.size)) * np.sqrt(of_one)
+    swap = np.ascontiguousarray(swap.T)[:, None]  # groups first: reducing over them is then ten times faster
+    place = int((1 - alpha) * draws)
 
     def finds(group: int) -> Callable[[float], float]:
         shift = np.zeros(n.size)
@@ -109,9 +112,9 @@ def detectable_improvement(
         def share(cut: float) -> float:
             method = common + own - (baseline_gap - cut) * shift
             baseline = common - own - baseline_gap * shift
-            centre = ((method + baseline) / 2)[:, None]
-            swapped = np.abs(np.ptp(centre + swap, axis=2) - np.ptp(centre - swap, axis=2))
-            exchange = np.quantile(swapped, 1 - alpha, axis=1)
+            centre = np.ascontiguousarray((method + baseline).T / 2)[:, :, None]
+            swapped = np.abs(np.ptp(centre + swap, axis=0) - np.ptp(centre - swap, axis=0))
+            exchange = np.partition(swapped, place, axis=1)[:, place]
             a, b = _ends(method), _ends(baseline)
             placed = stats.norm.ppf(1 - alpha / 2) * np.sqrt((a - b) ** 2 @ of_both + (a + b) ** 2 @ of_one)
             gained = np.ptp(baseline, axis=1) - np.ptp(method, axis=1)
