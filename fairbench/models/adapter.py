@@ -43,7 +43,7 @@ def load(backbone: Backbone, folder: Path) -> None:
     expected = set(get_peft_model_state_dict(backbone.language_model))
     if set(lora) != expected:
         odd = sorted(set(lora) ^ expected)
-        raise FairbenchError(f"{folder} does not fit {backbone.name}: {len(odd)} names differ, first {odd[0]}")
+        raise FairbenchError(f"{folder} does not fit {backbone.label}: {len(odd)} names differ, first {odd[0]}")
     set_peft_model_state_dict(backbone.language_model, lora)
     for part, module in backbone.trained_modules().items():
         module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
@@ -87,13 +87,13 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
     if absent:
         targets = ",".join(sorted({name.rpartition(".")[2] for name in found.values()}))
         raise FairbenchError(
-            f"{folder} adapts {len(absent)} layers that have no LoRA in {backbone.name}, first {absent[0]}",
-            f"--set {backbone.name}.targets={targets}",
+            f"{folder} adapts {len(absent)} layers that have no LoRA in {backbone.label}, first {absent[0]}",
+            f"--set {backbone.label}.targets={targets}",
         )
     rank = max(weights[f"{stem}.lora_A.weight"].shape[0] for stem in found)
     if rank > backbone.rank:
         raise FairbenchError(
-            f"{folder} has rank {rank}, and {backbone.name} {backbone.rank}", f"--set {backbone.name}.rank={rank}"
+            f"{folder} has rank {rank}, and {backbone.label} {backbone.rank}", f"--set {backbone.label}.rank={rank}"
         )
     for stem, name in found.items():
         _fill(layers[name], weights[f"{stem}.lora_A.weight"], weights[f"{stem}.lora_B.weight"], config)
@@ -102,7 +102,7 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
         if file.is_file():
             module.load_state_dict(load_file(file), strict=True)
         elif part == "head":
-            raise FairbenchError(f"{folder} has no head", f"--set {backbone.name}.readout=words")
+            raise FairbenchError(f"{folder} has no head", f"--set {backbone.label}.readout=words")
     return {
         "base": _published(str(config.get("base_model_name_or_path") or "not recorded")),
         "rank": rank,
@@ -150,7 +150,7 @@ def _within(stem: str, backbone: Backbone) -> str:
         if stem.startswith(prefix) and stem.removeprefix(prefix) in inside:
             return stem.removeprefix(prefix)
     raise FairbenchError(
-        f"the adapter changes {stem}, which is not in the language model of {backbone.name}",
+        f"the adapter changes {stem}, which is not in the language model of {backbone.label}",
         f"if it belongs to this model, {MERGE}",
     )
 

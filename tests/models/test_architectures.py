@@ -40,7 +40,10 @@ def make(folder, **settings):
     return PLUGINS.make("backbone", Choice(f"vlm:{folder.name}", settings), {f"vlm:{folder.name}": folder})
 
 
-@pytest.mark.parametrize("kind", HELD)
+SLOW = ("aria",)  # its pictures have 490 pixels
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in HELD])
 def test_an_architecture_is_what_transformers_computes(kind, tmp_path):
     """Tokens, logits, text, readout, gradients: the model's own, with image features computed once."""
     case = equality.architecture(HELD[kind])
@@ -203,7 +206,7 @@ def test_a_model_whose_features_are_not_what_its_forward_uses_is_refused(tmp_pat
 def test_a_prompt_without_a_chat_template_needs_its_format(tmp_path):
     folder = architectures.save(HELD["llava"], tmp_path / "drawn")
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(FairbenchError, match=re.escape("--set vlm.chat='<image>{prompt}'")):
+    with pytest.raises(FairbenchError, match=re.escape("--set vlm:drawn.chat='<image>{prompt}'")):
         make(folder).load(torch.float32)
     backbone = make(folder, chat="<image>{prompt}!")
     backbone.load(torch.float32)

@@ -456,7 +456,7 @@ def test_a_chat_without_a_format_is_refused(copy):
             ["original LLaVA format", "biomedclip_cxr_518", "docs/backbones.md"],
         ),
         ({"vision_feature_select_strategy": "full"}, ["no class token"]),
-        ({"text_config": {"model_type": "qwen2"}}, ["LLaVA of a qwen2", "--set llava.chat="]),
+        ({"text_config": {"model_type": "qwen2"}}, ["LLaVA of a qwen2", "--set llava:other.chat="]),
     ],
 )
 def test_a_llava_that_cannot_be_held_says_why(saved, tmp_path, change, words):

@@ -84,7 +84,7 @@ def test_an_adapter_is_what_peft_makes_of_it(base, tmp_path, whole, options, set
     [
         ({"use_dora": True}, {}, ["is DoRA", "merge_and_unload"]),
         ({"modules_to_save": ["lm_head"]}, {}, ["whole modules (['lm_head'])", "by its own folder"]),
-        ({"r": 16}, {"rank": 8}, ["has rank 16", "--set vlm.rank=16"]),
+        ({"r": 16}, {"rank": 8}, ["has rank 16", "--set vlm:base.rank=16"]),
         (
             {"target_modules": r".*language_model.*\.(q_proj|up_proj)"},
             {},
