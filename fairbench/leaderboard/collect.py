@@ -129,7 +129,7 @@ def stale_rows(contenders: Sequence[Contender]) -> dict[str, Flag]:
 
 
 def _versions(record: Record) -> dict[str, str]:
-    """Split what provides a record into names and versions: `my-plugin 1.2`, and the hash of the code of `fr`."""
+    """Split what provides a record into names and versions: `my-plugin 1.2`, and the hash of a plugin file."""
     made = provenance(record)
     versions = {"fairbench itself": made["fairbench"], f"weights of {record.job.backbone.name}": made["weights"]}
     for kind in ("dataset", "backbone", "method"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from fairbench.leaderboard.board import Contrast, Row, Table
-from fairbench.leaderboard.flags import NOT_LEARNED
+from fairbench.leaderboard.flags import CASE_MIX, NOT_LEARNED
 from fairbench.statistics.permutation import MINIMUM
 from fairbench.statistics.results import ALPHA, Difference, Gap
 
@@ -20,9 +20,10 @@ def finding(table: Table) -> list[str]:
         reason = "No job of this table finished." if table.attribute else "This dataset records no attribute."
         return [reason]
     if table.baseline is None:
-        said = ["There is no baseline in this table, so nothing says what the methods changed.", _chance(table)]
+        said = ["There is no baseline in this table, so nothing says what the methods changed."]
+        said += [_chance(table), *_case_mix(table)]
     else:
-        said = [_conclusion(table), _chance(table), *_changes(table), *_moved(table)]
+        said = [_conclusion(table), _chance(table), *_case_mix(table), *_changes(table), *_moved(table)]
     idle = [row.label for row in table.rows if not learned(row)]
     if idle:
         are = "has" if len(idle) == 1 else "have"
@@ -45,6 +46,20 @@ def _chance(table: Table) -> str:
     if any(row.eq_odds_max.value is not None for row in rows):
         gaps["EqOdds(max)"] = {row.label: row.eq_odds_max for row in rows}
     return beyond_chance(gaps, table.attribute, table.rows_tested, table.clusters)
+
+
+def _case_mix(table: Table) -> Iterable[str]:
+    """Say whose gap the groups' mix of classes makes, and what an answer that looks at nothing would show."""
+    mixed = [row.label for row in table.rows if learned(row) and any(flag.code == CASE_MIX for flag in row.flags)]
+    if mixed:
+        constant = table.constant
+        always = ""
+        if constant is not None and constant.gap is not None:
+            always = f"; always answering “{constant.answer}” shows {points(constant.gap)}"
+        yield (
+            f"With the same mix of classes in every group, the {table.measure.gap} of"
+            f" {named(mixed, len(table.rows))} does not exceed chance{always}."
+        )
 
 
 def beyond_chance(

@@ -356,7 +356,11 @@ def test_a_screening_model_has_learned_though_a_constant_is_more_accurate(store)
 def test_a_gap_that_the_mix_of_classes_makes_is_flagged_as_such(store):
     table, right = screened({"black": 1000, "white": 1000}, {"black": 0.12, "white": 0.25}, 0.5, 0.95)
     add(store, "m", right, table=table)
-    row = only(build(store))[1]["m"]
+    found, rows = only(build(store))
+    row = rows["m"]
+    assert (
+        "the MaxAccGap of m does not exceed chance; always answering “no” shows 13.0 points." in finding(found)[2]
+    )
     assert row.gap.adjusted < 0.01
     assert row.standardised_gap.value == pytest.approx(0, abs=0.01)
     assert "case mix" in codes(row)
