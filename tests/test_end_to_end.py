@@ -352,12 +352,15 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path, finished
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_a_sweep_ends_as_if_undisturbed(tmp_path):
-    script = ROOT / "benchmarks" / "kill_test.py"
-    words = [sys.executable, script, "--kills", "5", "--folder", tmp_path, "--", *SWEEP, "--seeds", "0,1,2"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the drill is for Linux")
+@pytest.mark.parametrize(
+    "only", ["one bit flipped", "another job", "SIGKILL at any", "gets its name", "newer version"]
+)
+def test_a_part_of_the_drill_goes_well(tmp_path, only):
+    words = [sys.executable, ROOT / "benchmarks" / "faults" / "drill.py", "--folder", tmp_path / "drill"]
+    done = subprocess.run([*words, "--only", only, "--share", "0.1", "--seed", "7"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 kills" in done.stdout
+    assert "0 met wrongly" in done.stdout
 
 
 def test_the_leaderboard_of_a_run_is_about_the_attributes_asked_for(tmp_path):

@@ -180,14 +180,19 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same record."""
-        return {"schema": SCHEMA, "key": self.job.key, **to_json(self)}
+        written = {"schema": SCHEMA, "key": self.job.key, **to_json(self)}
+        return {**written, "checksum": _checksum(written)}
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Rebuild a record; raises FairbenchError when the object is not one or its job's key disagrees."""
         key, values = _opened(data)
+        checksum = values.pop("checksum", None)
         record = from_json(cls, values)
-        return _agreeing(record, record.job, key)
+        _agreeing(record, record.job, key)
+        if checksum != _checksum({name: value for name, value in data.items() if name != "checksum"}):
+            raise FairbenchError("it does not match its own checksum: the file was edited or damaged")
+        return record
 
 
 T = TypeVar("T")
@@ -200,6 +205,10 @@ def _opened(data: Any) -> tuple[Any, dict[str, Any]]:
     if data["schema"] != SCHEMA:
         raise FairbenchError(f"it is of schema {data['schema']!r}; this version of fairbench reads schema {SCHEMA}")
     return data["key"], {name: value for name, value in data.items() if name not in ("schema", "key")}
+
+
+def _checksum(written: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 
 def _agreeing(thing: T, job: Job, key: Any) -> T:

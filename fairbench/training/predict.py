@@ -165,8 +165,8 @@ def adjusted(
 def _follows(method: Method, answer: Places, scores: Floats, test: pd.DataFrame, attributes: Sequence[str]) -> None:
     """Refuse answers that do not follow from the probabilities beside them.
 
-    The most probable class does. So do, of two classes, answers by thresholds, a group's own where it is known;
-    drawn between thresholds they may be right by luck, 3 standard deviations of it, more often than any thresholds.
+    The most probable class does. So do, of two classes, answers by a cut, a group's own where it is known; drawn
+    between cuts they may be right by luck, 3 standard deviations of it, more often than by any cut.
     """
     two = scores.shape[1] == 2
     given = scores[np.arange(len(answer)), answer]
@@ -182,12 +182,12 @@ def _follows(method: Method, answer: Places, scores: Floats, test: pd.DataFrame,
     if right > most:
         raise FairbenchError(
             f"{method.name}.adjust returned answers that do not follow from its probabilities: {right:,} of "
-            f"{len(answer):,} are right, more than any thresholds on them reach"
+            f"{len(answer):,} are right, more than by any cut of them"
         )
 
 
 def _most_right(p: Floats, positive: npt.NDArray[np.bool_]) -> int:
-    """Return how many rows the best threshold answers right."""
+    """Return how many rows the best cut answers right."""
     order = np.argsort(-p, kind="stable")
     gained = np.concatenate([[0], np.cumsum(np.where(positive[order], 1, -1))])
     return int((~positive).sum() + gained.max())

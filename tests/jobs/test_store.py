@@ -12,7 +12,7 @@ import pytest
 
 from fairbench import FairbenchError, Store
 from fairbench.jobs.job import Choice, Job, Record, Stage
-from fairbench.jobs.store import JOB, PREDICTIONS, RECORD
+from fairbench.jobs.store import JOB, PREDICTIONS, RECORD, Refused
 from fairbench.predictions.predictions import Predictions
 
 
@@ -228,3 +228,13 @@ def test_a_lease_has_one_holder_and_is_freed_when_that_is_killed(store):
         assert held
         with store.lease(job()) as again:
             assert not again
+
+
+def test_a_record_of_which_one_bit_changed_is_refused(store):
+    save(store, record())
+    path = store.folder(job()) / RECORD
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        found = store.ended(job())
+        assert isinstance(found, Refused) or json.loads(path.read_bytes()) == json.loads(whole)
