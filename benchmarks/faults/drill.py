@@ -429,10 +429,10 @@ def poisoned(how):
 # ── commands ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def start(folder, *more, shell="", **options):
+def start(folder, *more, before="", **options):
     words = [*COMMAND, *CHOICES, "--out", str(folder), *more]
-    if shell:
-        words = ["bash", "-c", f'{shell}; exec "$@"', "bash", *words]
+    if before:
+        words = ["bash", "-c", f'{before}; exec "$@"', "bash", *words]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
 
 
@@ -454,10 +454,10 @@ def command_signalled(number):
     return fault
 
 
-def command(*more, shell="", status=(0,)):
+def command(*more, before="", status=(0,)):
     def fault(drill, dice):
         folder = drill.fresh()
-        assert start(folder, *more, shell=shell).wait() in status
+        assert start(folder, *more, before=before).wait() in status
         drill.mend(folder)
         return "went on" if 0 not in status else "unmoved"
 
@@ -535,8 +535,8 @@ def kinds():
     found["read-only folder, all done"] = (1, read_only)
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         found[f"command: {number.name}"] = (2, command_signalled(number))
-    found["command: stdout and stderr closed"] = (1, command(shell="exec >&- 2>&-"))
-    found["command: ulimit -n 64"] = (1, command("--workers", "2", shell="ulimit -n 64", status=(0, 1, 2)))
+    found["command: stdout and stderr closed"] = (1, command(before="exec >&- 2>&-"))
+    found["command: ulimit -n 64"] = (1, command("--workers", "2", before="ulimit -n 64", status=(0, 1, 2)))
     return found
 
 
