@@ -12,6 +12,7 @@ class CounterfactualPrompt(Method):
 
     name = "counterfactual-prompt"
     needs = ("classes",)
+    plain_at = {"strength": 0.0}
     strength: NonNegative = 1.0
     sentence: str = "The patient is {}. "
 

@@ -14,6 +14,7 @@ class FairMixup(Method):
 
     name = "fair-mixup"
     needs = ("classes",)
+    plain_at = {"strength": 0.0}
     strength: NonNegative = 1.0
     points: Count = 1
 

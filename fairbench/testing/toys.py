@@ -42,7 +42,7 @@ class ToyDataset(Dataset):
     licence = "CC0"
     citation = "none"
     prompt: str = "Bright?"
-    classes = ("dark", "bright")
+    classes: ClassVar[tuple[str, ...]] = ("dark", "bright")
     attributes = {"site": ("a", "b", "c"), "sex": ("female", "male")}
     rows_per_split: tuple[int, ...] = (96, 24, 48)
 

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
@@ -92,6 +94,24 @@ class Encoded(torch.utils.data.Dataset[Example]):
         pixels = self.prepared.backbone.encoder_inputs
         example = {k: v for k, v in self.prepared.asked(index, prompt).items() if k not in pixels}
         return {**example, "features": self.examples[index]["features"]}
+
+
+class Examples:
+    """What a method may fetch: examples by their place in a split, those of the test split without its answers."""
+
+    def __init__(self, source: Encoded | Prepared, where: Mapping[str, npt.NDArray[np.intp]]) -> None:
+        self._source, self._where = source, where
+
+    def load(self, split: str, rows: Sequence[int]) -> list[Example]:
+        """Return the examples of some rows."""
+        examples = [self._source[index] for index in self._where[split][list(rows)].tolist()]
+        if split == "test":
+            return [{key: value for key, value in example.items() if key != "answer_ids"} for example in examples]
+        return examples
+
+    def asked(self, split: str, row: int, prompt: str) -> Example:
+        """Return one row's example with another prompt."""
+        return self._source.asked(int(self._where[split][row]), prompt)
 
 
 def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype) -> str:

@@ -8,7 +8,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ from fairbench.training import device as memory
 from fairbench.training import selection
 from fairbench.training.acceptance import accepted
 from fairbench.training.checkpoint import Checkpoints, Place, Unsaveable
-from fairbench.training.features import Encoded, Example, Prepared, View, cache_key, encode
+from fairbench.training.features import Encoded, Example, Examples, Prepared, View, cache_key, encode
 from fairbench.training.isolation import Imprint
 from fairbench.training.method import Method
 from fairbench.training.needs import require
@@ -200,7 +200,7 @@ class Attempt:
             backbone=self.backbone,
             train=self._rows("train"),
             validation=self._rows("val"),
-            source=self,
+            source=Examples(self.source, self.where),
             accelerator=self.resources.accelerator,
             micro_batch=self.micro_batch,
             generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
@@ -235,15 +235,6 @@ class Attempt:
             prompts=tuple(table["prompt"]) if "prompt" in table else (self.dataset.prompt,) * len(table),
             references=tuple(table["reference"]) if self.backbone.generates else (),
         )
-
-    def load(self, split: str, rows: Sequence[int]) -> list[Example]:
-        """Return the examples of some rows of a split."""
-        return [self.source[index] for index in self.where[split][list(rows)].tolist()]
-
-    def asked(self, split: str, row: int, prompt: str) -> Example:
-        """Return the example of one row of a split with another prompt."""
-        source: Encoded | Prepared = self.source
-        return source.asked(int(self.where[split][row]), prompt)
 
     @contextmanager
     def _resumable(self, run: Run, method: Method) -> Iterator[None]:

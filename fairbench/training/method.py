@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 from PIL import Image
@@ -34,6 +35,7 @@ class Method(Configurable, nn.Module):
     group_at_test: ClassVar[bool] = False  # may `adjust` know which group a test patient is in?
     role: ClassVar[Role] = "contender"
     needs: ClassVar[tuple[Need, ...]] = ()  # of the task and the backbone; checked before anything trains
+    plain_at: ClassVar[Mapping[str, Any]] = {}  # settings with which it is plain fine-tuning, to the last bit
     stands_for: ClassVar[str] = ""  # a control's, printed beside it: what a contender must beat
 
     def fingerprint(self) -> str:

@@ -17,6 +17,7 @@ class Adversarial(Method):
     """
 
     name = "adversarial"
+    plain_at = {"strength": 0.0}
     strength: NonNegative = 1.0
     rise: Positive = 10.0
     adversary: Literal["linear", "mlp"] = "mlp"

@@ -33,6 +33,7 @@ class CORAL(Method):
     """
 
     name = "coral"
+    plain_at = {"strength": 0.0}
     strength: NonNegative = 1.0
     distance: Literal["covariance", "mmd"] = "covariance"
     depth: Fraction = 1.0

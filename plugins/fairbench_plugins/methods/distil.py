@@ -17,6 +17,7 @@ class Distil(Method):
     """
 
     name = "distil"
+    plain_at = {"share": 0.0}
     needs = ("classes",)
     share: Fraction = 0.5
     temperature: Positive = 2.0

@@ -58,6 +58,7 @@ class FairCLIPSinkhorn(Method):
     """
 
     name = "fairclip-sinkhorn"
+    plain_at = {"strength": 0.0}
     strength: NonNegative = 1.0
     blur: NonNegative = 0.0
 

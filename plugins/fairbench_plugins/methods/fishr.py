@@ -14,6 +14,7 @@ class Fishr(Method):
     """
 
     name = "fishr"
+    plain_at = {"strength": 0.0}
     needs = ("head",)
     strength: NonNegative = 1.0
     ema: Fraction = 0.95

@@ -13,6 +13,7 @@ class Focal(Method):
     """
 
     name = "focal"
+    plain_at = {"gamma": 0.0}
     uses_attributes = False
     gamma: NonNegative = 2.0
 

@@ -14,6 +14,7 @@ class FR(Method):
     """
 
     name = "fr"
+    plain_at = {"strength": 0.0}
     strength: NonNegative = 0.5
     memory: Annotated[int, Range(0)] = 0
 

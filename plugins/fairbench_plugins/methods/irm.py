@@ -14,6 +14,7 @@ class IRM(Method):
     """
 
     name = "irm"
+    plain_at = {"strength": 0.0}
     needs = ("classes",)
     strength: NonNegative = 1.0
     anneal: Fraction = 0.25

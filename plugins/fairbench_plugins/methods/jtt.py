@@ -16,6 +16,7 @@ class JTT(Method):
     """
 
     name = "jtt"
+    plain_at = {"up_weight": 1.0}
     uses_attributes = False
     up_weight: Annotated[float, Range(1)] = 6.0
     share: Annotated[float, Range(0, 1, above=True)] = 0.4

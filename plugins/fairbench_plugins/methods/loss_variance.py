@@ -14,6 +14,7 @@ class LossVariance(Method):
     """
 
     name = "loss-variance"
+    plain_at = {"strength": 0.0}
     strength: NonNegative = 1.0
     variance: Literal["population", "sample"] = "population"
     memory: Annotated[int, Range(0)] = 0

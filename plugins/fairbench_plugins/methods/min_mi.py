@@ -77,6 +77,7 @@ class MinMI(Method):
     """
 
     name = "min-mi"
+    plain_at = {"strength": 0.0}
     strength: NonNegative = 0.5
     weights: tuple[str, ...] = ()
     reader: Literal["linear", "mlp"] = "mlp"
