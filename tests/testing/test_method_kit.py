@@ -97,11 +97,11 @@ class Contradicts(Base):
         return test.assign(answer=1 - test["answer"])
 
 
-class SumsToTwo(Base):
-    """Probabilities that add up to two."""
+class SumsToMore(Base):
+    """Probabilities that add up to one and a half."""
 
     def adjust(self, run, validation, test):
-        return test.assign(p_0=1.0, p_1=1.0)
+        return test.assign(p_0=(test["p_0"] + 1) / 2, p_1=(test["p_1"] + 1) / 2)
 
 
 class FirstPatient(Base):
@@ -221,7 +221,7 @@ MUTANTS = [
     (CountsCalls, kit.check_same_bits_twice, "learned other weights"),
     (ThreeSteps, kit.check_takes_one_step_a_batch, "more than once for a batch"),
     (Contradicts, kit.check_trains_and_predicts, "answers contradict probabilities"),
-    (SumsToTwo, kit.check_trains_and_predicts, "do not add up to one"),
+    (SumsToMore, kit.check_trains_and_predicts, "do not add up to one"),
     (FirstPatient, kit.check_order_in_the_batch_changes_nothing, "order of patients"),
     (FadesAlongTheBatch, kit.check_order_in_the_batch_changes_nothing, "order of patients"),
     (LastGroupForUnknown, kit.check_order_in_the_batch_changes_nothing, "order of groups' names"),
