@@ -228,6 +228,23 @@ def test_a_job_that_kills_its_process_comes_last_and_has_failed_the_second_time(
     assert not any(record.failed for record in Store(tmp_path).records())
 
 
+def test_a_probe_names_the_job_whose_adapter_is_damaged_and_reads_the_others(tmp_path, monkeypatch):
+    run(tmp_path, *BASE, "--methods", "fr")
+    store = Store(tmp_path)
+    (hurt,) = (record.job for record in store.records() if record.role == "contender")
+    weights = store.adapter_folder(hurt) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    monkeypatch.setattr(launch._Crew, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
+    result = call("probe", tmp_path, "--plugin", TOYS, code=1)
+    assert f"cannot probe {hurt.title}: {weights} is not what its record describes" in " ".join(
+        result.stderr.split()
+    )
+    assert {record.role: record.readable is None for record in store.records()} == {
+        "baseline": False,
+        "contender": True,
+    }
+
+
 def test_a_plugin_that_wanders_about_moves_no_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FAIRBENCH_TEST_WICKED", "changes folder, forks, leaves threads")
