@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from fairbench.benchmark.pull import Event, Setup, Watch, child, work
+from fairbench.benchmark.pull import STOPPED, Event, Setup, Watch, child, work
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job
 from fairbench.jobs.store import Store
@@ -136,6 +136,8 @@ class _Crew:
     def _ended(self, hand: _Hand) -> None:
         """See why a worker ended; one that died of a job is replaced while there is work."""
         hand.process.join()
+        if hand.process.exitcode == STOPPED:
+            return  # someone told this worker to end, and its job left what it can go on from
         if hand.job is None:
             if hand.process.exitcode:
                 raise FairbenchError(
@@ -176,7 +178,7 @@ def _ended_by_signal() -> Iterator[None]:
     """Turn SIGTERM into an orderly end of this command: its workers are told, and waited for."""
 
     def end(*_: Any) -> None:
-        raise Terminated(128 + signal.SIGTERM)
+        raise Terminated(STOPPED)
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -62,6 +62,7 @@ class Setup:
 
 
 Watch = Callable[[Event], None]
+STOPPED = 128 + signal.SIGTERM  # the status of a worker that was told to end
 
 
 def child(number: int, jobs: Sequence[Job], setup: Setup, gpu: str | None, events: Connection) -> None:
@@ -87,7 +88,7 @@ def child(number: int, jobs: Sequence[Job], setup: Setup, gpu: str | None, event
     except FairbenchError as error:
         tell(Event(number, failure=error))
     except Stopped:
-        status = 128 + signal.SIGTERM
+        status = STOPPED
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
