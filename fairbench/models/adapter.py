@@ -49,7 +49,7 @@ def load(backbone: Backbone, folder: Path) -> None:
         module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
 
 
-MERGE = "merge it by peft's merge_and_unload, save the model, and judge that by its own folder, untrained"
+MERGE = "give its folder as a backbone's, NAME:FOLDER: it is then merged into its base, and judged untrained"
 
 
 def adapter_fingerprint(folder: Path) -> str:
@@ -103,12 +103,46 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
             module.load_state_dict(load_file(file), strict=True)
         elif part == "head":
             raise FairbenchError(f"{folder} has no head", f"--set {backbone.label}.readout=words")
-    return {
-        "base": _published(str(config.get("base_model_name_or_path") or "not recorded")),
-        "rank": rank,
-        "layers": len(found),
-        "trained on": list(trained_on(folder)),
-    }
+    return {**provenance(folder), "rank": rank, "layers": len(found)}
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no model."""
+    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path) -> str:
+    """Return the name or folder of the model that an adapter was trained on."""
+    base = read_json(folder / ADAPTER).get("base_model_name_or_path")
+    if not base:
+        raise FairbenchError(f"the adapter in {folder} does not say on which base it was trained", ADAPTER)
+    return str(base)
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """Return where an adapter comes from: its base, and the data that its card names."""
+    base = str(read_json(folder / ADAPTER).get("base_model_name_or_path") or "not recorded")
+    return {"base": _published(base), "trained on": list(trained_on(folder))}
+
+
+def merged(model: Any, folder: Path) -> Any:
+    """Return a model with an adapter of any kind of peft's merged into it; refuses one that does not fit whole."""
+    from peft import PeftConfig, get_peft_model
+
+    adapter_fingerprint(folder)  # refuses a folder without weights that can be read safely
+    adapted = get_peft_model(model, PeftConfig.from_pretrained(str(folder)))
+    weights = load_file(folder / _LORA)
+    try:
+        report = set_peft_model_state_dict(adapted, weights)
+    except RuntimeError as error:
+        raise FairbenchError(f"the adapter in {folder} does not fit its base: {error}") from error
+    wanted = set(get_peft_model_state_dict(adapted))
+    odd = sorted({*report.unexpected_keys, *(wanted ^ set(weights))})
+    if odd:
+        raise FairbenchError(
+            f"the adapter in {folder} does not fit its base: {len(odd)} names differ, first {odd[0]}"
+        )
+    return adapted.merge_and_unload()
 
 
 def _published(base: str) -> str:

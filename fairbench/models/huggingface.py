@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -23,12 +22,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError
+from fairbench.models.adapter import adapter_fingerprint, base_of, is_adapter, merged, provenance
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Inputs
 from fairbench.models.checkpoint import checkpoint_fingerprint, configuration, from_checkpoint, locate, revision_of
+from fairbench.models.image_features import Form, flattened
 from fairbench.models.processor import load_processor
 
-FRAME = "visual_indicator_features"
 BITS = {"8bit": 8, "4bit": 4}
 TOKEN_TYPES = "token_type_ids"  # ends the name of what goes with each token
 SHAPE = ".shape"  # ends the name of the tensor that holds each example's shape of another
@@ -369,49 +369,6 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
         vars(module).update(before)
 
 
-def rows_of(value: Any) -> Tensor:
-    """Return features, in whatever pieces, as (tokens, width)."""
-    pieces = [value] if isinstance(value, Tensor) else list(value)
-    return torch.cat([piece.reshape(-1, piece.shape[-1]) for piece in pieces])
-
-
-def pieces_of(output: Any) -> list[tuple[Any, Any]]:
-    """Return a model's image features and then those for deeper layers, each with the layer it names, or None."""
-    pooled = getattr(output, "pooler_output", None)
-    pieces = [(None, output.last_hidden_state if pooled is None else pooled)]
-    for value in getattr(output, "deepstack_features", None) or ():
-        tagged = isinstance(value, tuple) and isinstance(value[0], int)
-        pieces.append(value if tagged else (None, value))
-    return pieces
-
-
-def flattened(output: Any) -> Tensor:
-    """Return a model's image features, (tokens, width), with those for deeper layers to the right of them."""
-    return torch.cat([rows_of(value) for _, value in pieces_of(output)], -1)
-
-
-class Form:
-    """In what pieces a model returns its image features, learnt from one image."""
-
-    def __init__(self, output: Any) -> None:
-        self.name = "last_hidden_state" if getattr(output, "pooler_output", None) is None else "pooler_output"
-        self.layers, values = zip(*pieces_of(output), strict=True)
-        self.widths = [rows_of(value).shape[-1] for value in values]
-        # Of a tensor all axes but the first; None: a list of the images' tensors.
-        self.axes = [tuple(value.shape[1:]) if isinstance(value, Tensor) else None for value in values]
-        # Ovis2's embeddings of the tokens that frame an image, which are the same for every image.
-        frame = getattr(output, FRAME, None)
-        self.constant = {} if frame is None else {FRAME: frame}
-
-    def restore(self, features: Tensor) -> Any:
-        """Return what the model's forward pass takes in place of pixels."""
-        parts = zip(torch.split(features, self.widths, -1), self.axes, strict=True)
-        first, *deeper = ([rows] if axes is None else rows.reshape(-1, *axes) for rows, axes in parts)
-        named = zip(self.layers[1:], deeper, strict=True)
-        layers = [value if layer is None else (layer, value) for layer, value in named]
-        return SimpleNamespace(**{self.name: first}, deepstack_features=layers, **self.constant)
-
-
 def architecture_of(config: Any) -> Any:
     """Return the class that transformers has for a configuration."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -471,7 +428,13 @@ class Pretrained(Family):
 
     def folder(self) -> Path:
         """Return where the checkpoint lies on this machine; raises FairbenchError when it does not."""
-        return locate(str(self.root or self.checkpoint), self.revision, self.download)
+        given = base_of(self.adapter) if self.adapter else str(self.root or self.checkpoint)
+        return locate(given, self.revision, self.download)
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder that was given, where it holds an adapter alone, to be merged into its base."""
+        return self.root if self.root is not None and is_adapter(self.root) else None
 
     def construct(self) -> None:
         """Build the architecture: of a folder that was given as its config.json says, else of this size."""
@@ -484,6 +447,10 @@ class Pretrained(Family):
         folder = self.folder()
         config = self._configured(folder)
         self.model = from_checkpoint(folder, architecture_of(config), dtype, **options)
+        if self.adapter:
+            if self.quantise != "none":
+                raise FairbenchError(f"{self.label}: an adapter is not merged into quantised weights")
+            self.model = merged(self.model, self.adapter)
         processor = load_processor(folder, config)
         if self.quantise != "none":  # what peft asks the module that it adapts
             setattr(self.language_model, f"is_loaded_in_{self.quantise}", True)
@@ -491,6 +458,7 @@ class Pretrained(Family):
             "attention": self.model.config._attn_implementation,
             "image processor": type(processor.image_processor).__name__,
             **({"revision": revision_of(folder)} if revision_of(folder) else {}),
+            **({"merged adapter": provenance(self.adapter)} if self.adapter else {}),
         }
         self.ready(processor)
 
@@ -502,8 +470,11 @@ class Pretrained(Family):
         self.ready(load_processor(folder, self._configured(folder)))
 
     def fingerprint(self) -> str:
-        """Hash the checkpoint's files."""
-        return checkpoint_fingerprint(self.folder())
+        """Hash the checkpoint's files, and an adapter's with its base's."""
+        base = checkpoint_fingerprint(self.folder())
+        if self.adapter is None:
+            return base
+        return hashlib.sha256(f"{base} {adapter_fingerprint(self.adapter)}".encode()).hexdigest()[:16]
 
     def weight_bytes(self, width: float) -> float:
         """Return the bytes of a frozen weight; what stays unquantised is too little to matter in an estimate."""

@@ -82,8 +82,8 @@ def test_an_adapter_is_what_peft_makes_of_it(base, tmp_path, whole, options, set
 @pytest.mark.parametrize(
     ("options", "settings", "words"),
     [
-        ({"use_dora": True}, {}, ["is DoRA", "merge_and_unload"]),
-        ({"modules_to_save": ["lm_head"]}, {}, ["whole modules (['lm_head'])", "by its own folder"]),
+        ({"use_dora": True}, {}, ["is DoRA", "NAME:FOLDER"]),
+        ({"modules_to_save": ["lm_head"]}, {}, ["whole modules (['lm_head'])", "merged into its base"]),
         ({"r": 16}, {"rank": 8}, ["has rank 16", "--set vlm:base.rank=16"]),
         (
             {"target_modules": r".*language_model.*\.(q_proj|up_proj)"},
@@ -98,6 +98,39 @@ def test_what_cannot_be_expressed_is_refused(base, tmp_path, options, settings, 
     with pytest.raises(FairbenchError) as caught:
         adopt(built(base, **settings), tmp_path)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"target_modules": r".*visual.*\.(qkv|proj)"}],
+    ids=["LoRA", "DoRA", "a whole module", "of the vision tower"],
+)
+def test_an_adapters_folder_is_a_backbone_with_the_adapter_merged(base, tmp_path, options):
+    model, adapter = adapted(base, **options)
+    if "modules_to_save" in options:
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.data = parameter.data + 0.05 * torch.randn_like(parameter)
+    folder = tmp_path / "mine"
+    adapter.save_pretrained(folder)
+    backbone, official = built(folder), equality.Official(equality.architecture(DRAWN), base)
+    assert backbone.facts["merged adapter"]["base"] == "base"
+    asked = equality.examples(4, equality.SEVERAL)
+    assert equality.compare(backbone, official, asked, "right").logits > 0.1, "the adapter changes something"
+    official.model = model.eval()
+    assert equality.compare(backbone, official, asked, "right").logits < 2e-4
+    plain = PLUGINS.make("backbone", Choice("vlm:base", {}), {"vlm:base": base})
+    ours = PLUGINS.make("backbone", Choice("vlm:mine", {}), {"vlm:mine": folder})
+    before = ours.fingerprint()
+    assert before != plain.fingerprint()
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name, value = tensors.popitem()
+    save_file({**tensors, name: value + 1}, file)
+    assert ours.fingerprint() != before
+    save_file(tensors, file)
+    with pytest.raises(FairbenchError, match="does not fit its base: 1 names differ"):
+        built(folder)
 
 
 def test_without_a_head_the_readout_is_words(base, tmp_path):
