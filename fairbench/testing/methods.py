@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import inspect
 import random
 import sys
-import textwrap
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -119,10 +117,20 @@ def check_says_what_it_does(method: type[Method]) -> None:
 def check_uses_every_setting(method: type[Method]) -> None:
     """Its code reads each of its settings."""
     kinds = [kind for kind in method.__mro__ if issubclass(kind, Method) and kind is not Method]
-    trees = [ast.parse(textwrap.dedent(inspect.getsource(kind))) for kind in kinds]
-    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    read = {name for kind in kinds for member in vars(kind).values() for name in _names(member)}
     unused = sorted(set(method.fields()) - read)
     assert not unused, f"nothing reads its setting {', '.join(unused)}"
+
+
+def _names(member: Any) -> Iterator[str]:
+    """Yield the attributes that a class's member reads, functions inside it included."""
+    member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+    code = member if isinstance(member, types.CodeType) else getattr(member, "__code__", None)
+    if code is not None:
+        yield from code.co_names
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                yield from _names(constant)
 
 
 def check_trains_and_predicts(method: type[Method]) -> None:
