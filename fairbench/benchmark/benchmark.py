@@ -88,15 +88,22 @@ def load(which: str) -> Benchmark:
         raise suggest("benchmark", which, bundled)
     path = bundled.get(which, Path(which))
     if not path.is_file():
-        raise FairbenchError(f"there is no benchmark file {which}")
+        raise FairbenchError(
+            f"there is no benchmark file {which}", "name a TOML file, or one of `fairbench list benchmarks`"
+        )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FairbenchError(f"{path} is not TOML: {error}") from error
+        raise FairbenchError(
+            f"{path} is not TOML: {error}",
+            "mend the file at that place; `fairbench new benchmark NAME` writes one to start from",
+        ) from error
     except RecursionError as error:
-        raise FairbenchError(f"{path} is nested too deeply") from error
+        raise FairbenchError(
+            f"{path} is nested too deeply", "a benchmark needs no more than tables in tables"
+        ) from error
     except OSError as error:
-        raise FairbenchError(f"cannot read {path}: {error.strerror}") from error
+        raise FairbenchError(f"cannot read {path}: {error.strerror}", "name a file that you may read") from error
     return parse(data, path.stem, str(path))
 
 
@@ -127,7 +134,10 @@ def _method(entry: Any, where: str) -> Choice:
         return Choice(entry)
     if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
         return Choice(entry["name"], {key: value for key, value in entry.items() if key != "name"})
-    raise FairbenchError(f"{where}: a method is a name or a table with `name`, not {entry!r}")
+    raise FairbenchError(
+        f"{where}: a method is a name or a table with `name`, not {entry!r}",
+        'write "NAME", or {name = "NAME", KEY = VALUE}',
+    )
 
 
 def to_toml(benchmark: Benchmark) -> str:

@@ -35,7 +35,7 @@ def sample(dataset: Dataset, count: int, by: str | None = None, split: str | Non
         raise suggest(f"attribute of {dataset.name}", by, dataset.attributes)
     table = _among(dataset, split)
     if table.empty:
-        raise FairbenchError(f"{dataset.name} has no rows in {split}")
+        raise FairbenchError(f"{dataset.name} has no rows in {split}", "choose another split, or raise the limit")
     table = table.assign(_order=[hashlib.sha256(str(name).encode()).hexdigest() for name in table["id"]])
     table = table.sort_values("_order").drop(columns="_order").reset_index(drop=True)
     traits = ["split", *(["target"] if "target" in table else []), *dataset.attributes]

@@ -183,15 +183,18 @@ def faults(dataset: Dataset, table: pd.DataFrame) -> Iterator[FairbenchError]:
         )
         return
     if table.empty:
-        yield FairbenchError(f"{where} has no rows")
+        yield FairbenchError(f"{where} has no rows", "look at the table, and at the settings that leave rows out")
         return
     for column in columns(dataset):
         if count := int(table[column].isna().sum()):
-            yield FairbenchError(f"{where}: {count:,} rows have no {column}")
+            yield FairbenchError(
+                f"{where}: {count:,} rows have no {column}", "fill them in, or leave these rows out"
+            )
     repeated = table["id"][table["id"].duplicated()]
     if len(repeated):
         yield FairbenchError(
-            f"{where}: {repeated.nunique():,} ids stand in several rows, for instance {repeated.iloc[0]!r}"
+            f"{where}: {repeated.nunique():,} ids stand in several rows, for instance {repeated.iloc[0]!r}",
+            "one id for each image; a patient with several has one `cluster`",
         )
     known = {"split": SPLITS, **dataset.attributes}
     if "target" in columns(dataset):
@@ -200,7 +203,8 @@ def faults(dataset: Dataset, table: pd.DataFrame) -> Iterator[FairbenchError]:
         odd = sorted({repr(value) for value in table[column].dropna().unique() if value not in values})
         if odd:
             yield FairbenchError(
-                f"{where}: {column} has {', '.join(odd[:10])}, which is not among {', '.join(values)}"
+                f"{where}: {column} has {', '.join(odd[:10])}, which is not among {', '.join(values)}",
+                "correct the rows, or declare the value",
             )
     shared = table.groupby("cluster")["split"].nunique()
     if (shared > 1).any():

@@ -47,7 +47,10 @@ class ImageFolder(Dataset):
         parts = PurePosixPath(str(relative).replace("\\", "/"))
         outside = parts.is_absolute() or ".." in parts.parts or PureWindowsPath(str(relative)).drive
         if self.root is None or outside or not parts.parts or "\0" in str(relative):
-            raise FairbenchError(f"{self.name}: image path {relative!r} is not inside the data folder")
+            raise FairbenchError(
+                f"{self.name}: image path {relative!r} is not inside the data folder",
+                "a path starts in the folder and stays in it",
+            )
         return self.images() / parts
 
     def images(self) -> Path:
@@ -70,7 +73,10 @@ class ImageFolder(Dataset):
             with path.open("rb") as file:
                 return self.open(file)
         except (Unreadable, OSError) as error:
-            raise FairbenchError(f"{self.name}: cannot read image {path}: {reason(error)}") from error
+            raise FairbenchError(
+                f"{self.name}: cannot read image {path}: {reason(error)}",
+                f"get the file again; `fairbench data check {self.name}` lists all that cannot be read",
+            ) from error
 
     def readable(self, table: pd.DataFrame) -> pd.DataFrame:
         """Leave out the rows beyond `limit`, then those whose file cannot be read; raises for too many of those."""

@@ -55,7 +55,9 @@ class Stage:
         plain = {key: value for key, value in values.items() if key != "lr_scale"}
         scale = values.get("lr_scale", {})
         if not isinstance(scale, Mapping):
-            raise FairbenchError(f"{where}.lr_scale must be a table of part = factor")
+            raise FairbenchError(
+                f"{where}.lr_scale must be a table of part = factor", "write lr_scale = {head = 10}"
+            )
         scales = {part: convert(factor, NonNegative, f"{where}.lr_scale.{part}") for part, factor in scale.items()}
         return cls(**checked(cls, plain, where), lr_scale=scales)
 

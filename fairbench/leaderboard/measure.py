@@ -22,7 +22,9 @@ def judging_metric(name: str, metrics: Mapping[str, Metric], predictions: Predic
         if _scores_rows(metric) and np.isfinite(metric.scores(predictions)).all():
             return metric
     except Undefined as reason:
-        raise FairbenchError(f"a table cannot be judged by {name}: {reason}") from reason
+        raise FairbenchError(
+            f"a table cannot be judged by {name}: {reason}", "choose a metric that scores rows (--measure)"
+        ) from reason
     able = [other.name for other in metrics.values() if _scores_rows(other) and "two classes" not in other.needs]
     raise FairbenchError(
         f"a table cannot be judged by {name}",

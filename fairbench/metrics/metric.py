@@ -70,7 +70,10 @@ class Metric:
 
     def __post_init__(self) -> None:
         if (self.each is None) == (self.over is None):
-            raise FairbenchError(f"metric `{self.name}` must give either `each` or `over`")
+            raise FairbenchError(
+                f"metric `{self.name}` must give either `each` or `over`",
+                "`each` scores rows, `over` gives a number that is no mean",
+            )
         if unknown := set(self.needs) - set(NEEDS):
             raise FairbenchError(
                 f"metric `{self.name}` needs `{min(unknown)}`, which nothing provides",

@@ -119,7 +119,9 @@ def configuration(folder: Path, architecture: Any = None) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     kind, wanted = config.get("model_type"), architecture and architecture.config_class.model_type
     if wanted and kind != wanted:
-        raise FairbenchError(f"checkpoint {folder} is a {kind}, not a {wanted}")
+        raise FairbenchError(
+            f"checkpoint {folder} is a {kind}, not a {wanted}", "give it to the backbone of its own family"
+        )
     return config
 
 

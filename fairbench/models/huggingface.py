@@ -493,7 +493,9 @@ class Pretrained(Family):
         try:
             return AutoConfig.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise FairbenchError(f"cannot load checkpoint {folder}: config.json: {error}") from error
+            raise FairbenchError(
+                f"cannot load checkpoint {folder}: config.json: {error}", "get the checkpoint again, whole"
+            ) from error
 
     def _options(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return how transformers shall load; raises FairbenchError for what this machine cannot do."""

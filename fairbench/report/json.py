@@ -26,7 +26,9 @@ def read(path: str | Path) -> Board:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FairbenchError(f"cannot read {path} as a leaderboard: {error}") from error
+        raise FairbenchError(
+            f"cannot read {path} as a leaderboard: {error}", "give a file that `--format json` wrote"
+        ) from error
     return Board.from_json(data)
 
 

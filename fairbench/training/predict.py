@@ -50,7 +50,10 @@ def predict(
         pairs = gather_object(pairs)
     answers = [one for _, one in sorted(pairs, key=lambda pair: pair[0])]
     if not np.isfinite([number for numbers, _ in answers for number in numbers]).all():
-        raise FairbenchError(f"the trained model's scores on the {table['split'].iloc[0]} split are not finite")
+        raise FairbenchError(
+            f"the trained model's scores on the {table['split'].iloc[0]} split are not finite",
+            "a smaller lr or strength may keep the training stable",
+        )
     return frame(dataset, table, [numbers for numbers, _ in answers], [text for _, text in answers])
 
 
@@ -145,17 +148,28 @@ def adjusted(
     needed = ["text"] if dataset.task == "generate" else ["answer", *scores]
     lost = {"id", *needed} - set(map(str, revised.columns))
     if lost:
-        raise FairbenchError(f"{method.name}.adjust lost the columns {', '.join(sorted(lost))}")
+        raise FairbenchError(
+            f"{method.name}.adjust lost the columns {', '.join(sorted(lost))}",
+            "return the test rows with their answers changed, `test.assign(answer=…)`",
+        )
     if list(revised["id"]) != list(test["id"]):
-        raise FairbenchError(f"{method.name}.adjust must return the test rows it was given, in their order")
+        raise FairbenchError(
+            f"{method.name}.adjust must return the test rows it was given, in their order",
+            "return `test.assign(answer=…)`",
+        )
     if dataset.task == "generate":
         if not revised["text"].map(lambda text: isinstance(text, str)).all():
-            raise FairbenchError(f"{method.name}.adjust returned a text that is none")
+            raise FairbenchError(
+                f"{method.name}.adjust returned a text that is none", "a text is a str, empty where there is none"
+            )
         revised = _read(revised, dataset)
     if not revised[scores].map(lambda share: 0 <= share <= 1).all(axis=None):
-        raise FairbenchError(f"{method.name}.adjust returned a probability outside 0 to 1")
+        raise FairbenchError(f"{method.name}.adjust returned a probability outside 0 to 1", "give fractions")
     if scores and not revised["answer"].isin(range(len(scores))).all():
-        raise FairbenchError(f"{method.name}.adjust returned an answer that is no class")
+        raise FairbenchError(
+            f"{method.name}.adjust returned an answer that is no class",
+            "an answer is a class index, or -1 for none",
+        )
     if scores and "target" in test:
         known = list(run.job.attributes) if method.group_at_test else []
         _follows(method, revised["answer"].to_numpy(), revised[scores].to_numpy(), test, known)

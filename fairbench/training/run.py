@@ -118,11 +118,13 @@ class Run:
                 groups.append({"params": parameters, "lr": stage.lr * stage.lr_scale.get(part, 1.0)})
             elif part != "head":  # the readout `words` has none, and every recipe names it
                 raise FairbenchError(
-                    f"stage {stage.name} trains the {part}, which {self.backbone.name} does not have"
+                    f"stage {stage.name} trains the {part}, which {self.backbone.name} does not have",
+                    "leave the part out of the stage's `train`",
                 )
         if not groups:
             raise FairbenchError(
-                f"stage {stage.name} trains {', '.join(stage.train)}, but there is nothing to train"
+                f"stage {stage.name} trains {', '.join(stage.train)}, but there is nothing to train",
+                "name a part that this backbone has: lora, head or projector",
             )
         self.players[id(self.backbone)] = self._player(groups)
 
@@ -338,7 +340,10 @@ class Run:
         parameters = self._learning()
         total = sum(p.numel() for p in parameters)
         if vector.shape != (total,):
-            raise FairbenchError(f"a vector of shape {tuple(vector.shape)} is given for {total} weights")
+            raise FairbenchError(
+                f"a vector of shape {tuple(vector.shape)} is given for {total} weights",
+                "a vector has one number for each weight that this stage trains, see run.weights()",
+            )
         pieces = torch.split(vector, [p.numel() for p in parameters])
         return [piece.view_as(p) for p, piece in zip(parameters, pieces, strict=True)]
 

@@ -43,7 +43,10 @@ def choose(rule: str, epochs: Sequence[Predictions], attribute: str, policy: str
     metric = plugins.find("metric", rule.removeprefix("best:"))
     values = [metric.value(predictions).value for predictions in epochs]
     if any(value is None for value in values):
-        raise FairbenchError(f"selection by {metric.name} is not possible: it is undefined on the validation split")
+        raise FairbenchError(
+            f"selection by {metric.name} is not possible: it is undefined on the validation split",
+            'select by another metric, or keep the last epoch (select = "last")',
+        )
     sign = 1.0 if metric.higher_is_better else -1.0
     return int(np.argmax([sign * (-math.inf if value is None else value) for value in values]))
 
