@@ -110,7 +110,7 @@ class Plugins:
     def make(self, kind: str, choice: Choice, roots: Mapping[str, Path] | None = None) -> Any:
         """Make what a choice names, with its settings and, for what lies on this disk, its folder."""
         item = self.find(kind, choice.name)(**choice.settings)
-        item.label = choice.name
+        item.alias = choice.name
         root = (roots or {}).get(choice.name)
         needed = item.folder is not None if kind == "dataset" else item.needs_root
         if root is None and (needed or ":" in choice.name):

@@ -131,7 +131,7 @@ class Configurable(ABC):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
-        self.label = self.name  # what a run calls it: NAME, or NAME:its folder's own name
+        self.alias = self.name  # what a run calls it: NAME, or NAME:its folder's own name
         fields = self.fields()
         for key in settings:
             if key not in fields:

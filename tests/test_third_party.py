@@ -52,11 +52,11 @@ for words in (["list", "methods"], {words!r}):
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
     )
     assert done.returncode == 0, done.stderr
-    assert "fairbench-tilted 0.3.0" in done.stdout
+    assert "fairbench-tilted" in done.stdout
     (table,) = json.loads((tmp_path / "runs" / "quickstart.json").read_text())["tables"]
     assert {row["label"] for row in table["rows"]} == {"vanilla", "tilted(tilt=3.0)"}
     versions = {json.loads(path.read_text())["method"]["version"] for path in tmp_path.glob("runs/*/job.json")}
-    assert "fairbench-tilted 0.3.0" in versions
+    assert any(version.startswith("fairbench-tilted 0.3.0+") for version in versions)
 
 
 def test_it_passes_the_conformance_kit():

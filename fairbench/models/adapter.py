@@ -43,7 +43,7 @@ def load(backbone: Backbone, folder: Path) -> None:
     expected = set(get_peft_model_state_dict(backbone.language_model))
     if set(lora) != expected:
         odd = sorted(set(lora) ^ expected)
-        raise FairbenchError(f"{folder} does not fit {backbone.label}: {len(odd)} names differ, first {odd[0]}")
+        raise FairbenchError(f"{folder} does not fit {backbone.alias}: {len(odd)} names differ, first {odd[0]}")
     set_peft_model_state_dict(backbone.language_model, lora)
     for part, module in backbone.trained_modules().items():
         module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
@@ -87,13 +87,14 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
     if absent:
         targets = ",".join(sorted({name.rpartition(".")[2] for name in found.values()}))
         raise FairbenchError(
-            f"{folder} adapts {len(absent)} layers that have no LoRA in {backbone.label}, first {absent[0]}",
-            f"--set {backbone.label}.targets={targets}",
+            f"{folder} adapts {len(absent)} layers that have no LoRA in {backbone.alias}, first {absent[0]}",
+            f"--set {backbone.alias}.targets={targets}",
         )
     rank = max(weights[f"{stem}.lora_A.weight"].shape[0] for stem in found)
     if rank > backbone.rank:
         raise FairbenchError(
-            f"{folder} has rank {rank}, and {backbone.label} {backbone.rank}", f"--set {backbone.label}.rank={rank}"
+            f"{folder} has rank {rank}, and {backbone.alias} {backbone.rank}",
+            f"--set {backbone.alias}.rank={rank}",
         )
     for stem, name in found.items():
         _fill(layers[name], weights[f"{stem}.lora_A.weight"], weights[f"{stem}.lora_B.weight"], config)
@@ -102,7 +103,7 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
         if file.is_file():
             module.load_state_dict(load_file(file), strict=True)
         elif part == "head":
-            raise FairbenchError(f"{folder} has no head", f"--set {backbone.label}.readout=words")
+            raise FairbenchError(f"{folder} has no head", f"--set {backbone.alias}.readout=words")
     return {**provenance(folder), "rank": rank, "layers": len(found)}
 
 
@@ -184,7 +185,7 @@ def _within(stem: str, backbone: Backbone) -> str:
         if stem.startswith(prefix) and stem.removeprefix(prefix) in inside:
             return stem.removeprefix(prefix)
     raise FairbenchError(
-        f"the adapter changes {stem}, which is not in the language model of {backbone.label}",
+        f"the adapter changes {stem}, which is not in the language model of {backbone.alias}",
         f"if it belongs to this model, {MERGE}",
     )
 

@@ -198,7 +198,7 @@ class Backbone(Configurable, nn.Module):
             self.word_ids = [self.tokenise(word)[0] for word in words]
             if len(set(self.word_ids)) < len(words):
                 raise FairbenchError(
-                    f"{self.label}: the words {list(words)} share a first token, so the readout `words` cannot "
+                    f"{self.alias}: the words {list(words)} share a first token, so the readout `words` cannot "
                     "tell them apart",
                     "give the dataset other words, or use readout `head`",
                 )
@@ -224,7 +224,7 @@ class Backbone(Configurable, nn.Module):
             if not any(name == target or name.endswith(f".{target}") for name in names):
                 there = sorted({name.rpartition(".")[2] for name in linear if not name[-1].isdigit()})
                 raise FairbenchError(
-                    f"{self.label}.targets: the language model has no layer `{target}`",
+                    f"{self.alias}.targets: the language model has no layer `{target}`",
                     f"its linear layers are {', '.join(there)}; `{ALL_LINEAR}` takes them all",
                 )
         return list(self.targets)

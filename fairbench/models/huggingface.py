@@ -84,14 +84,14 @@ class Family(Backbone):
         self.pad_token_id = self.tokenizer.pad_token_id or 0
         if self.image_token_id not in self.tokenizer.added_tokens_decoder or self.end_token_id is None:
             raise FairbenchError(
-                f"{self.label}: the tokenizer has no special token {self.image_token_id} for images, or no end",
+                f"{self.alias}: the tokenizer has no special token {self.image_token_id} for images, or no end",
                 "the tokenizer in the folder belongs to another checkpoint; copy this one's own",
             )
         if not (self.template() or processor.chat_template):
             raise FairbenchError(
-                f"{self.label}: the folder has no chat template",
+                f"{self.alias}: the folder has no chat template",
                 "copy chat_template.jinja or tokenizer_config.json"
-                + (f", or say --set {self.label}.chat='{self.image}{{prompt}}'" if hasattr(self, "chat") else ""),
+                + (f", or say --set {self.alias}.chat='{self.image}{{prompt}}'" if hasattr(self, "chat") else ""),
             )
 
     def build(self, *arguments: Any, **options: Any) -> Backbone:
@@ -137,7 +137,7 @@ class Family(Backbone):
     def process(self, image: Image.Image, prompt: str) -> dict[str, Tensor]:
         """Return what the processor makes of one image and question, a batch of one."""
         if self.image in prompt or self.image_token_id in self.tokenise(prompt):
-            raise FairbenchError(f"{self.label}: a prompt must not hold {self.image}, which stands for the image")
+            raise FairbenchError(f"{self.alias}: a prompt must not hold {self.image}, which stands for the image")
         made: Mapping[str, Any]
         if self.template():
             text = self.template().format(prompt=prompt)
@@ -293,12 +293,12 @@ class Family(Backbone):
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise FairbenchError(
-                f"{self.label}: a {kind} cannot answer about one picture: {error}", hint
+                f"{self.alias}: a {kind} cannot answer about one picture: {error}", hint
             ) from error
         self.facts |= {"difference from transformers": difference}
         if not difference <= TOLERANCE[self.dtype]:
             raise FairbenchError(
-                f"{self.label}: with image features computed once, a {kind} gives other logits than its own "
+                f"{self.alias}: with image features computed once, a {kind} gives other logits than its own "
                 f"forward pass (by {difference:.2g} of their standard deviation)",
                 hint,
             )
@@ -449,7 +449,7 @@ class Pretrained(Family):
         self.model = from_checkpoint(folder, architecture_of(config), dtype, **options)
         if self.adapter:
             if self.quantise != "none":
-                raise FairbenchError(f"{self.label}: an adapter is not merged into quantised weights")
+                raise FairbenchError(f"{self.alias}: an adapter is not merged into quantised weights")
             self.model = merged(self.model, self.adapter)
         processor = load_processor(folder, config)
         if self.quantise != "none":  # what peft asks the module that it adapts
@@ -505,7 +505,7 @@ class Pretrained(Family):
 
             if not is_flash_attn_2_available() or dtype == torch.float32:
                 raise FairbenchError(
-                    f"{self.label}.attention = flash_attention_2 needs bfloat16, a GPU and flash-attn",
+                    f"{self.alias}.attention = flash_attention_2 needs bfloat16, a GPU and flash-attn",
                     "pip install flash-attn, --set run.precision=bfloat16, or leave `attention` at auto",
                 )
         if self.attention != "auto":
@@ -521,7 +521,7 @@ class Pretrained(Family):
         absent += [] if torch.cuda.is_available() else ["a CUDA GPU"]
         if absent:
             raise FairbenchError(
-                f"{self.label}.quantise = {self.quantise} needs {' and '.join(absent)}, not found here",
+                f"{self.alias}.quantise = {self.quantise} needs {' and '.join(absent)}, not found here",
                 "pip install 'fairbench[quantised]' on a machine with a GPU, or leave `quantise` at none",
             )
         kept = self.outside_the_language_model()

@@ -155,7 +155,7 @@ def test_lists_say_what_is_there_with_settings_and_origin():
     for kind in ("datasets", "backbones", "methods", "metrics", "benchmarks"):
         assert f"{kind}\n" in text.replace(" ", "")
     methods = call("list", "methods", "--plugin", TOYS).stdout
-    assert "strength = 0.5 (float at least 0)" in methods
+    assert "strength 0.5 float at least 0" in " ".join(call("list", "fr").stdout.split())
     assert "brittle" in methods
     assert "toys.py" in methods
     assert "fundus-sim" not in methods

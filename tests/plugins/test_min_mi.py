@@ -362,13 +362,15 @@ class Planted(ToyDataset):
         names = [f"r{i:03d}" for i in range(len(split))]
         target = np.where(generator.random(len(split)) < 0.5, "bright", "dark")
         site = np.where(generator.random(len(split)) < 0.5, "left", "right")
-        columns = {"id": names, "cluster": names, "split": split, "image": range(len(split))}
+        drawn = 4 * np.arange(len(split)) + 2 * (target == "bright") + (site == "left")  # an image knows no answer
+        columns = {"id": names, "cluster": names, "split": split, "image": drawn}
         return pd.DataFrame({**columns, "target": target, "site": site})
 
     def image(self, row):
-        pixels = np.random.default_rng([13, int(row["image"])]).normal(128, 30, (8, 8, 3))
-        pixels[:4] += 25 if row["target"] == "bright" else -25
-        pixels[:, :4] += 35 if row["site"] == "left" else -35
+        place, bright, left = int(row["image"]) // 4, int(row["image"]) & 2, int(row["image"]) & 1
+        pixels = np.random.default_rng([13, place]).normal(128, 30, (8, 8, 3))
+        pixels[:4] += 25 if bright else -25
+        pixels[:, :4] += 35 if left else -35
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

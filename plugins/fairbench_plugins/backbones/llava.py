@@ -159,7 +159,7 @@ class LlavaFolder(Pretrained, Llava):
         super().__init__(**settings)
         if self.chat and (self.chat.count(IMAGE) != 1 or "{prompt}" not in self.chat):
             raise FairbenchError(
-                f"{self.label}.chat = {self.chat!r} does not hold <image> and {{prompt}} once each",
+                f"{self.alias}.chat = {self.chat!r} does not hold <image> and {{prompt}} once each",
                 f"for instance {CHATS['mistral']!r}",
             )
 
@@ -175,7 +175,7 @@ class LlavaFolder(Pretrained, Llava):
         if config.get("vision_feature_select_strategy", "default") != "default":
             return "a LLaVA whose tower has no class token, which is not supported"
         if decoder not in CHATS and not self.chat:
-            return f"a LLaVA of a {decoder}, whose prompt's format is not known: --set {self.label}.chat=…"
+            return f"a LLaVA of a {decoder}, whose prompt's format is not known: --set {self.alias}.chat=…"
         return None
 
 
