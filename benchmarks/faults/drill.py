@@ -82,10 +82,9 @@ class Drill:
             if event.phase == "train" and event.done:
                 taken.append(event)
                 if len(taken) == step:
-                    raise InterruptedError
+                    os._exit(1)
 
-        with contextlib.suppress(InterruptedError):
-            self.forked(lambda: self.work(folder, watch)).wait()
+        self.forked(lambda: self.work(folder, watch)).wait()
 
     def forked(self, action):
         """Do something in a child that shares what is imported; its exceptions end it without a word."""
