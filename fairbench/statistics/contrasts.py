@@ -163,6 +163,7 @@ def largest(cells: Cells, noise: SeedNoise | None = None, rng: np.random.Generat
     both = zip(_pairwise(mean, variance), _pairwise(added, total), strict=True)
     for first, (t, u) in enumerate(both):
         every = total[..., first, None] + total[..., first + 1 :]
+        every[every == 0] = np.inf  # nothing varies between these two, and t is 0 as it stands
         t *= np.sqrt((shared[..., first, None] + shared[..., first + 1 :]) / every)
         t += u
         np.maximum(top, np.abs(t, out=t).max(axis=2), out=top)

@@ -161,6 +161,15 @@ def test_a_rare_class_does_not_hide_the_common_one(shared, reduce):
     assert seeds.value == pytest.approx(result.value)
 
 
+def test_one_answer_for_everybody_by_several_seeds_is_no_gap():
+    """No class's accuracy varies between groups or seeds then, and nothing can be divided by that."""
+    rng = np.random.default_rng(0)
+    target, codes = rng.integers(0, 2, 300), rng.integers(0, 3, 300)
+    for seeds in (1, 2, 3):
+        result = standardised_gap(np.tile(target == 0, (seeds, 1)).astype(float), target, codes)
+        assert (result.value, result.low, result.p) == (0.0, 0.0, 1.0)
+
+
 def test_case_mix_makes_no_standardised_gap(shared):
     """The same TPR and TNR in both groups, prevalences apart: accuracy differs, standardised accuracy does not."""
     frame = pd.read_csv(shared / "cases/evidence/case_mix.csv")
