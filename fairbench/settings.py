@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import inspect
 import math
 import types
@@ -11,6 +12,7 @@ from abc import ABC
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union, dataclass_transform, get_args, get_origin
 
 from fairbench.errors import FairbenchError
@@ -129,9 +131,23 @@ class Configurable(ABC):
     needs_root: ClassVar[bool] = False  # whether `root` must be given
     unkeyed: ClassVar[tuple[str, ...]] = ()  # settings that change no result and stand in no job's key
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Refuse a setting that is named like an attribute of its contract: one would overwrite the other."""
+        super().__init_subclass__(**keywords)
+        for key in _setting_names(cls):
+            for base in cls.__mro__[1:]:
+                if key in _attributes_of(base):
+                    name = getattr(cls, "name", cls.__name__)
+                    raise FairbenchError(
+                        f"{name} has a setting called `{key}`, and {base.__name__} has an attribute of that name: "
+                        "one would overwrite the other",
+                        "give the setting another name, or write ClassVar if it is no setting",
+                    )
+
     def __init__(self, **settings: Any) -> None:
         super().__init__()
         self.alias = self.name  # what a run calls it: NAME, or NAME:its folder's own name
+        self.root: Path | None = None  # where the folder lies that it was given
         fields = self.fields()
         for key in settings:
             if key not in fields:
@@ -147,12 +163,12 @@ class Configurable(ABC):
     @classmethod
     def fields(cls) -> dict[str, tuple[Any, Any]]:
         """Return each setting's (type, default), base classes first."""
-        found: dict[str, tuple[Any, Any]] = {}
+        declared: dict[str, tuple[Any, Any]] = {}
         for base in reversed(cls.__mro__):
             if issubclass(base, Configurable):
                 for key, kind in _own_settings(base).items():
-                    found[key] = (kind, getattr(cls, key, REQUIRED))
-        return found
+                    declared[key] = (kind, getattr(cls, key, REQUIRED))
+        return declared
 
     def settings(self) -> dict[str, Any]:
         """Return the settings in force, JSON-ready."""
@@ -160,10 +176,31 @@ class Configurable(ABC):
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def _own_settings(base: type) -> dict[str, Any]:
-    """Resolve the annotations of one class that are settings: neither private nor ClassVar."""
+def _setting_names(base: type) -> dict[str, Any]:
+    """Return the annotations of one class that are settings, unresolved: neither private nor ClassVar."""
     written = inspect.get_annotations(base)
-    wanted = {key: kind for key, kind in written.items() if not key.startswith("_") and not _is_fact(kind)}
+    return {key: kind for key, kind in written.items() if not key.startswith("_") and not _is_fact(kind)}
+
+
+def _attributes_of(base: type) -> set[str]:
+    """Return what a class owns that no setting may be called: its verbs, and what it sets when it is made.
+
+    A contract's facts (ClassVar) may become settings, as `max_new_tokens` does in some datasets; those that are
+    read before there are settings, which every contract has, may not.
+    """
+    code = getattr(vars(base).get("__init__"), "__code__", None)
+    stored = (
+        {str(step.argval) for step in dis.get_instructions(code) if step.opname == "STORE_ATTR"} if code else set()
+    )
+    annotated = inspect.get_annotations(base)
+    facts = {key for key, kind in annotated.items() if _is_fact(kind) and base is not Configurable}
+    settings = _setting_names(base) if issubclass(base, Configurable) else {}
+    return {*vars(base), *annotated, *stored} - {*facts, *settings}
+
+
+def _own_settings(base: type) -> dict[str, Any]:
+    """Resolve the settings of one class."""
+    wanted = _setting_names(base)
     # ClassVars may name types that exist for type checkers only, so they are left out before resolving.
     return inspect.get_annotations(
         type("_", (), {"__annotations__": wanted, "__module__": base.__module__}), eval_str=True

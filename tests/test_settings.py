@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fairbench
 from fairbench import FairbenchError
 from fairbench.jobs.job import Stage
 from fairbench.settings import (
@@ -206,3 +207,36 @@ def test_a_range_refuses_exactly_what_lies_outside(low, high, value, above):
     except FairbenchError:
         accepted = False
     assert accepted == inside
+
+
+@pytest.mark.parametrize(
+    ("contract", "setting"),
+    [
+        ("Dataset", "alias"),  # set by every contract's __init__
+        ("Dataset", "root"),
+        ("Dataset", "warnings"),  # set by this one's
+        ("Dataset", "name"),  # a fact that is read before there are settings
+        ("Dataset", "image"),  # a verb
+        ("ImageFolder", "verdicts"),  # of a class in between
+        ("Backbone", "model"),
+        ("Backbone", "width"),
+        ("Method", "loss"),
+        ("Method", "training"),  # of torch's Module
+        ("Method", "parameters"),
+    ],
+)
+def test_a_setting_named_like_an_attribute_of_its_contract_is_refused(contract, setting):
+    base = getattr(fairbench, contract)
+    attributes = {"__annotations__": {setting: "str"}, setting: "x", "name": "mine", "__module__": __name__}
+    with pytest.raises(FairbenchError, match=f"mine has a setting called `{setting}`, and .* has an attribute"):
+        type("Mine", (base,), attributes)
+
+
+def test_a_setting_may_be_given_another_default_and_a_fact_become_one():
+    class Mine(fairbench.Dataset):
+        name = "mine"
+        prompt: str = "Is it ill?"
+        label: str = "x"
+        max_new_tokens: int = 8
+
+    assert Mine.fields()["prompt"][1] == "Is it ill?"

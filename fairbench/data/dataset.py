@@ -56,7 +56,6 @@ class Dataset(Configurable):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.root: Path | None = None  # where its folder lies on this machine
         self.warnings: list[str] = []  # what the last reading found odd; ends up in every record
         self._known_rows: tuple[object, pd.DataFrame] | None = None
         self.unseen = False  # whether the table alone is wanted: images are not looked at, and need not be there

@@ -134,7 +134,7 @@ class Backbone(Configurable, nn.Module):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.model: Any  # the nn.Module that `construct` or `load` sets
+        self.model: Any = None  # the nn.Module that `construct` or `load` sets
         self.image_token_id: int
         self.pad_token_id: int
         self.end_token_id: int  # what an answer is taught to end with
@@ -273,7 +273,7 @@ class Backbone(Configurable, nn.Module):
     def train(self, mode: bool = True) -> Backbone:
         """Switch the language model's dropout; vision stays in evaluation mode, whatever its norms."""
         super().train(False)
-        if hasattr(self, "model"):
+        if self.model is not None:
             self.language_model.train(mode)
         return self
 

@@ -422,10 +422,6 @@ class Pretrained(Family):
         super().__init_subclass__()
         cls.needs_root = not cls.checkpoint
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.root: Path | None = None  # where the folder that was given lies
-
     def folder(self) -> Path:
         """Return where the checkpoint lies on this machine; raises FairbenchError when it does not."""
         given = base_of(self.adapter) if self.adapter else str(self.root or self.checkpoint)
