@@ -198,6 +198,33 @@ def llava(kind: str, name: str, **own: Any) -> Callable[[], tuple[str, dict[str,
     return lambda: (name, {"image_processor": images(kind, **CROPPED, **own), **PATCHES})
 
 
+def split_in_rows(name: str, processor: str) -> Architecture:
+    """Idefics3 and what follows it: an image in tiles, rows and columns of which are named by tokens."""
+    return Architecture(
+        name,
+        lambda ids: {
+            "vision_config": {**VISION, "image_size": 56, "patch_size": 14},
+            "text_config": {**TEXT, "model_type": "llama", "vocab_size": 400},
+            "image_token_id": ids("<image>"),
+            "scale_factor": 2,
+        },
+        lambda: (
+            f"{processor}Processor",
+            {
+                "image_processor": images(
+                    processor, size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
+                ),
+                "image_seq_len": 4,
+            },
+        ),
+        "<image>",
+        (
+            *("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"),
+            *(f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)),
+        ),
+    )
+
+
 ARCHITECTURES = (
     qwen("qwen2_vl", "Qwen2VLProcessor", {}, {"embed_dim": 48, "hidden_size": 64, "mlp_ratio": 2}),
     qwen(
@@ -291,29 +318,7 @@ ARCHITECTURES = (
         "<image>\n",
         ("<image>",),
     ),
-    Architecture(
-        "idefics3",
-        lambda ids: {
-            "vision_config": {**VISION, "image_size": 56, "patch_size": 14},
-            "text_config": {**TEXT, "model_type": "llama", "vocab_size": 400},
-            "image_token_id": ids("<image>"),
-            "scale_factor": 2,
-        },
-        lambda: (
-            "Idefics3Processor",
-            {
-                "image_processor": images(
-                    "Idefics3", size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
-                ),
-                "image_seq_len": 4,
-            },
-        ),
-        "<image>",
-        (
-            *("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"),
-            *(f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)),
-        ),
-    ),
+    split_in_rows("idefics3", "Idefics3"),
     Architecture(
         "idefics2",
         lambda ids: {
@@ -568,29 +573,7 @@ ARCHITECTURES = (
         "<|image_pad|>",
         ("<|image_pad|>", "<|video_pad|>"),
     ),
-    Architecture(
-        "smolvlm",
-        lambda ids: {
-            "vision_config": {**VISION, "image_size": 56, "patch_size": 14},
-            "text_config": {**TEXT, "model_type": "llama", "vocab_size": 400},
-            "image_token_id": ids("<image>"),
-            "scale_factor": 2,
-        },
-        lambda: (
-            "SmolVLMProcessor",
-            {
-                "image_processor": images(
-                    "SmolVLM", size={"longest_edge": 112}, max_image_size={"longest_edge": 56}
-                ),
-                "image_seq_len": 4,
-            },
-        ),
-        "<image>",
-        (
-            *("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"),
-            *(f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)),
-        ),
-    ),
+    split_in_rows("smolvlm", "SmolVLM"),
     Architecture(
         "janus",
         lambda ids: {

@@ -2,6 +2,7 @@
 
 __version__: str
 
+from .data.archives import HARVARD_PEOPLE as HARVARD_PEOPLE
 from .data.archives import ArchiveFolder as ArchiveFolder
 from .data.archives import Variable as Variable
 from .data.arrow_tables import ArrowTable as ArrowTable

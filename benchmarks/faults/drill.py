@@ -32,6 +32,7 @@ from fairbench.benchmark import plan
 from fairbench.benchmark.benchmark import Benchmark
 from fairbench.benchmark.pull import Setup, work
 from fairbench.jobs.job import Choice, Record
+from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.leaderboard.build import build
 
 TOYS = Path(__file__).parents[2] / "tests" / "toys.py"
@@ -72,7 +73,7 @@ class Drill:
 
     def work(self, folder, watch=lambda event: None):
         """Run all jobs in this process."""
-        work(0, self.jobs, Setup(str(folder), {}, (str(TOYS),), checkpoint_every=0.0), watch)
+        work(0, self.jobs, Setup(str(folder), {}, (str(TOYS),), WorkerOptions(checkpoint_every=0.0)), watch)
 
     def interrupt(self, folder, step):
         """Leave a folder whose work ended, without a word, after some training steps of all jobs together."""

@@ -72,7 +72,7 @@ def launch(jobs: Sequence[Job], setup: Setup, workers: int, watch: Watch) -> Non
         return
     with _ended_by_signal():
         _Crew(store, ordered, setup, watch).run(workers)
-    left = store.missing(jobs, probe=setup.probe)
+    left = store.missing(jobs, probe=setup.options.probe)
     if any(store.ended(job) is None for job in left):
         raise FairbenchError(f"{len(left)} jobs were not run; finished jobs are safe", "run the same command again")
 
@@ -152,7 +152,7 @@ class _Crew:
         else:
             self.store.note_death(hand.job, cause)
             self.jobs = sorted(self.jobs, key=self.store.attempts)
-        if self.store.missing(self.jobs, probe=self.setup.probe):
+        if self.store.missing(self.jobs, probe=self.setup.options.probe):
             self._start(hand.number)
 
     def _end(self) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,8 +21,9 @@ import click
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
-from fairbench.jobs.probe import Probe, wants_probe
+from fairbench.jobs.probe import wants_probe
 from fairbench.jobs.store import DEATHS, Refused, Store
+from fairbench.jobs.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from fairbench.training.worker import Worker
@@ -47,18 +48,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to know: where results go, where data lies, which plugin files, and its limits."""
+    """What a worker needs to know: where results go, where data lies, which plugin files, and how it works."""
 
     out: str
     roots: Mapping[str, Path]
     plugin_files: tuple[str, ...] = ()
-    micro_batch: int | None = None
-    feature_bytes: int = 8 << 30
-    loaders: int = 0
-    threads: int = 1
-    probe: Probe | None = None
-    track: tuple[str, ...] = ()
-    checkpoint_every: float = 600.0
+    options: WorkerOptions = field(default_factory=WorkerOptions)
 
 
 Watch = Callable[[Event], None]
@@ -105,7 +100,7 @@ def work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
         for job in list(waiting):
             ended = worker.agree(worker.store.ended(job))
             # Another worker, or another sweep on this folder, may have run it.
-            if isinstance(ended, Refused) or (ended is not None and not wants_probe(ended, setup.probe)):
+            if isinstance(ended, Refused) or (ended is not None and not wants_probe(ended, setup.options.probe)):
                 waiting.remove(job)
                 if isinstance(ended, Record):
                     watch(Event(number, job, record=ended))
@@ -141,13 +136,7 @@ def _worker(number: int, setup: Setup, watch: Watch) -> Worker:
         plugins.load(files=setup.plugin_files),
         setup.roots,
         report,
-        setup.micro_batch,
-        setup.feature_bytes,
-        setup.loaders,
-        setup.threads,
-        setup.probe,
-        setup.track,
-        setup.checkpoint_every,
+        setup.options,
     )
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, worker.stop)
@@ -168,4 +157,4 @@ def _leased(worker: Worker, job: Job, begin: Callable[[], None]) -> Record | Non
         begin()
         if ended is None:
             return worker.run(job)
-        return worker.probe_again(ended) if wants_probe(ended, worker.probe) else ended
+        return worker.probe_again(ended) if wants_probe(ended, worker.options.probe) else ended

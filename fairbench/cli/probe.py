@@ -43,6 +43,7 @@ def probe(
     from fairbench.data.locations import places, shared_roots
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store, is_job
+    from fairbench.jobs.worker_options import WorkerOptions
     from fairbench.report import probes
 
     plugins = plugin_loader.load(files=files)
@@ -60,7 +61,7 @@ def probe(
         missing = store.missing(jobs, probe=asked)
         names = {job.dataset.name for job in missing}
         roots = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
-        setup = Setup(str(store.root), roots, plugin_files, probe=asked)
+        setup = Setup(str(store.root), roots, plugin_files, WorkerOptions(probe=asked))
         if missing:
             with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:
                 launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)

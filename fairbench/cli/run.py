@@ -89,6 +89,7 @@ def run(
     from fairbench.benchmark.pull import Setup
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store
+    from fairbench.jobs.worker_options import WorkerOptions
 
     store = Store(chosen["out"])
     files = tuple(str(Path(file).resolve()) for file in chosen["files"])
@@ -106,8 +107,8 @@ def run(
             store.forget_failure(job)
         _write_benchmark(benchmark, store)
     memory = int(feature_cache * 2**30)
-    limits = micro_batch, memory, loaders, threads
-    setup = Setup(str(store.root), roots, files, *limits, reading, track, 60 * checkpoint_every)
+    how = WorkerOptions(micro_batch, memory, loaders, threads, reading, track, 60 * checkpoint_every)
+    setup = Setup(str(store.root), roots, files, how)
     if missing:
         count = workers or launch.default_workers(len(missing))
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:

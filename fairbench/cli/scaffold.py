@@ -140,6 +140,9 @@ from fairbench import Backbone, Inputs, hookimpl, tiny_tokenizer
 SIDE = 8  # pixels
 WIDTH = 16
 IMAGE, PAD = 257, 256
+DECODER = dict(
+    hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=258
+)
 
 
 class CLASS(Backbone):
@@ -150,16 +153,8 @@ class CLASS(Backbone):
 
     def construct(self) -> None:
         """Build eye and decoder from the configuration alone."""
-        config = LlamaConfig(
-            hidden_size=WIDTH,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            vocab_size=258,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-        self.model = nn.ModuleDict({"decoder": LlamaModel(config), "eye": nn.Linear(3 * SIDE**2, 2 * WIDTH)})
+        decoder = LlamaModel(LlamaConfig(**DECODER, bos_token_id=None, eos_token_id=None))
+        self.model = nn.ModuleDict({"decoder": decoder, "eye": nn.Linear(3 * SIDE**2, 2 * WIDTH)})
         self.image_token_id, self.pad_token_id, self.end_token_id = IMAGE, PAD, PAD
 
     def load(self, dtype: torch.dtype) -> None:

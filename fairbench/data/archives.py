@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from fairbench.data.bins import Bins
+from fairbench.data.bins import AGE_BINS, Bins
 from fairbench.data.image_folder import ImageFolder
 from fairbench.data.images import Unreadable, open_array, open_image
 from fairbench.data.tables import SEPARATED, read_table
@@ -65,6 +65,25 @@ class Variable:
         return f"{', '.join(map(str, known))}, unknown or -1"
 
 
+# How the eye releases of Harvard's ophthalmology lab write who people are: what the csv and then the npz files call
+# each column, values in the order of the npz files' codes; words of older npz files, and a slip of the pen.
+HARVARD_PEOPLE: Mapping[str, Variable] = {
+    "race": Variable(
+        ("race",),
+        ("asian", "black", "white"),
+        {"black or african american": "black", "white or caucasian": "white"},
+    ),
+    "gender": Variable(("gender", "male"), ("female", "male")),
+    "ethnicity": Variable(("ethnicity", "hispanic"), ("non-hispanic", "hispanic")),
+    "language": Variable(("language",), ("english", "spanish", "other"), {"other languages": "other"}),
+    "marital-status": Variable(
+        ("maritalstatus",),
+        ("married or partnered", "single", "divorced", "widowed", "legally separated"),
+        {"widoled": "widowed"},
+    ),
+}
+
+
 class ArchiveFolder(ImageFolder):
     """People's archives (`data_00001.npz`), one folder for each split, maybe with a picture file beside each.
 
@@ -82,6 +101,8 @@ class ArchiveFolder(ImageFolder):
         "npz"  # whose picture is shown: one of `files`, or auto; a subclass may make it a setting
     )
 
+    ages: Literal["fairllava", "fairmedfm", "medfair5"] = "fairllava"
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.archives: dict[str, str] = {}  # the path of each person's archive, once `located` has looked
@@ -92,9 +113,9 @@ class ArchiveFolder(ImageFolder):
         """What table and archives call the target and write in it."""
 
     @property
-    @abstractmethod
     def age_bins(self) -> Bins:
-        """The bins of age in force."""
+        """The bins of age in force, those of a paper."""
+        return AGE_BINS[self.ages]
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:

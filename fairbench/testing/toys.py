@@ -22,6 +22,7 @@ from fairbench.data.dataset import Dataset
 from fairbench.hookspecs import hookimpl
 from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.store import Store
+from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.metrics.metric import RATES, Metric
 from fairbench.models.adapter import load as load_adapter
 from fairbench.models.backbone import Backbone
@@ -225,9 +226,8 @@ def train(
         select=select,
     )
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
-        worker = Worker(
-            Store(folder), loaded, {}, lambda *_: None, micro_batch, feature_bytes=(8 << 30) if features else 0
-        )
+        options = WorkerOptions(micro_batch, (8 << 30) if features else 0)
+        worker = Worker(Store(folder), loaded, {}, lambda *_: None, options)
         record = worker.run(job)
         return _outcome(worker, loaded, record)
 

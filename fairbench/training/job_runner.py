@@ -64,7 +64,7 @@ class Attempt:
         self.steps = 0
         self.trained = 0
         self.began = self.saved = time.monotonic()  # the training; its last checkpoint
-        self.micro_batch = min(resources.micro_batch or job.batch_size, job.batch_size)
+        self.micro_batch = min(resources.options.micro_batch or job.batch_size, job.batch_size)
         memory.reset_peak()
 
     @contextmanager
@@ -139,8 +139,8 @@ class Attempt:
             Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.store.predictions_file(job))
             if self.steps:
                 adapter.save(self.backbone, self.store.adapter_folder(job))
-        if resources.probe:
-            self.described["readable"] = self.read(resources.probe)
+        if resources.options.probe:
+            self.described["readable"] = self.read(resources.options.probe)
 
     def again(self, record: Record, probe: Probe) -> Record:
         """Probe a job that has finished: the same weights, the same rows, and nothing else of it changes."""
@@ -188,7 +188,7 @@ class Attempt:
             self.backbone,
             prepared,
             self.store.features_folder(name),
-            self.resources.feature_bytes,
+            self.resources.options.feature_bytes,
             lambda done, total: report("features", done, total, None),
         )
 
@@ -274,7 +274,7 @@ class Attempt:
         """Leave what another process can go on from, when it is time, or this one is told to end."""
         resources, now = self.resources, time.monotonic()
         if not resources.checkpointing or not (
-            resources.stopping or now - self.saved >= resources.checkpoint_every
+            resources.stopping or now - self.saved >= resources.options.checkpoint_every
         ):
             return
         log = self.store.log_file(self.job)
@@ -357,7 +357,7 @@ class Attempt:
     def _tracked(self) -> Iterator[None]:
         """Tell trackers of this job while it trains."""
         resources = self.resources
-        kinds = [resources.plugins.find("tracker", name) for name in resources.track if resources.leads]
+        kinds = [resources.plugins.find("tracker", name) for name in resources.options.track if resources.leads]
         self.trackers = Trackers(kinds, self.job, self.store.trackers_folder, self.warnings.append)
         try:
             yield
@@ -372,7 +372,7 @@ class Attempt:
         return {name: p.detach().cpu().clone() for name, p in self.backbone.trainable().items()}
 
     def _loader(self, batches: list[list[int]]) -> Any:
-        workers = 0 if isinstance(self.source, Encoded) else self.resources.loaders
+        workers = 0 if isinstance(self.source, Encoded) else self.resources.options.loaders
         return DataLoader(self.source, batch_sampler=batches, collate_fn=list, num_workers=workers)
 
     def _predict(self, split: str) -> pd.DataFrame:

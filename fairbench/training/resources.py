@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from fairbench.jobs.job import Job
-from fairbench.jobs.probe import Probe
 from fairbench.jobs.store import Store
+from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.plugins import Plugins
 
 Report = Callable[[str, int, int, float | None], None]
@@ -28,26 +28,16 @@ class Stopped(BaseException):
 class Resources:
     """A device, the plugins and data on it, and a backbone that stays loaded from job to job.
 
-    `roots` maps a dataset's name to its folder; `micro_batch` bounds how many examples are computed
-    at once (default: the whole batch); `feature_bytes` bounds the memory of cached features;
-    `loaders` are processes that read images when features are not cached; `report(phase, done,
-    total, loss)` is called as work goes on. `probe`: what to read from every job's hidden states; `track`: names
-    of trackers. `checkpoint_every` is seconds between checkpoints of a training; `job` is what runs now;
-    `stopping` says that this process should end, and `checkpointing` that a training is under way which will
-    see to it.
+    `roots` maps a dataset's name to its folder; `report(phase, done, total, loss)` is called as work goes on;
+    `job` is what runs now; `stopping` says that this process should end, and `checkpointing` that a training is
+    under way which will see to it.
     """
 
     store: Store
     plugins: Plugins
     roots: Mapping[str, Path]
     report: Report
-    micro_batch: int | None = None
-    feature_bytes: int = 8 << 30
-    loaders: int = 0
-    threads: int = 1
-    probe: Probe | None = None
-    track: tuple[str, ...] = ()
-    checkpoint_every: float = 600.0
+    options: WorkerOptions = field(default_factory=WorkerOptions)
     job: Job | None = None
     stopping: bool = False
     checkpointing: bool = False
@@ -56,7 +46,7 @@ class Resources:
     def __post_init__(self) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.options.threads)
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
 
     @property

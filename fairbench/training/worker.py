@@ -71,10 +71,10 @@ class Worker(Resources):
 
     def probe_again(self, record: Record) -> Record:
         """Probe a finished job and save what it read in its record; raises what the probe raises."""
-        assert self.probe is not None
+        assert self.options.probe is not None
         self.job = record.job
         try:
-            probed = Attempt(self, record.job).again(record, self.probe)
+            probed = Attempt(self, record.job).again(record, self.options.probe)
         except FairbenchError as error:
             raise FairbenchError(f"cannot probe {record.job.title}: {error.message}", error.hint) from error
         if self.leads:

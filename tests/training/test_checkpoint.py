@@ -10,6 +10,7 @@ from torch import nn
 
 from fairbench import Method, Stage, Store, plugins
 from fairbench.jobs.job import Choice, Job
+from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.testing import ToyDataset, toy_plugins
 from fairbench.training.resources import Stopped
 from fairbench.training.worker import Worker
@@ -97,7 +98,9 @@ def run(folder, job, ends_at=None, by=Kill, every=0.0):
                     raise Kill
                 worker.stop()
 
-    worker = Worker(Store(folder), toy_plugins(*METHODS.values()), {}, report, checkpoint_every=every)
+    worker = Worker(
+        Store(folder), toy_plugins(*METHODS.values()), {}, report, WorkerOptions(checkpoint_every=every)
+    )
     record = worker.run(job)
     assert record.error is None, Store(folder).traceback_file(job).read_text()
     weights = {name: p.detach().clone() for name, p in worker.kept("backbone").trainable().items()}

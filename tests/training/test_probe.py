@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from fairbench import FairbenchError, Method
 from fairbench.jobs.probe import Probe
 from fairbench.jobs.store import Store
+from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.leaderboard import build as leaderboard
 from fairbench.leaderboard.board import Board
 from fairbench.models.batch import States
@@ -120,7 +121,7 @@ class Marked(ToyDataset):
 
 
 def worker(folder, probe=None):
-    return Worker(Store(folder), toy_plugins(Plain, Marked), {}, lambda *_: None, probe=probe)
+    return Worker(Store(folder), toy_plugins(Plain, Marked), {}, lambda *_: None, WorkerOptions(probe=probe))
 
 
 @pytest.fixture

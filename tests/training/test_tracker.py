@@ -6,6 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fairbench import Method, Tracker, hookimpl, plugins
 from fairbench.jobs.job import Choice, Job
 from fairbench.jobs.store import Store
+from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.testing.toys import STAGES, ToyDataset, toy_plugins
 from fairbench.training.worker import Worker
 
@@ -58,7 +59,7 @@ def run(tmp_path, *track):
     loaded = toy_plugins(Noting)
     loaded.sources["trackers"] = "trackers 1"
     loaded.manager.register(Offer(), "trackers")
-    worker = Worker(Store(tmp_path), loaded, {}, lambda *_: None, track=track)
+    worker = Worker(Store(tmp_path), loaded, {}, lambda *_: None, WorkerOptions(track=track))
     data = Choice("toy", fingerprint=ToyDataset().fingerprint())
     return worker.run(Job(data, Choice("toy-backbone"), Choice("noting"), STAGES, ("site",)))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairbench import AGE_BINS, ArchiveFolder, Bins, Dataset, FairbenchError, Variable, hookimpl
+from fairbench import HARVARD_PEOPLE, ArchiveFolder, Dataset, FairbenchError, Variable, hookimpl
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,6 @@ LABELS: dict[str, dict[str, Labels]] = {  # disease → labels → rule
         )
     },
 }  # fmt: skip
-OLDER = {"black or african american": "black", "white or caucasian": "white"}  # words of older npz files
-# What the csv and then the npz files call each column; values in the order of the npz files' codes.
-PEOPLE = {
-    "race": Variable(("race",), ("asian", "black", "white"), OLDER),
-    "gender": Variable(("gender", "male"), ("female", "male")),
-    "ethnicity": Variable(("ethnicity", "hispanic"), ("non-hispanic", "hispanic")),
-    "language": Variable(("language",), ("english", "spanish", "other"), {"other languages": "other"}),
-    "marital-status": Variable(
-        ("maritalstatus",), ("married or partnered", "single", "divorced", "widowed", "legally separated")
-    ),
-}
 TARGET_KEYS = {"glaucoma": ("glaucoma",), "amd": ("amd", "amd_condition", "dr_subtype"), "dr": ("dr", "dr_subtype")}
 PUBLISHED: dict[str, dict[str, int]] = {
     # The description says 7,000/1,000/2,000; data_summary_glaucoma.csv says this.
@@ -132,7 +121,7 @@ class FairVision(ArchiveFolder):
 
     array = "slo_fundus"
     source = SOURCE
-    people = PEOPLE
+    people = HARVARD_PEOPLE
     files: ClassVar[Mapping[str, re.Pattern[str]]] = {
         **ArchiveFolder.files, "jpg": re.compile(r"slo_(?:fundus_)?(\d+)\.jpg"),
     }  # fmt: skip
@@ -140,7 +129,6 @@ class FairVision(ArchiveFolder):
     disease: Literal["glaucoma", "amd", "dr"] = "glaucoma"
     labels: Literal["binary", "stages"] = "binary"
     image_file: Literal["auto", "npz", "jpg"] = "auto"
-    ages: Literal["fairllava", "fairmedfm", "medfair5"] = "fairllava"
     verify: Literal["decode", "structure"] = "structure"
     prompt: str = ""  # empty: the question that belongs to the labels
 
@@ -179,11 +167,6 @@ class FairVision(ArchiveFolder):
         """The label, by the names and words of csv and npz files."""
         meanings = {word: self.classes[index] for word, index in self._rule.meanings.items()}
         return Variable(TARGET_KEYS[self.disease], also=meanings)
-
-    @property
-    def age_bins(self) -> Bins:
-        """Those of a paper."""
-        return AGE_BINS[self.ages]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -254,7 +237,7 @@ class FairVision(ArchiveFolder):
             for index, use in enumerate(np.repeat(["training", "validation", "test"], [18, 6, 12])):
                 number, own = f"{index + 1:05d}", {key: int(code[index]) for key, code in codes.items()}
                 word, condition = written[disease][labels[index]]
-                words = {c.keys[0]: (*c.values, "unknown")[own[c.keys[-1]]] for c in PEOPLE.values()}
+                words = {c.keys[0]: (*c.values, "unknown")[own[c.keys[-1]]] for c in HARVARD_PEOPLE.values()}
                 row = {"filename": f"data_{number}.npz", "age": f"{generator.uniform(18, 97):.2f}", **words}
                 rows.append({**row, disease: word, "use": use})
                 image = generator.integers(0, 60, (83, 64), dtype=np.uint8)

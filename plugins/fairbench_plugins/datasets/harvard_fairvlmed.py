@@ -11,22 +11,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairbench import AGE_BINS, ArchiveFolder, Bins, Dataset, FairbenchError, Variable, hookimpl
+from fairbench import HARVARD_PEOPLE, ArchiveFolder, Dataset, FairbenchError, Variable, hookimpl
 
 CLASSES = ("non-glaucoma", "glaucoma")
-OLDER = {"black or african american": "black", "white or caucasian": "white"}  # words of older npz files
-# What csv and npz files call each column; values in the order of the npz files' codes.
-PEOPLE = {
-    "race": Variable(("race",), ("asian", "black", "white"), OLDER),
-    "gender": Variable(("gender",), ("female", "male")),
-    "ethnicity": Variable(("ethnicity",), ("non-hispanic", "hispanic")),
-    "language": Variable(("language",), ("english", "spanish", "other"), {"other languages": "other"}),
-    "marital-status": Variable(
-        ("maritalstatus",),
-        ("married or partnered", "single", "divorced", "widowed", "legally separated"),
-        {"widoled": "widowed"},
-    ),
-}
 TASKS = {"none": "the image alone", "summary": "image and GPT-4 summary", "note": "image and clinical note"}
 SUMMARY = "data_summary.csv"
 NOTES = ("gpt-4_summarized_notes.csv", "gpt4_summarized_notes.csv")
@@ -65,7 +52,7 @@ class HarvardFairVLMed(ArchiveFolder):
 
     array = "slo_fundus"
     source = SOURCE
-    people = PEOPLE
+    people = HARVARD_PEOPLE
     classes = CLASSES
     words = ("no", "yes")
     target = Variable(("glaucoma",), CLASSES, {"no": CLASSES[0], "yes": CLASSES[1]})
@@ -76,13 +63,7 @@ class HarvardFairVLMed(ArchiveFolder):
     note: Literal["none", "summary", "note"] = "none"
     image_file: Literal["auto", "npz", "jpg"] = "auto"
     display: Literal["as-is", "stretch"] = "as-is"
-    ages: Literal["fairllava", "fairmedfm", "medfair5"] = "fairllava"
     prompt: str = "Does the patient have glaucoma?"
-
-    @property
-    def age_bins(self) -> Bins:
-        """Those of a paper."""
-        return AGE_BINS[self.ages]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -171,7 +152,7 @@ class HarvardFairVLMed(ArchiveFolder):
         for index, use in enumerate(np.repeat(["training", "validation", "test"], [36, 8, 16])):
             number, own = f"{index + 1:05d}", {key: int(code[index]) for key, code in codes.items()}
             ill = own["glaucoma"] = index % 2
-            words = {c.keys[0]: (*c.values, "unknown")[own[c.keys[0]]] for c in PEOPLE.values()}
+            words = {c.keys[0]: (*c.values, "unknown")[own[c.keys[0]]] for c in HARVARD_PEOPLE.values()}
             note = f"{int(ages[index])} yo {words['gender']} seen DATE_TIME by PERSON, md.\n" + (
                 'iop 24 ou; "cupped" discs, start latanoprost' if ill else "iop 14 ou; discs healthy, return prn"
             )

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from fairbench import AGE_BINS, ArchiveFolder, Bins, Dataset, Unreadable, Variable, hookimpl
+from fairbench import HARVARD_PEOPLE, ArchiveFolder, Dataset, Unreadable, Variable, hookimpl
 
 CLASSES = ("non-glaucoma", "glaucoma")
-OLDER = {"black or african american": "black", "white or caucasian": "white"}  # words of older npz files
-# What the csv and then the npz files call each column; values in the order of the npz files' codes.
-PEOPLE = {
-    "race": Variable(("race",), ("asian", "black", "white"), OLDER),
-    "gender": Variable(("gender", "male"), ("female", "male")),
-    "ethnicity": Variable(("ethnicity", "hispanic"), ("non-hispanic", "hispanic")),
-    "language": Variable(("language",), ("english", "spanish", "other"), {"other languages": "other"}),
-    "marital-status": Variable(
-        ("maritalstatus",), ("married or partnered", "single", "divorced", "widowed", "legally separated")
-    ),
-}
 SUMMARY = "data_summary.csv"
 THINNEST, THICKEST = -2.0, 350.0  # micrometres that are shown black and white
 SOURCE = (
@@ -66,18 +55,12 @@ class HarvardGF(ArchiveFolder):
 
     array = "rnflt"
     source = SOURCE
-    people = PEOPLE
+    people = HARVARD_PEOPLE
     classes = CLASSES
     words = ("no", "yes")
     target = Variable(("glaucoma",), CLASSES, {"no": CLASSES[0], "yes": CLASSES[1]})
 
-    ages: Literal["fairllava", "fairmedfm", "medfair5"] = "fairllava"
     prompt: str = "This map shows the thickness of the retinal nerve fibre layer. Does the patient have glaucoma?"
-
-    @property
-    def age_bins(self) -> Bins:
-        """Those of a paper."""
-        return AGE_BINS[self.ages]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -116,7 +99,7 @@ class HarvardGF(ArchiveFolder):
         for index, use in enumerate(np.repeat(["training", "validation", "test"], [27, 6, 12])):
             name, own = f"data_{index + 1:04d}.npz", {key: int(code[index]) for key, code in codes.items()}
             ill = own["glaucoma"] = index % 2
-            words = {c.keys[0]: (*c.values, "unknown")[own[c.keys[-1]]] for c in PEOPLE.values()}
+            words = {c.keys[0]: (*c.values, "unknown")[own[c.keys[-1]]] for c in HARVARD_PEOPLE.values()}
             row = {"filename": name, "age": f"{ages[index]:.2f}", **words}
             rows.append({**row, "glaucoma": ("no", "yes")[ill], "use": use})
             rnflt = generator.uniform(20, 120 - 40 * ill, (25, 25)).round()

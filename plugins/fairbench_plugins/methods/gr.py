@@ -1,10 +1,21 @@
-"""GR-LoRA: weigh groups by inverse frequency."""
+"""GR-LoRA: weigh groups by inverse frequency; Hybrid-LoRA: that and the soft accuracy gap."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
-from fairbench import Batch, InverseFrequency, Method, Outputs, Positive, Run, hookimpl
+from fairbench import (
+    Batch,
+    GroupMeans,
+    InverseFrequency,
+    Method,
+    NonNegative,
+    Outputs,
+    Positive,
+    Range,
+    Run,
+    hookimpl,
+)
 
 
 class GR(Method):
@@ -38,7 +49,28 @@ class GR(Method):
         return loss
 
 
+class Hybrid(GR):
+    """GR's loss plus FR's penalty (arXiv 2512.03477, eq. 9); the settings are theirs."""
+
+    name = "hybrid"
+    strength: NonNegative = 0.5
+    memory: Annotated[int, Range(0)] = 0
+
+    def setup(self, run: Run) -> None:
+        """Count the groups."""
+        super().setup(run)
+        self.means = GroupMeans(run.train.counts / len(run.train.group), self.memory)
+
+    def loss(self, out: Outputs, batch: Batch) -> Tensor:
+        """L_GR + strength · soft MaxAccGap."""
+        means = self.means(out.p_true, batch)
+        means = means[~means.isnan()]
+        batch.notes["active"] = float(len(means) > 1)
+        loss = super().loss(out, batch)
+        return loss + self.strength * (means.max() - means.min()) if len(means) > 1 else loss
+
+
 @hookimpl
 def fairbench_methods() -> list[type[Method]]:
-    """Offer the method."""
-    return [GR]
+    """Offer both."""
+    return [GR, Hybrid]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
@@ -71,10 +72,8 @@ def _bleu(counts: Counts, order: int, effective: bool) -> float:
     return float(min(percent / 100, 1.0))  # sacrebleu gives 100.00000000000004 to a text that is the reference
 
 
-def version() -> str:
+def signature() -> str:
     """Name sacrebleu's version and the rest of its signature."""
-    from importlib.metadata import version
-
     return f"sacrebleu {version('sacrebleu')}, 1 reference, case kept, tokenizer 13a, smoothing exp"
 
 
@@ -92,7 +91,7 @@ def fairbench_metrics() -> Iterable[Metric]:
             source=source,
             each=by_row(order),
             needs=("text",),
-            made_with=version,
+            made_with=signature,
         )
         yield Metric(
             name=f"corpus_bleu_{order}",
@@ -101,5 +100,5 @@ def fairbench_metrics() -> Iterable[Metric]:
             source=source,
             over=of_corpus(order),
             needs=("text",),
-            made_with=version,
+            made_with=signature,
         )

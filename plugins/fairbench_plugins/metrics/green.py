@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -157,13 +158,6 @@ def by_row(rows: Predictions) -> npt.NDArray[np.float64]:
     return _judge(os.environ[GREEN]).scores(rows.pairs)
 
 
-def version() -> str:
-    """Name the checkpoint by its fingerprint, and what ran it."""
-    from importlib.metadata import version
-
-    return f"GREEN {_fingerprint(os.environ[GREEN])}, greedy, transformers {version('transformers')}"
-
-
 @lru_cache(maxsize=1)
 def _fingerprint(folder: str) -> str:
     from fairbench import checkpoint_fingerprint
@@ -186,6 +180,8 @@ def fairbench_metrics() -> Iterable[Metric]:
             needs=("text",),
             checkpoint=GREEN,
             obtain=OBTAIN,
-            made_with=version,
+            made_with=lambda: (
+                f"GREEN {_fingerprint(os.environ[GREEN])}, greedy, transformers {version('transformers')}"
+            ),
         )
     ]

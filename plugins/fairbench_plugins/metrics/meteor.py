@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +47,6 @@ def by_row(rows: Predictions) -> npt.NDArray[np.float64]:
     return np.array([meteor(*pair, os.environ[WORDNET]) for pair in rows.pairs], dtype=np.float64)
 
 
-def version() -> str:
-    """Name nltk's version and where WordNet lies."""
-    from importlib.metadata import version
-
-    return f"nltk {version('nltk')}, WordNet of {os.environ[WORDNET]}"
-
-
 @hookimpl
 def fairbench_metrics() -> Iterable[Metric]:
     """Offer METEOR."""
@@ -68,6 +62,6 @@ def fairbench_metrics() -> Iterable[Metric]:
             needs=("text",),
             checkpoint=WORDNET,
             obtain=OBTAIN,
-            made_with=version,
+            made_with=lambda: f"nltk {version('nltk')}, WordNet of {os.environ[WORDNET]}",
         )
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib.metadata import version
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +30,6 @@ def by_row(rows: Predictions) -> npt.NDArray[np.float64]:
     return np.array([rouge_l(*pair) for pair in rows.pairs], dtype=np.float64)
 
 
-def version() -> str:
-    """Name rouge-score's version and how it is used."""
-    from importlib.metadata import version
-
-    return f"rouge-score {version('rouge-score')}, F, no stemming"
-
-
 @hookimpl
 def fairbench_metrics() -> Iterable[Metric]:
     """Offer ROUGE-L."""
@@ -49,6 +43,6 @@ def fairbench_metrics() -> Iterable[Metric]:
             each=by_row,
             scale="fraction",
             needs=("text",),
-            made_with=version,
+            made_with=lambda: f"rouge-score {version('rouge-score')}, F, no stemming",
         )
     ]
