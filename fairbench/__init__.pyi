@@ -61,6 +61,7 @@ from .settings import Positive as Positive
 from .settings import Range as Range
 from .training.balance import GroupMeans as GroupMeans
 from .training.balance import InverseFrequency as InverseFrequency
+from .training.features import Question as Question
 from .training.method import Method as Method
 from .training.run import Run as Run
 from .training.tracker import Tracker as Tracker

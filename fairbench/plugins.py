@@ -51,6 +51,7 @@ class Plugins:
     kinds: tuple[str, ...]
     sources: dict[str, str] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
+    unkeyed: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by a choice's label
 
     @cached_property
     def tables(self) -> dict[str, dict[str, Any]]:
@@ -108,8 +109,11 @@ class Plugins:
         return table[name]
 
     def make(self, kind: str, choice: Choice, roots: Mapping[str, Path] | None = None) -> Any:
-        """Make what a choice names, with its settings and, for what lies on this disk, its folder."""
-        item = self.find(kind, choice.name)(**choice.settings)
+        """Make what a choice names, with its settings and, for what lies on this disk, its folder.
+
+        Settings that no job's key holds come from `unkeyed`.
+        """
+        item = self.find(kind, choice.name)(**{**self.unkeyed.get(choice.label, {}), **choice.settings})
         item.alias = choice.name
         root = (roots or {}).get(choice.name)
         needed = item.folder is not None if kind == "dataset" else item.needs_root

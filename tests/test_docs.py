@@ -15,7 +15,7 @@ from fairbench import Backbone, Dataset, Method, hookspecs, report
 from fairbench import plugins as plugin_loader
 from fairbench.benchmark import benchmark as benchmarks
 from fairbench.cli.main import main
-from fairbench.settings import describe
+from fairbench.settings import REQUIRED, describe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("leaderboards/*.md"))]
@@ -149,13 +149,15 @@ def abstract(owner: type) -> list[str]:
 
 CONTRACTS = {
     "hooks": signatures(hookspecs, [name for name in dir(hookspecs) if name.startswith("fairbench_")]),
-    "verbs": signatures(Method, ["plan", "view", "setup", "start_stage", "loss", "step", "end_stage", "adjust"]),
+    "verbs": signatures(
+        Method, ["plan", "view", "setup", "start_stage", "loss", "step", "end_stage", "answers", "adjust"]
+    ),
     "backbone": signatures(Backbone, [*abstract(Backbone), "projector"]),
     "dataset": signatures(Dataset, [*abstract(Dataset), "words", "notes", "stamp", "fingerprint"]),
 }
 
 
-@pytest.mark.parametrize(("what", "count"), [("hooks", 7), ("verbs", 8), ("backbone", 11), ("dataset", 8)])
+@pytest.mark.parametrize(("what", "count"), [("hooks", 7), ("verbs", 9), ("backbone", 11), ("dataset", 8)])
 def test_the_contract_is_documented_with_its_signatures(what, count):
     page = text("docs/plugins.md").replace(r"\|", "|")
     assert len(CONTRACTS[what]) == count
@@ -167,7 +169,8 @@ def test_every_method_is_explained_with_its_settings(name):
     (section,) = re.findall(rf"(?ms)^## {re.escape(name)}\n(.*?)(?=^## |\Z)", text("docs/methods.md"))
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE))
     fields = METHODS[name].fields()
-    assert rows == {key: str(default) for key, (_, default) in fields.items()}
+    shown = {REQUIRED: "required", "": "empty"}
+    assert rows == {key: str(shown.get(default, default)) for key, (_, default) in fields.items()}
     assert fields or "No settings" in section
     choices = {option for kind, _ in fields.values() for option in describe(kind).split(" | ") if "-" in option}
     assert all(f"`{option}`" in text("docs/methods.md") for option in choices)

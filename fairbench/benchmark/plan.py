@@ -50,13 +50,8 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     Raises FairbenchError before any device is touched. For a plan, weights may still be absent; the
     jobs' keys then are not those that a run will have.
     """
-    if benchmark.unrecorded not in POLICIES and not benchmark.unrecorded.startswith("merge:"):
-        raise suggest("policy for unrecorded values", benchmark.unrecorded, POLICIES)
-    check_selection(benchmark.select, plugins)
-    for what in ("datasets", "backbones", "methods"):
-        if not getattr(benchmark, what):
-            raise FairbenchError(f"benchmark {benchmark.name} names no {what}", f"give some with --{what}")
-    _refuse_unused_settings(benchmark, plugins)
+    _check(benchmark, plugins)
+    plugins.unkeyed.clear()
     methods = [
         (choice, plugins.make("method", choice, benchmark.places)) for choice in _methods(benchmark, plugins)
     ]
@@ -94,6 +89,17 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
             found.setdefault(job.key, job)
             makers.setdefault(job.key, made)
     return Planned(tuple(found.values()), datasets, backbones, makers, tuple(absent))
+
+
+def _check(benchmark: Benchmark, plugins: Plugins) -> None:
+    """Refuse what is wrong in a benchmark whatever the data."""
+    if benchmark.unrecorded not in POLICIES and not benchmark.unrecorded.startswith("merge:"):
+        raise suggest("policy for unrecorded values", benchmark.unrecorded, POLICIES)
+    check_selection(benchmark.select, plugins)
+    for what in ("datasets", "backbones", "methods"):
+        if not getattr(benchmark, what):
+            raise FairbenchError(f"benchmark {benchmark.name} names no {what}", f"give some with --{what}")
+    _refuse_unused_settings(benchmark, plugins)
 
 
 def _each(
@@ -155,12 +161,21 @@ def _choice(kind: str, name: str, benchmark: Benchmark, plugins: Plugins, finger
 
 
 def _checked(kind: str, choice: Choice, plugins: Plugins, fingerprint: str = "") -> Choice:
-    """Check a plugin's settings by making it, and keep those that differ from its defaults."""
+    """Check a plugin's settings by making it, and keep those that differ from its defaults.
+
+    Those that stand in no job's key go to `plugins.unkeyed`.
+    """
     item = plugins.find(kind, choice.name)
     in_force = item(**choice.settings).settings()
-    kept = [key for key in choice.settings if key not in item.unkeyed]
-    changed = {key: in_force[key] for key in kept if in_force[key] != _default(item, key)}
-    return Choice(choice.name, changed, plugins.version(kind, choice.name), fingerprint)
+    departing = {key: in_force[key] for key in choice.settings if in_force[key] != _default(item, key)}
+    unkeyed = {key: departing.pop(key) for key in item.unkeyed if key in departing}
+    checked = Choice(choice.name, departing, plugins.version(kind, choice.name), fingerprint)
+    if plugins.unkeyed.setdefault(checked.label, unkeyed) != unkeyed:
+        raise FairbenchError(
+            f"{checked.label} stands twice, with {plugins.unkeyed[checked.label]} and {unkeyed}",
+            "these settings change no result, so both are one row: leave one out",
+        )
+    return checked
 
 
 def _default(item: Any, key: str) -> Any:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,12 +48,15 @@ class Event:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker needs to know: where results go, where data lies, which plugin files, and how it works."""
+    """What a worker needs to know: where results go, where data lies, which plugin files, how it works, and the
+    settings that no job holds because they change no result.
+    """
 
     out: str
     roots: Mapping[str, Path]
     plugin_files: tuple[str, ...] = ()
     options: WorkerOptions = field(default_factory=WorkerOptions)
+    unkeyed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 Watch = Callable[[Event], None]
@@ -131,13 +134,9 @@ def _worker(number: int, setup: Setup, watch: Watch) -> Worker:
     def report(phase: str, done: int, total: int, loss: float | None) -> None:
         watch(Event(number, worker.job, phase, done, total, loss))
 
-    worker = Worker(
-        Store(setup.out),
-        plugins.load(files=setup.plugin_files),
-        setup.roots,
-        report,
-        setup.options,
-    )
+    loaded = plugins.load(files=setup.plugin_files)
+    loaded.unkeyed.update(setup.unkeyed)
+    worker = Worker(Store(setup.out), loaded, setup.roots, report, setup.options)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, worker.stop)
     return worker

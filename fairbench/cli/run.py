@@ -108,7 +108,7 @@ def run(
         _write_benchmark(benchmark, store)
     memory = int(feature_cache * 2**30)
     how = WorkerOptions(micro_batch, memory, loaders, threads, reading, track, 60 * checkpoint_every)
-    setup = Setup(str(store.root), roots, files, how)
+    setup = Setup(str(store.root), roots, files, how, plugins.unkeyed)
     if missing:
         count = workers or launch.default_workers(len(missing))
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:

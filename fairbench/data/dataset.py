@@ -103,6 +103,10 @@ class Dataset(Configurable):
     def image(self, row: Mapping[str, object]) -> Image.Image:
         """Open one row's image as RGB."""
 
+    def pictures(self, row: Mapping[str, object]) -> tuple[Image.Image, ...]:
+        """Open all that a model is shown of one row, in order: one image, unless a dataset has several a row."""
+        return (self.image(row),)
+
     def stamp(self) -> object | None:
         """Return what stays equal as long as `table` would return the same; None (default): read it anew."""
         return None

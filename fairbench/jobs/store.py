@@ -20,7 +20,7 @@ from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import Probe, wants_probe
 from fairbench.predictions.predictions import Predictions
 
-RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, ATTEMPTS, CHECKPOINTS = (
+RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, ATTEMPTS, CHECKPOINTS, ANSWERS = (
     "record.json",
     "job.json",
     "predictions.parquet",
@@ -32,8 +32,9 @@ RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, AT
     ".tracked",
     "attempts.txt",
     "checkpoints",
+    "answers.jsonl",
 )
-SURVIVING = (ATTEMPTS, CHECKPOINTS, LOG)  # what the next attempt at a job goes on from
+SURVIVING = (ATTEMPTS, CHECKPOINTS, LOG, ANSWERS)  # what the next attempt at a job goes on from
 DEATHS = 2  # of a job's process, after which the job has failed
 ASIDE = "what lies beside it is untouched; move the folder elsewhere to run the job again"
 
@@ -99,6 +100,10 @@ class Store:
     def checkpoint_folder(self, job: Job) -> Path:
         """Return where a job under way leaves what it can go on from."""
         return self.folder(job) / CHECKPOINTS
+
+    def answers_file(self, job: Job) -> Path:
+        """Return where the answers of a model elsewhere are kept as they come."""
+        return self.folder(job) / ANSWERS
 
     @property
     def trackers_folder(self) -> Path:
@@ -288,7 +293,7 @@ class Store:
             record = self.ended(job) if held else None
             if isinstance(record, Record) and record.failed:
                 with self.writing():
-                    _clear(self.folder(job), ())
+                    _clear(self.folder(job), (ANSWERS,))
                     write_json(self.folder(job) / JOB, job.to_json())
 
     def save(self, record: Record) -> Record:

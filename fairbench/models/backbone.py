@@ -79,6 +79,15 @@ class Backbone(Configurable, nn.Module):
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Turn one example into tensors on a CPU worker: `input_ids` (T,) and image tensors to concatenate."""
 
+    def prepare_images(self, images: Sequence[Image.Image], prompt: str) -> Inputs:
+        """Turn one example of one or several images into tensors; a family that takes several overrides it."""
+        if len(images) != 1:
+            raise FairbenchError(
+                f"{self.alias} takes one image a row, and here are {len(images)}",
+                "choose a backbone that takes several (docs/backbones.md), or one image a row",
+            )
+        return self.prepare(images[0], prompt)
+
     @abstractmethod
     def encode(self, inputs: Inputs) -> Tensor:
         """Return frozen vision features, one row per image token of the batch; nothing in here is trained."""

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,7 @@ from fairbench.models.backbone import Backbone
 CHUNK = 128
 Example = Mapping[str, Tensor]
 View = Callable[[Image.Image], Image.Image]
+Images = tuple[Image.Image, ...]
 
 
 class Prepared(torch.utils.data.Dataset[Example]):
@@ -48,33 +51,75 @@ class Prepared(torch.utils.data.Dataset[Example]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Example:
-        return self.prepare(index, self.image(index))
+        return self.prepare(index, self.images(index))
 
     def asked(self, index: int, prompt: str) -> Example:
         """Return one row with another prompt."""
-        return self.prepare(index, self.image(index), prompt)
+        return self.prepare(index, self.images(index), prompt)
 
-    def image(self, index: int) -> Image.Image:
-        """Open one row's image, as the method shows it."""
-        image = self.dataset.image(self.rows[index])
-        return image if self.view is None else self.view(image)
+    def images(self, index: int) -> Images:
+        """Open one row's images, as the method shows them."""
+        images = self.dataset.pictures(self.rows[index])
+        return images if self.view is None else tuple(map(self.view, images))
 
-    def prepare(self, index: int, image: Image.Image, prompt: str | None = None) -> Example:
-        """Turn one row and its image into tensors, with its own prompt or another."""
+    def prompt(self, index: int) -> str:
+        """Return one row's question."""
+        return str(self.rows[index].get("prompt", self.dataset.prompt))
+
+    def prepare(self, index: int, images: Images, prompt: str | None = None) -> Example:
+        """Turn one row and its images into tensors, with its own prompt or another."""
         row = self.rows[index]
-        text = str(row.get("prompt", self.dataset.prompt)) if prompt is None else prompt
+        text = self.prompt(index) if prompt is None else prompt
         try:
-            example = self.backbone.prepare(image, text)
+            example = self.backbone.prepare_images(images, text)
         except Exception as error:  # processors raise anything, and say nothing of whose image it was
+            sizes = ", ".join(f"{image.width}×{image.height}" for image in images)
             raise FairbenchError(
                 f"{self.backbone.name} cannot take {row['id']} of {self.dataset.name} ({row['image']}, "
-                f"{image.width}×{image.height} pixels): {type(error).__name__}: {error}",
+                f"{sizes} pixels): {type(error).__name__}: {error}",
                 f"`fairbench data check {self.dataset.name} --backbones {self.backbone.name}` lists such rows",
             ) from error
         if self.dataset.task == "generate":
             answer = [*self.backbone.tokenise(str(row["reference"])), self.backbone.end_token_id]
             example["answer_ids"] = torch.tensor(answer)
         return example
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row of the test split as a model is shown it, without its answer."""
+
+    id: str
+    images: Images
+    prompt: str
+
+
+class Questions(Sequence[Question]):
+    """The rows of a split as a model is shown them, each opened when it is asked for."""
+
+    def __init__(self, prepared: Prepared, where: npt.NDArray[np.intp]) -> None:
+        self.prepared, self.where = prepared, where
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    @property
+    def ids(self) -> list[str]:
+        """Name the rows, without opening an image."""
+        return [str(self.prepared.rows[int(row)]["id"]) for row in self.where]
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Question]: ...
+
+    def __getitem__(self, index: int | slice) -> Question | Sequence[Question]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        row = int(self.where[index])
+        prepared = self.prepared
+        return Question(str(prepared.rows[row]["id"]), prepared.images(row), prepared.prompt(row))
 
 
 class Encoded(torch.utils.data.Dataset[Example]):
@@ -173,11 +218,11 @@ def _encode_alike(backbone: Backbone, prepared: Prepared) -> list[Example]:
     encoded: dict[object, Example] = {}
     examples = []
     for index, row in enumerate(prepared.rows):
-        image = prepared.image(index)
-        picture = hashlib.sha256(image.tobytes()).digest()
-        alike = (image.size, picture, row.get("prompt"), row.get("reference"))
+        images = prepared.images(index)
+        pictures = tuple((image.size, hashlib.sha256(image.tobytes()).digest()) for image in images)
+        alike = (pictures, row.get("prompt"), row.get("reference"))
         if alike not in encoded:
-            encoded[alike] = _encode(backbone, [prepared.prepare(index, image)])[0]
+            encoded[alike] = _encode(backbone, [prepared.prepare(index, images)])[0]
         examples.append(encoded[alike])
     return examples
 

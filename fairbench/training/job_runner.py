@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from fairbench.data.dataset import Dataset, rows
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record, Stage
+from fairbench.jobs.journal import Journal
 from fairbench.jobs.probe import Probe
 from fairbench.models import adapter
 from fairbench.models.backbone import Backbone
@@ -35,11 +36,11 @@ from fairbench.training import device as memory
 from fairbench.training import selection
 from fairbench.training.acceptance import accepted
 from fairbench.training.checkpoint import Checkpoints, Place, Unsaveable
-from fairbench.training.features import Encoded, Example, Examples, Prepared, View, cache_key, encode
+from fairbench.training.features import Encoded, Example, Examples, Prepared, Questions, cache_key, encode
 from fairbench.training.isolation import Imprint
 from fairbench.training.method import Method
 from fairbench.training.needs import require
-from fairbench.training.predict import adjusted, indices, predict
+from fairbench.training.predict import adjusted, frame, indices, predict
 from fairbench.training.probe import asked, pooled, probed
 from fairbench.training.resources import Resources, Stopped
 from fairbench.training.run import Run, Split
@@ -99,8 +100,12 @@ class Attempt:
             self.warnings += left_out
         with self.phase("features"):
             view = None if type(method).view is Method.view else method.view
-            shown = repr(job.method) if view else ""
-            self.source = resources.keep("source", f"{key} {shown}", lambda: self._source(precision, view))
+            self.asks = type(method).answers is not Method.answers  # the backbone is asked nothing, so sees nothing
+            source = Prepared(self.dataset, self.table, self.backbone, view)
+            if not self.asks:
+                shown = repr(job.method) if view else ""
+                source = resources.keep("source", f"{key} {shown}", lambda: self._encoded(source, precision))
+            self.source: Encoded | Prepared = source
         self.where = {split: np.flatnonzero(self.table["split"] == split) for split in ("train", "val", "test")}
         return method
 
@@ -108,7 +113,8 @@ class Attempt:
         """Load, look, train, predict, adjust, save, and probe where that is asked."""
         job, resources, method = self.job, self.resources, self.ready()
         stages = method.plan(job.stages)
-        self.facts["features"] = "cached" if isinstance(self.source, Encoded) else "computed each time"
+        if not self.asks:
+            self.facts["features"] = "cached" if isinstance(self.source, Encoded) else "computed each time"
         self.described = {
             "role": method.role.removesuffix(" on request"),
             "stands_for": method.stands_for,
@@ -132,15 +138,28 @@ class Attempt:
             self.micro_batch = run.micro_batch
         with self.phase("predict"):
             names = tuple(self.dataset.attributes)
-            validation, test = self._predict("val"), self._predict("test")
-            test = adjusted(method, run, validation, test, self.dataset)
+            both = self._asked(method, run) if self.asks else self._answered(method, run)
         if resources.leads:
-            both = pd.concat([validation, test], ignore_index=True)
             Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.store.predictions_file(job))
             if self.steps:
                 adapter.save(self.backbone, self.store.adapter_folder(job))
         if resources.options.probe:
-            self.described["readable"] = self.read(resources.options.probe)
+            self.described["readable"] = {} if self.asks else self.read(resources.options.probe)
+
+    def _answered(self, method: Method, run: Run) -> pd.DataFrame:
+        """Let the backbone answer validation and test, and the method revise the test answers."""
+        validation, test = self._predict("val"), self._predict("test")
+        test = adjusted(method, run, validation, test, self.dataset)
+        return pd.concat([validation, test], ignore_index=True)
+
+    def _asked(self, method: Method, run: Run) -> pd.DataFrame:
+        """Let the method answer the test rows in words."""
+        if self.resources.accelerator.num_processes > 1:
+            raise FairbenchError(f"{method.alias} asks another process", "run it without torchrun")
+        texts = method.answers(run)
+        if texts is None or len(texts) != len(run.questions) or not all(isinstance(text, str) for text in texts):
+            raise FairbenchError(f"{method.alias}.answers must return a text for each of {len(run.questions)} rows")
+        return frame(self.dataset, self.table.iloc[self.where["test"]], None, texts)
 
     def again(self, record: Record, probe: Probe) -> Record:
         """Probe a job that has finished: the same weights, the same rows, and nothing else of it changes."""
@@ -180,9 +199,8 @@ class Attempt:
         generates = self.dataset.task == "generate"
         return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, generates)
 
-    def _source(self, precision: torch.dtype, view: View | None) -> Encoded | Prepared:
+    def _encoded(self, prepared: Prepared, precision: torch.dtype) -> Encoded | Prepared:
         name = cache_key(self.job, self.backbone, precision)
-        prepared = Prepared(self.dataset, self.table, self.backbone, view)
         report = self.resources.report
         return encode(
             self.backbone,
@@ -206,6 +224,12 @@ class Attempt:
             generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
             warn=self.warnings.append,
             answers=self._answers,
+            questions=Questions(
+                self.source.prepared if isinstance(self.source, Encoded) else self.source, self.where["test"]
+            ),
+            words=self.dataset.words,
+            limit=self.dataset.max_new_tokens,
+            journal=Journal(self.store.answers_file(job)),
             facts=self.facts,
         )
         if job.attributes:

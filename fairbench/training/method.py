@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
@@ -67,6 +67,10 @@ class Method(Configurable, nn.Module):
 
     def end_stage(self, run: Run) -> None:
         """At the end of each stage: restore or average weights. What is left is the last epoch's, for selection."""
+
+    def answers(self, run: Run) -> Sequence[str] | None:
+        """After: what is written in answer to each of `run.questions`, in place of the backbone's answers."""
+        return None
 
     def adjust(self, run: Run, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         """After: the test predictions, revised in the light of validation.

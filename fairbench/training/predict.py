@@ -110,15 +110,21 @@ def indices(table: pd.DataFrame, classes: Sequence[str]) -> Places:
 
 
 def frame(
-    dataset: Dataset, table: pd.DataFrame, numbers: Sequence[Sequence[float]], texts: Sequence[str]
+    dataset: Dataset, table: pd.DataFrame, numbers: Sequence[Sequence[float]] | None, texts: Sequence[str]
 ) -> pd.DataFrame:
-    """Put answers beside who they are about: class probabilities, or a text with its reference's loss."""
+    """Put answers beside who they are about: class probabilities, or a text with its reference's loss.
+
+    Without `numbers` a text is all that is known, also where it names a class.
+    """
     result = table[["id", "cluster", "split"]].reset_index(drop=True)
     if dataset.classes:
         result["target"] = indices(table, dataset.classes)
     if dataset.task == "generate":
         result = result.assign(prompt=table["prompt"].to_numpy(), reference=table["reference"].to_numpy())
-        result = _read(result.assign(text=list(texts), loss=[one for (one,) in numbers]), dataset)
+        losses = {} if numbers is None else {"loss": [one for (one,) in numbers]}
+        result = _read(result.assign(text=list(texts), **losses), dataset)
+    elif numbers is None:
+        result["answer"] = [dataset.parse(text) for text in texts]
     else:
         result["answer"] = np.argmax(numbers, axis=1)
         for index, probability in enumerate(np.array(numbers).T):

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Stage
+from fairbench.jobs.journal import Journal
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Batch, Inputs, Outputs, Rows, States
 from fairbench.predictions.predictions import Predictions
+from fairbench.training.features import Questions
 from fairbench.training.sampling import Indices
 
 
@@ -58,7 +60,9 @@ class Run:
     `train` and `validation` are the rows of these splits (never the test split), `rows` those that this stage
     draws from, `device` where tensors live, `progress` the share of this stage's steps already taken,
     `generator` random numbers that are the same on every process. `answers` are the model's to a split, with
-    the weights as they are. `facts` are free notes for the record; `tried` is how many settings a method tried
+    the weights as they are. `questions` are the test rows, for a method that answers them itself; `words` what an
+    answer to them may be and `limit` how many tokens it may take; `journal` keeps what was answered over a kill.
+    `facts` are free notes for the record; `tried` is how many settings a method tried
     before it chose one.
     """
 
@@ -72,6 +76,10 @@ class Run:
     generator: torch.Generator
     warn: Callable[[str], None]
     answers: Callable[[Split], Predictions]
+    questions: Questions
+    words: Sequence[str]
+    limit: int
+    journal: Journal
     facts: dict[str, Any] = field(default_factory=dict)
     tried: int = 0
     stage: Stage | None = None

@@ -21,7 +21,8 @@ from fairbench.training.features import cache_key
 from fairbench.training.run import rate_factor
 from fairbench.training.sampling import batches_of, epoch_ends
 
-METHODS = {n: m for n, m in plugins.load(("method",)).tables["method"].items() if not m.takes_folder}
+METHODS = plugins.load(("method",)).tables["method"]
+METHODS = {n: m for n, m in METHODS.items() if n not in ("adapter", "endpoint")}  # which ask a folder, a server
 
 CHILD = """
 import sys
