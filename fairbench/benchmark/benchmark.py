@@ -45,6 +45,8 @@ class Benchmark:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     unrecorded: str = "keep"
     select: str = "last"
+    folds: Count = 1  # ways to divide the rows, of which each tests others; 1: the dataset's own splits
+    redraw: bool = False  # also where the splits come with the data
     stages: tuple[Stage, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -64,7 +66,7 @@ class Benchmark:
         return tuple(replace(method, name=located(method.name)[0]) for method in self.methods)
 
 
-RUN_KEYS = ("batch_size", "precision", "unrecorded", "select")
+RUN_KEYS = ("batch_size", "precision", "unrecorded", "select", "folds", "redraw")
 _PLAIN = (
     *("description", "datasets", "backbones", "attributes", "seeds", "baseline", "primary", "controls", "probe"),
     *RUN_KEYS,

@@ -63,6 +63,9 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
             sizes[kind] = _size(planned.backbones[job.backbone.name], job, data.classes, generates)
         size = sizes[kind]
         count = counts[job.dataset.name]
+        if job.folds > 1:
+            part = sum(count.values()) // job.folds
+            count = {"train": sum(count.values()) - 2 * part, "val": part, "test": part}
         stages, failing = _stages(planned, job)
         epochs = sum(stage.epochs for stage in stages)
         steps = round(epochs * -(-count.get("train", 0) // job.batch_size))

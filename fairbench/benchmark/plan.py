@@ -102,14 +102,24 @@ def _check(benchmark: Benchmark, plugins: Plugins) -> None:
     _refuse_unused_settings(benchmark, plugins)
 
 
+def _check_folds(benchmark: Benchmark, dataset: Dataset) -> None:
+    if benchmark.folds == 2:
+        raise FairbenchError("2 folds leave none to train on", "ask for 3 or more: one tests, one validates")
+    if benchmark.folds > 1 and dataset.own_splits and not benchmark.redraw:
+        raise FairbenchError(
+            f"the splits of {dataset.name} come with its data, and folds would divide its rows anew",
+            "results would be like nobody else's; --set run.redraw=true says that they may be",
+        )
+
+
 def _each(
     benchmark: Benchmark,
     backbone: Backbone,
     three: tuple[Choice, Choice, Choice],
     ways: Sequence[tuple[str, ...]],
 ) -> Iterable[Job]:
-    """Yield the jobs of one dataset, backbone and method: each way of attributes, each seed."""
-    for way, seed in itertools.product(ways, benchmark.seeds):
+    """Yield the jobs of one dataset, backbone and method: each way of attributes, seed, fold."""
+    for way, seed, fold in itertools.product(ways, benchmark.seeds, range(benchmark.folds)):
         yield Job(
             *three,
             stages=benchmark.stages or backbone.recipe,
@@ -119,6 +129,8 @@ def _each(
             precision=native_precision() if benchmark.precision == "auto" else benchmark.precision,
             unrecorded=benchmark.unrecorded,
             select=benchmark.select,
+            folds=benchmark.folds,
+            fold=fold,
         )
 
 
@@ -218,7 +230,10 @@ def _joining(benchmark: Benchmark, plugins: Plugins) -> list[str]:
 
 
 def attributes_of(benchmark: Benchmark, dataset: Dataset) -> Sequence[tuple[str, ...]]:
-    """Return what a benchmark compares on a dataset, joined attributes together; raises for unknown ones."""
+    """Return what a benchmark compares on a dataset, joined attributes together; raises for unknown ones, and for
+    folds of a dataset whose splits are not to be drawn anew.
+    """
+    _check_folds(benchmark, dataset)
     wanted = benchmark.attributes or tuple(dataset.attributes)
     split = [tuple(name.strip() for name in entry.split("+")) for entry in wanted]
     for attribute in (name for entry in split for name in entry):

@@ -56,13 +56,13 @@ class Assumed:
             convert(getattr(self, name), Fraction, f"--{name}")
 
 
-def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed) -> Foresight:
-    """Say what the test split can detect of `attribute`.
+def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed, folds: int = 1) -> Foresight:
+    """Say what the test split can detect of `attribute`; of several folds, what all rows can.
 
     Rows of one cluster are counted as one, which is the cautious reading when their answers always agree.
     """
     table = rows(dataset)
-    test = table[table["split"] == "test"]
+    test = table if folds > 1 else table[table["split"] == "test"]
     groups, unit_of = Groups.of(test, attribute, policy), clusters(test)
     codes, names = groups.codes, groups.names
     known = codes >= 0

@@ -115,6 +115,7 @@ def what_to_run(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--methods", help="Methods, separated by commas."),
         click.option("--attr", "attributes", help="Attributes: comma crosses, + joins (race+gender)."),
         click.option("--seeds", help="Seeds, such as 0,1,2."),
+        click.option("--folds", type=int, metavar="K", help="Divide the rows K ways: every row is tested once."),
         click.option(
             "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
         ),

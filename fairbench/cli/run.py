@@ -191,7 +191,9 @@ def _foresee(assumed: Assumed, as_json: bool, **chosen: Any) -> None:
         dataset = make_dataset(name, benchmark, plugins, roots)
         dataset.unseen = True
         for attributes in attributes_of(benchmark, dataset):
-            tests.append(foresight.foresee(dataset, "+".join(attributes), benchmark.unrecorded, assumed))
+            tests.append(
+                foresight.foresee(dataset, "+".join(attributes), benchmark.unrecorded, assumed, benchmark.folds)
+            )
     if as_json:
         print_json({"assumed": asdict(assumed), "tests": [asdict(one) for one in tests]})
     else:
@@ -213,6 +215,7 @@ def _resolved(
     out: str,
     no_baseline: bool,
     no_controls: bool,
+    folds: int | None,
     files: Sequence[str],
     **lists: str | None,
 ) -> tuple[Plugins, Benchmark, dict[str, Path]]:
@@ -234,9 +237,10 @@ def _resolved(
         baseline=benchmark.baseline and not no_baseline,
         controls=benchmark.controls and not no_controls,
     )
-    benchmark = choices.override(benchmark, assignments, plugins)
-    given = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
-    roots = {name: folder.absolute() for name, folder in given.items()}
+    given = assignments if folds is None else [f"run.folds={folds}", *assignments]
+    benchmark = choices.override(benchmark, given, plugins)
+    places = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
+    roots = {name: folder.absolute() for name, folder in places.items()}
     return plugins, benchmark, roots
 
 

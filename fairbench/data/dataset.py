@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pandas as pd
 from PIL import Image
 
-from fairbench.data.splits import SPLITS, limited, split_clusters
+from fairbench.data.splits import SPLITS, folded, limited, split_clusters
 from fairbench.errors import FairbenchError
 from fairbench.predictions.classes import first_named
 from fairbench.predictions.groups import UNRECORDED
@@ -48,6 +48,8 @@ class Dataset(Configurable):
     measure: ClassVar[str] = "accuracy"  # the metric, scoring rows, that leaderboards judge by
     folder: ClassVar[str | None] = None  # the name that `--data NAME=PATH` calls its folder by; None: it reads none
     published: ClassVar[Mapping[str, int]] = {}  # rows that the source states; keys as in docs/datasets.md
+
+    own_splits: ClassVar[bool] = False  # whether its splits come with the data, and are not drawn here
 
     max_new_tokens: ClassVar[int] = 32  # how much may be written, where the task is to generate
 
@@ -123,6 +125,11 @@ class Dataset(Configurable):
         return limited(table, self.limit, tuple(self.attributes))
 
     split_clusters = staticmethod(split_clusters)
+
+    def divided(self, table: pd.DataFrame, folds: int, fold: int) -> pd.DataFrame:
+        """Divide rows anew into the splits of one of `folds`, alike in classes and attributes (`folded`)."""
+        by = [column for column in ("target", *self.attributes) if column in table]
+        return table.assign(split=folded(table, folds, fold, by))
 
 
 def columns(dataset: Dataset) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairbench.errors import FairbenchError
+
 SPLITS = ("train", "val", "test")
 
 
@@ -37,19 +39,37 @@ def split_clusters(
     return table["cluster"].map(dict(zip(clusters["cluster"], split, strict=True)))
 
 
+def folded(table: pd.DataFrame, folds: int, fold: int, by: Sequence[str], seed: int = 0) -> pd.Series[Any]:
+    """Assign whole clusters to train, val and test anew, in one of `folds` ways of which each tests other rows.
+
+    Over all ways every row is tested once and validated once, by models that were trained on none of its cluster.
+    The parts are equal in the columns `by`, to within one cluster of any stratum, and depend neither on the order
+    of the rows nor on the platform. Raises FairbenchError where there are fewer clusters than folds.
+    """
+    if (clusters := table["cluster"].nunique()) < folds:
+        raise FairbenchError(f"{clusters:,} clusters cannot be divided into {folds} folds", "ask for fewer folds")
+    part = _dealt(table, by, [1 / folds] * folds, seed)
+    names = {fold: "test", (fold + 1) % folds: "val"}
+    return part.map(lambda number: names.get(number, "train"))
+
+
 def _spread(table: pd.DataFrame, by: Sequence[str], fractions: Sequence[float], seed: int) -> pd.Series[Any]:
+    return _dealt(table, by, fractions, seed).map(dict(enumerate(SPLITS)))
+
+
+def _dealt(table: pd.DataFrame, by: Sequence[str], fractions: Sequence[float], seed: int) -> pd.Series[Any]:
+    """Number each row's part; parts get their `fractions` of the rows, and of any stratum, to within a cluster."""
     strata = table[list(by)].fillna("").astype(str).assign(cluster=table["cluster"])
     clusters = strata.groupby("cluster").min()
     clusters["size"] = table.groupby("cluster").size()
     clusters["order"] = [_hash(f"{seed}:{name}") for name in clusters.index]
     clusters = clusters.sort_values([*by, "order"])
-    lacking, place = np.zeros(len(SPLITS)), np.empty(len(clusters), dtype=np.int64)
+    lacking, place = np.zeros(len(fractions)), np.empty(len(clusters), dtype=np.int64)
     for number, size in enumerate(clusters["size"]):
         lacking += size * np.asarray(fractions)
         place[number] = lacking.argmax()
         lacking[place[number]] -= size
-    split = dict(zip(clusters.index, np.asarray(SPLITS, dtype=object)[place], strict=True))
-    return table["cluster"].map(split)
+    return table["cluster"].map(dict(zip(clusters.index, place, strict=True)))
 
 
 def limited(table: pd.DataFrame, limit: int, attributes: Sequence[str]) -> pd.DataFrame:

@@ -89,7 +89,8 @@ class Choice:
 class Job:
     """One training or one inference, described by everything that can change its predictions.
 
-    `attributes` is empty for a method that does not use any: one training serves all attributes.
+    `attributes` is empty for a method that does not use any: one training serves all attributes. Of several
+    `folds` this is number `fold`, from 0: rows are divided anew, and each is tested in one of them.
     Micro-batch and process count are not part of a job, because exact batches make them irrelevant.
     """
 
@@ -103,6 +104,8 @@ class Job:
     precision: Precision = "float32"
     unrecorded: str = "keep"
     select: str = "last"
+    folds: Count = 1
+    fold: Steps = 0
 
     @property
     def key(self) -> str:
@@ -114,7 +117,8 @@ class Job:
     def title(self) -> str:
         """What a person calls this job."""
         on = f" on {'+'.join(self.attributes)}" if self.attributes else ""
-        return f"{self.method.label}{on} · {self.backbone.name} · {self.dataset.name} · seed {self.seed}"
+        part = f", fold {self.fold + 1} of {self.folds}" if self.folds > 1 else ""
+        return f"{self.method.label}{on} · {self.backbone.name} · {self.dataset.name} · seed {self.seed}{part}"
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same job."""

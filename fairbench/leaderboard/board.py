@@ -217,6 +217,8 @@ class FurtherMeasure:
 class Table:
     """One dataset × backbone × evaluated attribute, judged by one measure; `further` holds what others say.
 
+    Of several `folds`, every row was tested once, by a model that was trained on none of its cluster.
+
     `primary` are the rows whose comparison with the baseline was planned: a family of p-values of its own.
     `min_cell` is the size below which groups were withheld. Without rows, `excluded` says why.
     """
@@ -226,6 +228,7 @@ class Table:
     attribute: str
     unrecorded: str
     trials: Trials
+    folds: int = 1
     excluded: tuple[Excluded, ...] = ()
     fingerprint: str = ""
     rows_tested: int = 0

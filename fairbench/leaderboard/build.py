@@ -10,7 +10,7 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.board import Board, Excluded, Ranking, Table, Trials
-from fairbench.leaderboard.collect import Finished, contenders, excluded, load, same_patients
+from fairbench.leaderboard.collect import Finished, contenders, excluded, joined, load, same_patients
 from fairbench.leaderboard.measure import judging_metric
 from fairbench.leaderboard.suppression import withhold
 from fairbench.leaderboard.table import fill
@@ -72,8 +72,8 @@ def build(
 Loaded = tuple[Record, Finished | Excluded]
 
 
-def _place(job: Job) -> tuple[str, str, str]:
-    return job.dataset.label, job.backbone.label, job.unrecorded
+def _place(job: Job) -> tuple[str, str, str, int]:
+    return job.dataset.label, job.backbone.label, job.unrecorded, job.folds
 
 
 def _attributes(entries: Sequence[Loaded]) -> list[str]:
@@ -94,13 +94,16 @@ def table(
     # Where nobody was trained for it, everybody shows what became of it.
     mine = [(record, one) for record, one in entries if belongs(record.job)] or list(entries)
     others = [one for _, one in mine if isinstance(one, Excluded)] + [one for job, one in outside if belongs(job)]
-    usable, refused = same_patients([one for _, one in mine if isinstance(one, Finished)])
+    whole, lacking = joined([one for _, one in mine if isinstance(one, Finished)])
+    usable, refused = same_patients(whole)
+    refused += lacking
     job = mine[0][0].job
     empty = Table(
         dataset=job.dataset.label,
         backbone=job.backbone.label,
         attribute=attribute,
         unrecorded=job.unrecorded,
+        folds=job.folds,
         trials=_trials([record for record, _ in mine]),
         excluded=_ordered([*others, *refused]),
     )

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import pandas as pd
+
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import Store
@@ -19,10 +21,16 @@ from fairbench.predictions.predictions import Predictions
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A record with its predictions."""
+    """A record with its predictions; of several folds the last one's record, and the answers of all `parts`."""
 
     record: Record
     predictions: Predictions
+    parts: tuple[Record, ...] = ()
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Return the records of all folds, in their order."""
+        return self.parts or (self.record,)
 
     @property
     def job(self) -> Job:
@@ -41,6 +49,33 @@ def load(store: Store, record: Record) -> Finished | Excluded:
     if not {"target", "text"} & set(predictions.table):
         return excluded(record.job, "unreadable", "its predictions have neither target classes nor text")
     return Finished(record, predictions)
+
+
+def joined(entries: Sequence[Finished]) -> tuple[list[Finished], list[Excluded]]:
+    """Join the folds of one training to one set of answers, in which every row is tested once.
+
+    Folds of which some are not there (yet) are left out.
+    """
+    together: dict[str, list[Finished]] = {}
+    for entry in sorted(entries, key=lambda e: e.job.fold):
+        together.setdefault(replace(entry.job, fold=0).key, []).append(entry)
+    whole, left_out = [], []
+    for folds in together.values():
+        there, count = [entry.job.fold for entry in folds], folds[0].job.folds
+        if count == 1:
+            whole += folds
+        elif there == [*range(count)]:
+            newest = max(folds, key=lambda e: e.record.started)
+            tables = [entry.predictions.table.assign(fold=entry.job.fold) for entry in folds]
+            # Columns of few values are coded, each fold's by its own.
+            table = pd.concat([one.astype(dict.fromkeys(one.select_dtypes("category"), object)) for one in tables])
+            predictions = replace(newest.predictions, table=table.reset_index(drop=True))
+            whole.append(Finished(newest.record, predictions, tuple(entry.record for entry in folds)))
+        else:
+            lacking = ", ".join(str(number + 1) for number in range(count) if number not in there)
+            reason = f"of {count} folds there is no {lacking}"
+            left_out += [excluded(entry.job, "unfinished", reason) for entry in folds]
+    return whole, left_out
 
 
 def excluded(job: Job, status: Status, reason: str) -> Excluded:
@@ -89,7 +124,7 @@ def contenders(
         job = ordered[0].job
         trained = "+".join(job.attributes)
         label = job.method.label if trained in ("", attribute) else f"{job.method.label} for {trained}"
-        rows.append(Contender(label, tuple(e.record for e in ordered), answers))
+        rows.append(Contender(label, tuple(record for e in ordered for record in e.records), answers))
     rows.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
     return _named(rows), duplicates
 

@@ -157,8 +157,9 @@ def data(table: Table) -> str:
     clusters = "" if table.clusters == table.rows_tested else f" in {table.clusters:,} clusters"
     hidden = f" Groups smaller than {table.min_cell} are withheld." if table.min_cell else ""
     selection = ", ".join(sorted({str(row.recipe.get("select")) for row in table.rows})) or "none"
+    tested = "Test split" if table.folds == 1 else f"Test splits of {table.folds} folds together"
     return (
-        f"Test split: {table.rows_tested:,} rows{clusters}; unrecorded {table.attribute}: {table.unrecorded};"
+        f"{tested}: {table.rows_tested:,} rows{clusters}; unrecorded {table.attribute}: {table.unrecorded};"
         f" model selection: {selection}; data {table.fingerprint or 'without a fingerprint'}.{hidden}"
     )
 

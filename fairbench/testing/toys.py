@@ -205,6 +205,8 @@ def train(
     seed: int = 0,
     select: str = "last",
     features: bool = True,
+    folds: int = 1,
+    fold: int = 0,
     out: Path | None = None,
 ) -> Outcome:
     """Run one job on the toys (or the given classes) in `out` or a temporary folder; raises what the job raised.
@@ -224,6 +226,8 @@ def train(
         batch_size=batch_size,
         unrecorded=unrecorded,
         select=select,
+        folds=folds,
+        fold=fold,
     )
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         options = WorkerOptions(micro_batch, (8 << 30) if features else 0)

@@ -94,10 +94,14 @@ class Attempt:
             require(method.name, method.needs, self.dataset, self.backbone)
             self.backbone.reset(job.seed)
             self.facts |= self.backbone.facts
+            whole = self.table
             self.table, left_out = resources.keep(
-                "accepted", key, lambda: accepted(self.dataset, self.table, self.backbone)
+                "accepted", key, lambda: accepted(self.dataset, whole, self.backbone)
             )
             self.warnings += left_out
+            if job.folds > 1:  # divided before rows are left out: the same folds whatever the backbone
+                split = self.dataset.divided(whole, job.folds, job.fold).set_index("id")["split"]
+                self.table = self.table.assign(split=self.table["id"].map(split))
         with self.phase("features"):
             view = None if type(method).view is Method.view else method.view
             self.asks = type(method).answers is not Method.answers  # the backbone is asked nothing, so sees nothing

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairbench.data.splits import split_clusters
+from fairbench import FairbenchError
+from fairbench.data.splits import folded, split_clusters
 
 FRACTIONS = (0.7, 0.1, 0.2)
 
@@ -46,3 +47,20 @@ def test_seed_and_names_alone_decide():
     shuffled = table.sample(frac=1, random_state=1)
     assert split_clusters(shuffled, ("target", "race"), FRACTIONS, 3).sort_index().equals(one)
     assert not split_clusters(table, ("target", "race"), FRACTIONS, 4).equals(one)
+
+
+@pytest.mark.parametrize("folds", [3, 5])
+def test_over_all_folds_every_row_is_tested_once_by_a_model_that_never_saw_its_cluster(folds):
+    table, by = people(2), ("target", "race", "sex")
+    ways = [folded(table, folds, fold, by) for fold in range(folds)]
+    for split in ("test", "val"):
+        assert (sum((way == split).astype(int) for way in ways) == 1).all()
+    for way in ways:
+        assert way.groupby(table["cluster"]).nunique().max() == 1
+        assert abs((way == "test").mean() - 1 / folds) < 0.02
+        ill = (way[table["target"] == "ill"] == "test").sum()
+        assert abs(ill - (table["target"] == "ill").sum() / folds) <= 2 * table.groupby("cluster").size().max() * 4
+    shuffled = table.sample(frac=1, random_state=1)
+    assert folded(shuffled, folds, 1, by).sort_index().equals(ways[1])
+    with pytest.raises(FairbenchError, match="2 clusters cannot be divided into"):
+        folded(table[table["cluster"].isin(table["cluster"].unique()[:2])], folds, 0, by)

@@ -710,3 +710,50 @@ def test_a_control_of_other_seeds_says_nothing_about_a_row(store):
         add(store, "ablated", accuracy_of({"black": 0.6, "white": 0.6}, seed=seed), seed=seed + 2, **control)
     (table,) = build(store).tables
     assert [flag.code for flag in table.rows[0].flags] == ["missing seeds"]
+
+
+def test_folds_of_a_training_are_one_set_of_answers_over_all_patients(tmp_path):
+    """Cut into folds and joined, answers are judged as they would be in one piece."""
+    apart, together = Store(tmp_path / "apart"), Store(tmp_path / "together")
+    people = patients(GROUPS)
+    fold = np.random.default_rng(3).integers(0, 3, len(people))
+    for number, (name, about) in enumerate((("vanilla", BASE), ("fair", {}))):
+        for seed in (0, 1):
+            right = accuracy_of({"black": 0.7, "white": 0.8 + 0.02 * number}, seed=seed)
+            add(together, name, right, table=people, seed=seed, about=about)
+            for part in range(3):
+                here = fold == part
+                how = {"seed": seed, "about": about, "folds": 3, "fold": part}
+                add(apart, name, right[here], table=people[here], **how)
+    (one,), (whole,) = build(apart).tables, build(together).tables
+    assert (one.folds, one.rows_tested, one.clusters) == (3, 1000, 1000)
+    assert (one.trials.trainings, whole.trials.trainings) == (12, 4)
+    for left, right in zip(one.rows, whole.rows, strict=True):
+        assert (left.label, left.seeds, len(left.keys)) == (right.label, (0, 1), 6)
+        assert left.score.value == pytest.approx(right.score.value)
+        assert left.gap.value == pytest.approx(right.gap.value)
+        assert left.score.low == pytest.approx(right.score.low, abs=0.002)
+    assert "Test splits of 3 folds together: 1,000 rows" in render(build(apart), "md")
+
+
+def test_a_training_that_lacks_a_fold_is_not_in_the_table(tmp_path):
+    store, people = Store(tmp_path), patients(GROUPS)
+    fold = np.arange(len(people)) % 3
+    right = accuracy_of({"black": 0.7, "white": 0.8})
+    for name, parts in (("vanilla", (0, 1, 2)), ("fair", (0, 2))):
+        for part in parts:
+            here = fold == part
+            add(
+                store,
+                name,
+                right[here],
+                table=people[here],
+                about=BASE if len(parts) == 3 else {},
+                folds=3,
+                fold=part,
+            )
+    add(store, "vanilla", right, table=people, about=BASE)  # of no folds: another table
+    plain, folded = build(store).tables
+    assert [row.label for row in plain.rows] == ["vanilla"]
+    assert [row.label for row in folded.rows] == ["vanilla"]
+    assert {(one.label, one.reason) for one in folded.excluded} == {("fair", "of 3 folds there is no 2")}

@@ -477,3 +477,23 @@ def test_records_say_what_it_cost(tmp_path: Path):
     assert record.peak_memory > 1e7
     assert set(record.seconds) == {"load", "features", "train", "predict"}
     assert "torch" in record.versions
+
+
+def test_folds_test_every_patient_once_and_train_on_none_of_those(tmp_path):
+    seen = {}
+
+    class Watched(METHODS["vanilla"]):
+        name = "watched"
+
+        def setup(self, run):
+            seen[run.job.fold] = (len(run.train.target), len(run.validation.target), run.train.target.sum().item())
+
+    jobs = [train(Watched, folds=3, fold=fold, out=tmp_path) for fold in range(3)]
+    tested = [set(job.predictions.query("split == 'test'")["id"]) for job in jobs]
+    data = ToyDataset().table()
+    assert sum(map(len, tested)) == len(set().union(*tested)) == len(data)
+    bright = dict(zip(data["id"], data["target"] == "bright", strict=True))
+    for fold, job in enumerate(jobs):
+        others = set(bright) - set(job.predictions["id"])
+        assert seen[fold] == (len(others), 56, sum(bright[name] for name in others))
+    assert len({job.record.job.key for job in jobs}) == 3

@@ -111,6 +111,7 @@ class FairVision(ArchiveFolder):
 
     name = "fairvision"
     title = "FairVision (SLO fundus: AMD, diabetic retinopathy, glaucoma)"
+    own_splits = True
     licence = "CC BY-NC-ND 4.0"
     citation = (
         "Luo, Tian, Shi, Elze, Wang: FairVision: Equitable Deep Learning for Eye Disease Screening via Fair "

@@ -36,6 +36,7 @@ class HarvardFairVLMed(ArchiveFolder):
 
     name = "harvard-fairvlmed"
     title = "Harvard-FairVLMed (SLO fundus, glaucoma)"
+    own_splits = True
     licence = "CC BY-NC-ND 4.0"
     citation = (
         "Luo, Shi, Khan, Afzal, Huang, Yuan, Tian, Song, Kouhana, Elze, Fang, Wang: FairCLIP: Harnessing "

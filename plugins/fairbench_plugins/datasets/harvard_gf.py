@@ -33,6 +33,7 @@ class HarvardGF(ArchiveFolder):
 
     name = "harvard-gf"
     title = "Harvard-GF (retinal nerve fibre layer maps, glaucoma)"
+    own_splits = True
     licence = "CC BY-NC-ND 4.0"
     citation = (
         "Luo, Tian, Shi, Pasquale, Shen, Zebardast, Elze, Wang: Harvard Glaucoma Fairness: A Retinal Nerve Disease "

@@ -84,6 +84,7 @@ class Radiographs(ImageFolder):
     even where that is unknown. `mimic_iv` says where MIMIC-IV lies, absolute or from the folder.
     """
 
+    own_splits = True
     licence = "PhysioNet Credentialed Health Data License 1.5.0"
     citation = (
         "Johnson et al.: MIMIC-CXR, a de-identified publicly available database of chest radiographs with "

@@ -89,6 +89,7 @@ class Content:
     rows: pd.DataFrame
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    own_splits: bool  # whether a column says who is in which split
 
 
 class Table(ImageFolder):
@@ -167,6 +168,11 @@ class Table(ImageFolder):
     def classes(self) -> tuple[str, ...]:
         """The target column's values, in the order that `order`, `positive` or the words themselves give."""
         return self._content().classes
+
+    @property
+    def own_splits(self) -> bool:  # type: ignore[override]
+        """Whether a column says who is in which split."""
+        return self._content().own_splits
 
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]]:
@@ -325,6 +331,7 @@ class Table(ImageFolder):
             found.sort_values("id", ignore_index=True),
             tuple(self._said(path, split, cluster)),
             (*left, *self._doubts(classes, attributes, cluster)),
+            split is not None,
         )
 
     def _said(self, path: Path, split: Cells | None, cluster: Cells | None) -> Iterator[str]:
