@@ -1,14 +1,30 @@
-"""Peak memory of one job and the name of what it ran on."""
+"""Memory of this process, and the name of what it runs on."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 import resource
 import sys
 from pathlib import Path
 
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+LARGEST_KEPT = 32 << 20  # bytes; glibc takes no more
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors free, where it is glibc, for the next ones.
+
+    Else the memory of each intermediate result goes back to the system and comes anew, page by page: a tenth of a
+    training step on a CPU. The process's peak is the same.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 def reset_peak() -> None:

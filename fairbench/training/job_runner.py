@@ -357,7 +357,8 @@ class Attempt:
     ) -> None:
         run.advance(step)
         batch = run.compose(torch.as_tensor(chosen), examples, int(share[0]) if len(share) else 0)
-        self.backbone.train(True)
+        if not self.backbone.language_model.training:
+            self.backbone.train(True)
         method.step(run, batch)
         run.note(batch.notes)
         self.steps += 1

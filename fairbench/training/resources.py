@@ -16,6 +16,7 @@ from fairbench.jobs.job import Job
 from fairbench.jobs.store import Store
 from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.plugins import Plugins
+from fairbench.training.device import keep_freed_memory
 
 Report = Callable[[str, int, int, float | None], None]
 
@@ -46,7 +47,10 @@ class Resources:
     def __post_init__(self) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Else every tensor is filled before it is written to, which no result depends on.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.set_num_threads(self.options.threads)
+        keep_freed_memory()
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
 
     @property

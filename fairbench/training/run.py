@@ -256,7 +256,7 @@ class Run:
         inputs["token_draw"] = entry.draws[where].to(self.device)
         seed = np.random.SeedSequence([self.job.seed, self.stage_number, self.step, entry.number, where.start])
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(int(seed.generate_state(1)[0]))
+            reseed(self.device, int(seed.generate_state(1)[0]))
             out: Outputs = self.backbone(inputs, batch.target[where], entry.reads)
         return out
 
@@ -456,6 +456,13 @@ class Run:
     def noted(self) -> dict[str, float]:
         """Return the averages so far."""
         return {name: total / count for name, (total, count) in self.totals.items()}
+
+
+def reseed(device: torch.device, seed: int) -> None:
+    """Seed the CPU's and the device's random numbers; torch.manual_seed notes tracebacks for absent devices."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
