@@ -64,7 +64,7 @@ def add_to(cli: click.Group) -> None:
     default=8.0,
     show_default=True,
     metavar="GIB",
-    help="Memory for image features.",
+    help="Memory for image features; more stay on disk.  [0: images are seen anew each time]",
 )
 def run(
     dry_run: bool,

@@ -12,9 +12,9 @@ class WorkerOptions:
     """Limits of a process that runs jobs, and what it notes as it goes.
 
     `micro_batch` bounds how many examples are computed at once (default: the whole batch), `feature_bytes` the
-    memory of cached features; `loaders` are processes that read images when features are not cached, `threads`
-    those of torch. `probe`: what to read from every job's hidden states; `track`: names of trackers;
-    `checkpoint_every`: seconds between checkpoints of a training.
+    memory of cached features, beyond which they stay on disk (0: none are cached); `loaders` are processes that
+    read images when features are not cached, `threads` those of torch. `probe`: what to read from every job's
+    hidden states; `track`: names of trackers; `checkpoint_every`: seconds between checkpoints of a training.
     """
 
     micro_batch: int | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job
 from fairbench.models.backbone import Backbone
 
-CHUNK = 128
+CHUNK, SEEN = 128, 16  # rows of a file; images that are seen at once
 Example = Mapping[str, Tensor]
 View = Callable[[Image.Image], Image.Image]
 Images = tuple[Image.Image, ...]
@@ -123,7 +124,7 @@ class Questions(Sequence[Question]):
 
 
 class Encoded(torch.utils.data.Dataset[Example]):
-    """The same rows with `features` in place of pixels, all in memory."""
+    """The same rows with `features` in place of pixels, in memory or `OnDisk`."""
 
     def __init__(self, examples: Sequence[Example], prepared: Prepared) -> None:
         self.examples, self.prepared = examples, prepared
@@ -139,6 +140,30 @@ class Encoded(torch.utils.data.Dataset[Example]):
         pixels = self.prepared.backbone.encoder_inputs
         example = {k: v for k, v in self.prepared.asked(index, prompt).items() if k not in pixels}
         return {**example, "features": self.examples[index]["features"]}
+
+
+class OnDisk(Sequence[Example]):
+    """The rows of a folder of chunks, each mapped into memory when it is asked for and let go of afterwards."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.total = folder, count
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        start, place = divmod(range(self.total)[index], CHUNK)
+        with safe_open(_file(self.folder, start * CHUNK), framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(f"{place:03d}.")]  # noqa: SIM118
+            return {name.partition(".")[2]: file.get_tensor(name) for name in names}
 
 
 class Examples:
@@ -177,22 +202,40 @@ def encode(
     folder: Path,
     limit: int,
     report: Callable[[int, int], None],
-    batch: int = 16,
 ) -> Encoded | Prepared:
     """Return every row with its features, computing what the folder lacks.
 
-    When the features would take more than `limit` bytes of memory, the rows are returned as they
-    were and the vision tower encodes each image every time. `report(done, total)` counts rows.
+    Features of more than `limit` bytes stay on disk and are read from there each time. Where it is 0, or the disk
+    has no room for them, the rows are returned as they were and the vision tower encodes each image every time;
+    so it does beyond `limit` where a method has a view of its own. `report(done, total)` counts rows.
     """
-    sample = _encode(backbone, [prepared[0]])[0]
-    size = sum(t.numel() * t.element_size() for t in sample.values()) * len(prepared)
-    if size > limit:
+    if not limit:
         return prepared
+    sample = seen(backbone, [prepared[0]])[0]
+    size = sum(t.numel() * t.element_size() for t in sample.values()) * len(prepared)
     if prepared.view is not None:
-        return Encoded(_encode_alike(backbone, prepared), prepared)
+        return prepared if size > limit else Encoded(_encode_alike(backbone, prepared), prepared)
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(prepared), CHUNK)
-    chunks = {start: chunk for start in starts if (chunk := _load(_file(folder, start))) is not None}
+    there = sum(_file(folder, start).exists() for start in starts) / len(starts)
+    if size * (1 - there) > shutil.disk_usage(folder).free:
+        return prepared
+    chunks = _chunks(backbone, prepared, folder, size <= limit, report)
+    if size > limit:
+        return Encoded(OnDisk(folder, len(prepared)), prepared)
+    return Encoded([example for start in starts for example in chunks[start]], prepared)
+
+
+def _chunks(
+    backbone: Backbone, prepared: Prepared, folder: Path, keep: bool, report: Callable[[int, int], None]
+) -> dict[int, list[Example]]:
+    """See that every chunk is there and whole; return examples by their chunk's first row, if told to keep."""
+    starts = range(0, len(prepared), CHUNK)
+    chunks: dict[int, list[Example]] = {}
+    for start in starts:
+        found = _load(_file(folder, start))
+        if found is not None:
+            chunks[start] = found if keep else []
     wait = False
     while len(chunks) < len(starts):
         for start in [start for start in starts if start not in chunks]:
@@ -202,15 +245,15 @@ def encode(
                 with lock.acquire(timeout=-1 if wait else 0):
                     chunk = _load(_file(folder, start))
                     if chunk is None:
-                        _compute(backbone, prepared, folder, start, batch)
+                        _compute(backbone, prepared, folder, start)
                         chunk = _load(_file(folder, start))
             except Timeout:
                 continue
             if chunk is None:
                 raise FairbenchError(f"{_file(folder, start)} is not what was written to it", "check the disk")
-            chunks[start] = chunk
+            chunks[start] = chunk if keep else []
         wait = True  # what is left is being computed by others
-    return Encoded([example for start in starts for example in chunks[start]], prepared)
+    return chunks
 
 
 def _encode_alike(backbone: Backbone, prepared: Prepared) -> list[Example]:
@@ -222,12 +265,12 @@ def _encode_alike(backbone: Backbone, prepared: Prepared) -> list[Example]:
         pictures = tuple((image.size, hashlib.sha256(image.tobytes()).digest()) for image in images)
         alike = (pictures, row.get("prompt"), row.get("reference"))
         if alike not in encoded:
-            encoded[alike] = _encode(backbone, [prepared.prepare(index, images)])[0]
+            encoded[alike] = seen(backbone, [prepared.prepare(index, images)])[0]
         examples.append(encoded[alike])
     return examples
 
 
-def _encode(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+def seen(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
     """Replace pixels by features; the vision tower never sees padding, so its rows are the images'."""
     device = next(backbone.parameters()).device
     inputs = {key: value.to(device) for key, value in backbone.stack(examples).items()}
@@ -241,11 +284,11 @@ def _encode(backbone: Backbone, examples: Sequence[Example]) -> list[dict[str, T
     return encoded
 
 
-def _compute(backbone: Backbone, prepared: Prepared, folder: Path, start: int, batch: int) -> None:
+def _compute(backbone: Backbone, prepared: Prepared, folder: Path, start: int) -> None:
     stop = min(start + CHUNK, len(prepared))
     examples: list[dict[str, Tensor]] = []
-    for first in range(start, stop, batch):
-        examples += _encode(backbone, [prepared[i] for i in range(first, min(first + batch, stop))])
+    for first in range(start, stop, SEEN):
+        examples += seen(backbone, [prepared[i] for i in range(first, min(first + SEEN, stop))])
     tensors = {
         f"{i:03d}.{key}": value.contiguous() for i, example in enumerate(examples) for key, value in example.items()
     }

@@ -24,7 +24,7 @@ from fairbench.jobs.journal import Journal
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Batch, Inputs, Outputs, Rows, States
 from fairbench.predictions.predictions import Predictions
-from fairbench.training.features import Questions
+from fairbench.training.features import SEEN, Questions, seen
 from fairbench.training.sampling import Indices
 
 
@@ -141,10 +141,10 @@ class Run:
         what a linear probe would read (`Backbone.summary`).
         """
         summaries = []
-        for row in rows:
-            (example,) = self.source.load(split, [row])
-            inputs = {key: value.to(self.device) for key, value in self.backbone.stack([example]).items()}
-            summaries.append(self.backbone.summary(self.backbone.features(inputs)).float().cpu())
+        for start in range(0, len(rows), SEEN):
+            examples = self.source.load(split, rows[start : start + SEEN])
+            for example in examples if "features" in examples[0] else seen(self.backbone, examples):
+                summaries.append(self.backbone.summary(example["features"].to(self.device)).float().cpu())
         return torch.stack(summaries)
 
     def restart(self) -> None:
