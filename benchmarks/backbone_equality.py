@@ -295,6 +295,14 @@ class Found:
     texts: tuple[str, ...]
 
 
+Asked = tuple[Image.Image | list[Image.Image], str]  # one or several pictures, and a question about them
+
+
+def many(pictures: Image.Image | list[Image.Image]) -> list[Image.Image]:
+    """Return pictures as a list."""
+    return pictures if isinstance(pictures, list) else [pictures]
+
+
 class Official:
     """transformers' own model and processor of a checkpoint."""
 
@@ -306,17 +314,18 @@ class Official:
         except (ImportError, ValueError):  # its half for videos needs torchvision
             self.processor = load_processor(folder, self.model.config)
 
-    def batch(self, asked: Sequence[tuple[Image.Image, str]], side: Side) -> Any:
+    def batch(self, asked: Sequence[Asked], side: Side) -> Any:
         """Return the model's inputs."""
         self.processor.tokenizer.padding_side = side
         if self.case.template:
-            texts = [self.case.template.format(question) for _, question in asked]
-            pictures = [[picture] for picture, _ in asked]
+            token = self.processor.image_token
+            texts = [self.case.template.replace(token, token * len(many(p))).format(q) for p, q in asked]
+            pictures = [many(picture) for picture, _ in asked]
             return self.processor(text=texts, images=pictures, padding=True, padding_side=side, return_tensors="pt")
-        chats = [
-            [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
-            for picture, question in asked
-        ]
+        chats = []
+        for pictures, question in asked:
+            shown = [{"type": "image", "image": picture} for picture in many(pictures)]
+            chats.append([{"role": "user", "content": [*shown, {"type": "text", "text": question}]}])
         return self.processor.apply_chat_template(
             chats,
             add_generation_prompt=True,
@@ -326,7 +335,7 @@ class Official:
             processor_kwargs={"padding": True, "padding_side": side},
         )
 
-    def write(self, asked: Sequence[tuple[Image.Image, str]]) -> list[str]:
+    def write(self, asked: Sequence[Asked]) -> list[str]:
         """Generate greedily."""
         inputs, tokenizer = self.batch(asked, "left"), self.processor.tokenizer
         written = self.model.generate(
@@ -345,9 +354,9 @@ class Official:
 
 
 @torch.no_grad()
-def compare(backbone: Any, official: Official, asked: Sequence[tuple[Image.Image, str]], side: Side) -> Found:
+def compare(backbone: Any, official: Official, asked: Sequence[Asked], side: Side) -> Found:
     """Answer the same questions about the same pictures with both."""
-    prepared = [backbone.prepare(*one) for one in asked]
+    prepared = [backbone.prepare_images(many(pictures), question) for pictures, question in asked]
     backbone.padding_side = side
     ours, theirs = backbone.stack(prepared), official.batch(asked, side)
     real = theirs["attention_mask"].bool()

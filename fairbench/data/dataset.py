@@ -18,10 +18,10 @@ from fairbench.predictions.classes import first_named
 from fairbench.predictions.groups import UNRECORDED
 from fairbench.settings import Configurable, Range
 
-__all__ = ["SPLITS", "Dataset", "columns", "digest", "faults", "rows"]
+__all__ = ["SPLITS", "Dataset", "columns", "digest", "faults", "most_images", "rows"]
 
 # Columns of a predictions file, which an attribute's column stands beside.
-TAKEN = {"id", "cluster", "split", "image", "target", "answer", "prompt", "reference", "text", "loss"}
+TAKEN = {"id", "cluster", "split", "image", "target", "answer", "prompt", "reference", "text", "loss", "further"}
 
 
 class Dataset(Configurable):
@@ -33,7 +33,8 @@ class Dataset(Configurable):
     lower-case strings, missing when not recorded, never integer codes. The order of its rows is the
     order in which batches are drawn, so it must not depend on how the files happen to be sorted.
 
-    A column `prompt`, where there is one, holds each row's own question in place of `prompt`. Where the
+    A column `further` holds the names of images that a model is shown after `image`, a tuple, empty where there are
+    none. A column `prompt`, where there is one, holds each row's own question in place of `prompt`. Where the
     `task` is to `generate` it must be there, and `reference` holds the answer to learn. `classes` may
     then be empty (free text, no `target` column); otherwise `target` is the class that the reference
     names, and `parse` finds the one that a generated answer names.
@@ -106,8 +107,9 @@ class Dataset(Configurable):
         """Open one row's image as RGB."""
 
     def pictures(self, row: Mapping[str, object]) -> tuple[Image.Image, ...]:
-        """Open all that a model is shown of one row, in order: one image, unless a dataset has several a row."""
-        return (self.image(row),)
+        """Open all that a model is shown of one row, in order: `image`, then what `further` names."""
+        further: tuple[object, ...] = row.get("further", ())  # type: ignore[assignment]
+        return (self.image(row), *(self.image({**row, "image": name}) for name in further))
 
     def stamp(self) -> object | None:
         """Return what stays equal as long as `table` would return the same; None (default): read it anew."""
@@ -136,6 +138,12 @@ def columns(dataset: Dataset) -> tuple[str, ...]:
     """Return the columns that a dataset's table must have, its attributes aside."""
     asked = () if dataset.task == "classify" else ("prompt", "reference")
     return ("id", "cluster", "split", "image", *(("target",) if dataset.classes else ()), *asked)
+
+
+def most_images(dataset: Dataset) -> int:
+    """Return how many images a row has at most."""
+    table = rows(dataset)
+    return 1 + int(table["further"].map(len).max()) if "further" in table else 1
 
 
 def digest(table: pd.DataFrame, *extra: str) -> str:
@@ -172,7 +180,7 @@ def rows(dataset: Dataset) -> pd.DataFrame:
         for attribute in dataset.attributes:
             if table[attribute].isna().all():
                 dataset.warnings.append(f"{attribute} is recorded for nobody")
-        own = [column for column in ("prompt",) if column in table and column not in columns(dataset)]
+        own = [column for column in ("prompt", "further") if column in table and column not in columns(dataset)]
         table = table[[*columns(dataset), *own, *dataset.attributes]].reset_index(drop=True)
         kept = dataset._known_rows = (dataset.stamp(), table)
     return kept[1].copy()

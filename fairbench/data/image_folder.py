@@ -83,20 +83,22 @@ class ImageFolder(Dataset):
         table = self.limited(table)
         slashed = [relative.replace("\\", "/") for relative in table["image"]]
         table = table.assign(image=pd.Series(slashed, index=table.index, dtype=object))
-        for relative in table["image"]:
+        named = [(image, *further) for image, further in zip(slashed, _further(table), strict=True)]
+        every = [relative for names in named for relative in names]
+        for relative in every:
             self.path(relative)
         if self.unseen:
             return table
         self.verdicts, trouble = inspect(
             self.images(),
-            table["image"],
+            every,
             self.verify == "decode",
             cache_folder("inspected"),
             Look(self.name, self.open, self.peek),
         )
         if trouble:
             self.warnings.append(f"every file will be read again next time; cannot write to {trouble}")
-        bad = np.array([bool(self.verdicts[relative].fault) for relative in slashed])
+        bad = np.array([any(self.verdicts[relative].fault for relative in names) for names in named])
         if not bad.any():
             return table
         first = "; ".join(f"{relative}: {why}" for relative, why in list(self.unreadable.items())[:5])
@@ -128,14 +130,20 @@ class ImageFolder(Dataset):
         Where a file lies and what it is called does not count, so that any layout of the same data is the same.
         """
         table = rows(self)
-        paths = [self.path(relative) for relative in table["image"]]
-        contents = [self.verdicts[relative].content for relative in table["image"]]
+        every = [*table["image"], *(relative for names in _further(table) for relative in names)]
+        paths = [self.path(relative) for relative in every]
+        contents = [self.verdicts[relative].content for relative in every]
         if self.verify == "structure":
             contents = [str(path.stat().st_size) for path in paths]
             for index in np.unique(np.linspace(0, len(paths) - 1, 256).astype(int)):
                 contents.append(hashlib.sha256(paths[index].read_bytes()).hexdigest())
         # How files are verified does not change what a model sees; `limit` shows in the table.
         settings = {k: v for k, v in self.settings().items() if k not in ImageFolder.fields() or k == "prompt"}
-        return digest(
-            table.drop(columns="image"), json.dumps(settings, sort_keys=True), *self.classes, *self.words, *contents
-        )
+        counted = {"further": table["further"].map(len)} if "further" in table else {}
+        said = table.drop(columns="image").assign(**counted)
+        return digest(said, json.dumps(settings, sort_keys=True), *self.classes, *self.words, *contents)
+
+
+def _further(table: pd.DataFrame) -> Sequence[tuple[str, ...]]:
+    """Return the names of each row's further images."""
+    return list(table["further"]) if "further" in table else [()] * len(table)

@@ -33,6 +33,7 @@ class Backbone(Configurable, nn.Module):
 
     recipe: ClassVar[tuple[Stage, ...]]  # the stages that a benchmark uses unless it states its own
     batch_size: ClassVar[int] = 8
+    takes_several: ClassVar[bool] = False  # whether a row may show several images: `prepare_images`
 
     readout: Literal["head", "words"] = "head"
     rank: Count = 32
@@ -87,6 +88,10 @@ class Backbone(Configurable, nn.Module):
                 "choose a backbone that takes several (docs/backbones.md), or one image a row",
             )
         return self.prepare(images[0], prompt)
+
+    def try_images(self, count: int) -> None:
+        """See, once loaded, that it takes as many images a row as a dataset has; raises FairbenchError if not."""
+        self.prepare_images([Image.new("RGB", (64, 64))] * count, "")
 
     @abstractmethod
     def encode(self, inputs: Inputs) -> Tensor:

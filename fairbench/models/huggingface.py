@@ -56,6 +56,7 @@ class Family(Backbone):
 
     architecture: ClassVar[Any] = None  # the `…ForConditionalGeneration`; None: whatever the configuration names
     shape: ClassVar[Mapping[str, Any]]  # of one size, for `config`
+    takes_several: ClassVar[bool] = True
 
     @abstractmethod
     def config(self) -> Any:
@@ -134,16 +135,16 @@ class Family(Backbone):
 
     # ── inputs ───────────────────────────────────────────────────────────────────────────────────
 
-    def process(self, image: Image.Image, prompt: str) -> dict[str, Tensor]:
-        """Return what the processor makes of one image and question, a batch of one."""
+    def process(self, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
+        """Return what the processor makes of some images and a question about them, a batch of one."""
         if self.image in prompt or self.image_token_id in self.tokenise(prompt):
             raise FairbenchError(f"{self.alias}: a prompt must not hold {self.image}, which stands for the image")
         made: Mapping[str, Any]
         if self.template():
-            text = self.template().format(prompt=prompt)
-            made = self.processor(text=[text], images=[image], return_tensors="pt")
+            text = self.template().replace(self.image, self.image * len(images)).format(prompt=prompt)
+            made = self.processor(text=[text], images=[list(images)], return_tensors="pt")
         else:
-            content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
+            content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": prompt}]
             made = self.processor.apply_chat_template(
                 [{"role": "user", "content": content}],
                 add_generation_prompt=True,
@@ -155,7 +156,11 @@ class Family(Backbone):
 
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Process one example: `input_ids` (T,), and whatever else the processor makes, as a batch of one."""
-        made = self.process(image, prompt)
+        return self.prepare_images([image], prompt)
+
+    def prepare_images(self, images: Sequence[Image.Image], prompt: str) -> Inputs:
+        """Process one example of one or several images, which come before the question."""
+        made = self.process(images, prompt)
         ids = made["input_ids"][0]
         example = {"input_ids": ids}
         for key, value in made.items():
@@ -280,22 +285,28 @@ class Family(Backbone):
         return written
 
     @torch.no_grad()
-    def verify(self) -> None:
+    def try_images(self, count: int) -> None:
+        """Compare an example of several images with transformers' own forward pass, as a load does one of one."""
+        self.verify(count)
+
+    @torch.no_grad()
+    def verify(self, count: int = 1) -> None:
         """Compare one example's logits with transformers' own forward pass; raises FairbenchError if they differ.
 
         The difference, in units of the logits' standard deviation, goes into the record.
         """
         kind, device = self.model.config.model_type, next(self.model.parameters()).device
+        pictures = "one picture" if count == 1 else f"{count} pictures at once"
         hint = "this architecture cannot be held; docs/backbones.md lists those that can"
         try:
-            difference = self.difference(device)
+            difference = self.difference(device, count)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise FairbenchError(
-                f"{self.alias}: a {kind} cannot answer about one picture: {error}", hint
-            ) from error
-        self.facts |= {"difference from transformers": difference}
+            raise FairbenchError(f"{self.alias}: a {kind} cannot answer about {pictures}: {error}", hint) from error
+        self.facts["difference from transformers"] = max(
+            difference, self.facts.get("difference from transformers", 0.0)
+        )
         if not difference <= TOLERANCE[self.dtype]:
             raise FairbenchError(
                 f"{self.alias}: with image features computed once, a {kind} gives other logits than its own "
@@ -319,11 +330,12 @@ class Family(Backbone):
             both, torch.cat([alone, alone]), atol=tolerance, rtol=0
         )
 
-    def difference(self, device: torch.device) -> float:
-        """Return the largest difference of logits about one picture, in units of their standard deviation."""
-        made = {k: v.to(device) for k, v in self.process(PICTURE, "Is it?").items()}
+    def difference(self, device: torch.device, count: int = 1) -> float:
+        """Return the largest difference of logits about some pictures, in units of their standard deviation."""
+        pictures = [PICTURE.rotate(90 * number, expand=True) for number in range(count)]
+        made = {k: v.to(device) for k, v in self.process(pictures, "Is it?").items()}
         made = {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in made.items()}
-        example = self.prepare(PICTURE, "Is it?")
+        example = self.prepare_images(pictures, "Is it?")
         inputs = {k: v.to(device) for k, v in self.stack([example]).items()}
         self.encodes_batches = self.can_encode_batches(example, device)
         with self.precision(device):

@@ -13,6 +13,7 @@ from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
 
 GREY = (128, 128, 128)
+Sizes = tuple[tuple[int, int], ...]  # width and height of each image of a row
 
 
 def refused(dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> dict[str, str]:
@@ -22,12 +23,13 @@ def refused(dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> dict[s
     when files were looked at. Of a dataset without files, the first image stands for all. A question or an answer
     is tried by its tokens: one that stands for the image would be taken for it.
     """
-    sizes, texts = dict[tuple[int, int], str](), dict[str, str]()
+    sizes, texts = dict[Sizes, str](), dict[str, str]()
     found: dict[str, str] = {}
     for row, size in zip(table.to_dict("records"), _sizes(dataset, table), strict=True):
         if size not in sizes:
             sizes[size] = _tried_image(backbone, size, str(row.get("prompt", dataset.prompt)))
-        reasons = [f"{size[0]}×{size[1]} pixels: {sizes[size]}"] if sizes[size] else []
+        pixels = ", ".join(f"{width}×{height}" for width, height in size)
+        reasons = [f"{pixels} pixels: {sizes[size]}"] if sizes[size] else []
         for column in ("prompt", "reference"):
             if column not in row:
                 continue
@@ -60,22 +62,25 @@ def accepted(dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> tuple
     return table[~table["id"].astype(str).isin(list(found))].reset_index(drop=True), [f"{said}: left out"]
 
 
-def _sizes(dataset: Dataset, table: pd.DataFrame) -> Iterator[tuple[int, int]]:
-    """Yield each row's width and height."""
+def _sizes(dataset: Dataset, table: pd.DataFrame) -> Iterator[Sizes]:
+    """Yield the width and height of each row's images."""
     known: dict[str, tuple[int, int]] = {}
     if isinstance(dataset, ImageFolder):
         known = {name: (v.width, v.height) for name, v in dataset.verdicts.items() if v.width}
     first: tuple[int, int] | None = None
-    for row in table[["image", *(["id"] if "id" in table else [])]].to_dict("records"):
-        size = known.get(str(row["image"]), first)
-        if size is None:
-            size = first = dataset.image(row).size  # type: ignore[arg-type]
-        yield size
+    for row in table[[name for name in ("image", "id", "further") if name in table]].to_dict("records"):
+        sizes = []
+        for name in (row["image"], *row.get("further", ())):
+            size = known.get(str(name), first)
+            if size is None:
+                size = first = dataset.image({**row, "image": name}).size  # type: ignore[dict-item]
+            sizes.append(size)
+        yield tuple(sizes)
 
 
-def _tried_image(backbone: Backbone, size: tuple[int, int], prompt: str) -> str:
+def _tried_image(backbone: Backbone, sizes: Sizes, prompt: str) -> str:
     try:
-        backbone.prepare(Image.new("RGB", size, GREY), prompt)
+        backbone.prepare_images([Image.new("RGB", size, GREY) for size in sizes], prompt)
     except Exception as error:  # processors raise anything
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return ""

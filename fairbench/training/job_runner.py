@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fairbench.data.dataset import Dataset, rows
+from fairbench.data.dataset import Dataset, most_images, rows
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record, Stage
 from fairbench.jobs.journal import Journal
@@ -201,7 +201,10 @@ class Attempt:
     def _load(self, precision: torch.dtype) -> Backbone:
         backbone: Backbone = self.resources.plugins.make("backbone", self.job.backbone, self.resources.roots)
         generates = self.dataset.task == "generate"
-        return backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, generates)
+        backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, generates)
+        if (most := most_images(self.dataset)) > 1:
+            backbone.try_images(most)
+        return backbone
 
     def _encoded(self, prepared: Prepared, precision: torch.dtype) -> Encoded | Prepared:
         name = cache_key(self.job, self.backbone, precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from fairbench.data.dataset import most_images
 from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def lacking(needs: Sequence[Need], dataset: Dataset, backbone: Backbone) -> Sequ
 
 
 def require(method: str, needs: Sequence[Need], dataset: Dataset, backbone: Backbone) -> None:
-    """Raise FairbenchError where the task or the backbone lacks what a method needs."""
+    """Raise FairbenchError where task or backbone lack what a method needs, or a backbone what a dataset has."""
+    if not backbone.takes_several and (most := most_images(dataset)) > 1:
+        raise FairbenchError(
+            f"{backbone.alias} takes one image a row, and {dataset.name} has {most}",
+            "choose a backbone that takes several (docs/backbones.md), or one image a row",
+        )
     task = "answers in words" if dataset.task == "generate" else f"{len(dataset.classes)} classes"
     for need in lacking(needs, dataset, backbone):
         what = {

@@ -57,6 +57,12 @@ def test_an_architecture_is_what_transformers_computes(kind, tmp_path):
             assert found.logits < 1e-4
             assert found.same_text
             assert len(set(found.texts)) > count // 4, "texts so alike would hide a difference"
+    pictures, questions = zip(*equality.examples(6, equality.SEVERAL), strict=True)
+    shown = [list(pictures[:2]), list(pictures[2:5]), list(pictures[5:])]
+    found = equality.compare(backbone, official, list(zip(shown, questions[:3], strict=True)), "left")
+    assert found.same_tokens
+    assert found.logits < 1e-4
+    assert found.same_text
     blank = [(Image.new("RGB", picture.size, (128, 128, 128)), question) for picture, question in asked]
     inputs = [backbone.stack([backbone.prepare(*one) for one in some]) for some in (asked, blank)]
     with torch.no_grad():

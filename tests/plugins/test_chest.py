@@ -868,3 +868,26 @@ def test_what_is_broken_in_padchest_is_named(pad, case):
 def test_fractions_must_be_three_shares(fractions):
     with pytest.raises(FairbenchError, match="fractions"):
         PadChest(fractions=fractions)
+
+
+def test_a_study_may_show_all_its_views_or_the_patients_image_before(examples):
+    root, views = examples / "mimic-cxr", "AP,PA,LATERAL"
+    meta = frame(root / CXR.format("metadata")).sort_values("dicom_id")
+    stem = rows(at(root, views=views, uncertain="positive")).set_index("id")["image"]
+    whole = rows(at(root, views=views, uncertain="positive", shown="study"))
+    assert whole["id"].tolist() == meta.drop_duplicates("study_id")["dicom_id"].tolist()
+    assert whole["further"].map(len).max() > 0, "the example has studies of several views"
+    for row in whole.itertuples():
+        (study,) = meta.loc[meta["dicom_id"] == row.id, "study_id"]
+        others = meta.loc[(meta["study_id"] == study) & (meta["dicom_id"] != row.id), "dicom_id"]
+        assert row.further == tuple(stem[others])
+    after = rows(at(root, views=views, uncertain="positive", shown="prior"))
+    assert after["further"].map(len).max() == 1, "the example has patients of several days"
+    for row in after.itertuples():
+        (own,) = meta[meta["dicom_id"] == row.id].to_dict("records")
+        earlier = meta[(meta["subject_id"] == own["subject_id"]) & (meta["StudyDate"] < own["StudyDate"])]
+        if earlier.empty:
+            assert row.further == ()
+        else:
+            last = earlier.sort_values(["StudyDate", "study_id", "dicom_id"])["dicom_id"].iloc[-1]
+            assert row.further == (stem[last],)

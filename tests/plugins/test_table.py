@@ -3,6 +3,8 @@
 import csv
 import io
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import builders
 import numpy as np
@@ -15,11 +17,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fairbench import FairbenchError, read_table
-from fairbench.data.dataset import rows
+from fairbench import FairbenchError, Store, plugins, read_table
+from fairbench.benchmark import plan
+from fairbench.benchmark.benchmark import Benchmark
+from fairbench.benchmark.pull import Setup, work
+from fairbench.data.dataset import most_images, rows
 from fairbench.data.splits import split_clusters
+from fairbench.jobs.job import Choice
 from fairbench.testing import DATASET_CHECKS
 
+TOYS = Path(__file__).parents[1] / "toys.py"
 PLAIN = {"attribute_columns": "sex,age", "bins": "age: 0-44, 45+", "prompt": "Is it?", "positive": "ill"}
 
 
@@ -442,3 +449,56 @@ def test_pyarrow_reads_nothing_but_columns(tmp_path, folder):
             rows(at(folder))
     (folder / "people.parquet").write_bytes(buffer.getvalue())
     assert len(rows(at(folder))) == 40
+
+
+# ── several images a row ─────────────────────────────────────────────────────────────────────────
+
+
+def eyes(folder):
+    """Left and right eyes; of every fourth patient the right one is missing."""
+    frame = people()
+    write(folder, frame)
+    right = [None if n % 4 == 3 else f"{(n + 1) % 40}.png" for n in range(40)]
+    pictures = [Image.new("RGB", (20, 16), (6 * n, 90, 120)) for n in range(40)]
+    for n, picture in enumerate(pictures):
+        picture.save(folder / f"{n}.png")
+    write_table = frame.drop(columns="image").assign(left=[f"{n}.png" for n in range(40)], right=right)
+    write_table.to_csv(folder / "people.csv", index=False)
+    return at(folder, image_column="left,right", together="true")
+
+
+def test_a_row_may_show_several_images_together(tmp_path):
+    dataset = eyes(tmp_path)
+    found = rows(dataset).set_index("id")
+    assert len(found) == 40
+    assert most_images(dataset) == 2
+    assert found["image"].tolist() == [f"{n}.png" for n in range(40)]
+    assert found["further"].tolist() == [() if n % 4 == 3 else (f"{(n + 1) % 40}.png",) for n in range(40)]
+    assert any("10 of 40 rows lack some of their images" in note for note in dataset.warnings)
+    colours = [[p.getpixel((0, 0))[0] for p in dataset.pictures(row)] for row in rows(dataset).to_dict("records")]
+    assert colours == [[6 * n] if n % 4 == 3 else [6 * n, 6 * ((n + 1) % 40)] for n in range(40)]
+    before = dataset.fingerprint()
+    assert at(tmp_path, image_column="right,left", together="true", only="right: *").fingerprint() != before
+    (tmp_path / "10.png").write_bytes(b"")
+    again = at(tmp_path, image_column="left,right", together="true", unreadable_share=0.1)
+    assert len(rows(again)) == 38, "the row whose left eye it is, and the one whose right eye"
+    for wrong, said in (({"image_column": "left"}, "names one"), ({"target_column": "target,sex"}, "names 2")):
+        with pytest.raises(FairbenchError, match=said):
+            at(tmp_path, **{"image_column": "left,right", "together": "true", **wrong})
+
+
+def test_a_model_trains_on_several_images_a_row_and_one_that_cannot_is_refused(tmp_path):
+    eyes(tmp_path / "ward")
+    settings = {**PLAIN, "image_column": ("left", "right"), "together": True}
+    loaded = plugins.load()
+    roots = {"table": tmp_path / "ward"}
+    chosen = {"datasets": ("table",), "attributes": ("sex",), "settings": {"table": settings}, "controls": False}
+    bench = Benchmark(backbones=("tiny-llava",), methods=(Choice("vanilla"),), **chosen)
+    (job,) = plan.jobs(bench, loaded, roots).jobs
+    work(0, [job], Setup(str(tmp_path / "runs"), roots), lambda event: None)
+    (record,) = Store(tmp_path / "runs").records()
+    assert record.error is None
+    assert record.facts["difference from transformers"] < 1e-5
+    alone = replace(bench, backbones=("toy-backbone",))
+    with pytest.raises(FairbenchError, match="toy-backbone takes one image a row, and table has 2"):
+        plan.jobs(alone, plugins.load(files=[TOYS]), roots)

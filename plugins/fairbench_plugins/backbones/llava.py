@@ -130,11 +130,14 @@ class LlavaNext(Llava):
 
     def encode(self, inputs: Inputs) -> Tensor:
         """Return the tower's features in the prompt's order, zeros at the ends of rows."""
-        tiles = self.tiles(torch.cat([image[0] for image in self.each(inputs, "pixel_values")]))
-        return self.packed(tiles, self.sizes(inputs), tiles.new_zeros(tiles.shape[-1]))
+        sizes = self.sizes(inputs)
+        images = [image for example in self.each(inputs, "pixel_values") for image in example]
+        seen = [image[: self.grid(size)] for image, size in zip(images, sizes, strict=True)]  # the rest is padding
+        tiles = self.tiles(torch.cat(seen))
+        return self.packed(tiles, sizes, tiles.new_zeros(tiles.shape[-1]))
 
     def sizes(self, inputs: Inputs) -> Tensor:
-        """Return every image's height and width, (B, 2)."""
+        """Return every image's height and width, (images, 2)."""
         return torch.cat(self.each(inputs, "image_sizes"))
 
     def project(self, inputs: Inputs, features: Tensor) -> Tensor:

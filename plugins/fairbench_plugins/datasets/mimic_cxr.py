@@ -79,9 +79,10 @@ class Radiographs(ImageFolder):
     """The images, splits and people that both datasets share; each adds what is asked and answered.
 
     `views` keeps those positions, `ages` bins the age at the study (or, with `age_at` = anchor, MIMIC-IV's
-    anchor_age as FairLLaVA does), `race_rule` settles what several admissions write of one person:
-    the group most of them write (unknown ones aside, the earlier wins a tie), or the first admission's,
-    even where that is unknown. `mimic_iv` says where MIMIC-IV lies, absolute or from the folder.
+    anchor_age as FairLLaVA does), `shown` is one image, or after it the other views of its study, or the newest
+    image of the patient's days before (`prior`), where there is one. `race_rule` settles what several admissions
+    write of one person: the group most of them write (unknown ones aside, the earlier wins a tie), or the first
+    admission's, even where that is unknown. `mimic_iv` says where MIMIC-IV lies, absolute or from the folder.
     """
 
     own_splits = True
@@ -102,6 +103,7 @@ class Radiographs(ImageFolder):
     verify: Literal["decode", "structure"] = "structure"  # decoding 377,110 radiographs takes hours
     mimic_iv: str = ""
     views: tuple[str, ...] = ("AP", "PA")
+    shown: Literal["image", "study", "prior"] = "image"
     ages: Literal["fairllava", "decades"] = "fairllava"
     age_at: Literal["study", "anchor"] = "study"
     race_rule: Literal["mode", "first"] = "mode"
@@ -146,12 +148,15 @@ class Radiographs(ImageFolder):
         subjects = table["subject_id"]
         folder = "files/p" + subjects.str[:2] + "/p" + subjects + "/s" + table["study_id"] + "/"
         people = self._people(table)
-        return table.assign(
+        table = table.assign(
             id=table["dicom_id"],
             cluster=subjects,
             image=self._named(folder + table["dicom_id"]),
             **{attribute: people[attribute] for attribute in self.attributes},
         )
+        if self.shown == "study":
+            return table.assign(further=_beside(table))
+        return table.assign(further=_before(table)) if self.shown == "prior" else table
 
     def _official(self, kind: str, wanted: Mapping[str, Sequence[str]]) -> tuple[pd.DataFrame, Path]:
         """Read columns of `mimic-cxr-2.0.0-<kind>.csv`, gzipped or not."""
@@ -223,6 +228,7 @@ class Radiographs(ImageFolder):
             self._digits(table[column], path)
         self._unique(table, ["dicom_id"], path)
         table["year"] = _years(self.name, table["StudyDate"], path)
+        table["date"] = table["StudyDate"]
         splits, where = self._official("split", {"dicom_id": ("dicom_id",), "split": ("split",)})
         self._unique(splits, ["dicom_id"], where)
         known = splits["split"].str.lower().map(SPLITS)
@@ -246,7 +252,7 @@ class Radiographs(ImageFolder):
         lost = int(table["split"].isna().sum())
         self._warn(lost, len(table), f"images have no split in {where.name} and were left out")
         table = table[table["split"].notna()].sort_values("dicom_id", ignore_index=True)
-        return table[["dicom_id", "subject_id", "study_id", "year", "split"]]
+        return table[["dicom_id", "subject_id", "study_id", "year", "date", "split"]]
 
     def _filled(self, column: pd.Series[Any], path: Path) -> None:
         if lacking := int(column.isna().sum()):
@@ -343,6 +349,23 @@ class Radiographs(ImageFolder):
         return counts.set_index("subject_id")["group"]
 
 
+def _beside(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return for each image the other images of its study."""
+    together = table.groupby("study_id")["image"].agg(tuple)
+    return [
+        tuple(other for other in together[study] if other != image)
+        for study, image in zip(table["study_id"], table["image"], strict=True)
+    ]
+
+
+def _before(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return for each image the last one of the patient's newest study of an earlier day, or nothing."""
+    newest = table.sort_values(["date", "study_id", "dicom_id"]).groupby(["subject_id", "date"])["image"].last()
+    days = newest.groupby("subject_id").shift(1)
+    earlier = days.reindex(pd.MultiIndex.from_frame(table[["subject_id", "date"]]))
+    return [() if pd.isna(image) else (str(image),) for image in earlier]
+
+
 class MimicCXR(Radiographs):
     """Whether a chest radiograph shows one of CheXpert's 14 labels, which a labeller read from its report.
 
@@ -402,6 +425,8 @@ class MimicCXR(Radiographs):
             raise FairbenchError(f"{self.name}: {path} has none of the {len(table):,} studies", SOURCE)
         self._warn(int(unlabelled.sum()), len(table), f"images have no row in {path.name} and were left out")
         table = table[table["target"].notna()]
+        if self.shown == "study":  # a study has one label, and so is one row
+            table = table.drop_duplicates("study_id")
         return self.readable(table)
 
 

@@ -97,7 +97,8 @@ class Table(ImageFolder):
 
     `file` lies in the folder (default: the only table there). `*_column` name its columns; `id`, `split` and
     `cluster` may be absent: then an id is the image's name, fairbench divides whole clusters (`fractions`,
-    `split_seed`), and every row is a patient of its own. Several `image_column`s make a row for each image.
+    `split_seed`), and every row is a patient of its own. Several `image_column`s make a row for each image, or
+    with `together` one row that shows all of them, in their order.
     `attribute_columns` may rename: `sex=Geschlecht`. `image_path` makes a path of cells: `images/{image}.jpg`;
     what does not lie there is looked for by its name. `finding` asks for one label of a cell that lists several,
     `one_hot` for the one column of several that says yes. `only` keeps rows (`View: PA, AP; Age: 18+; Label: *`).
@@ -117,6 +118,7 @@ class Table(ImageFolder):
     id_column: str = "id"
     image_column: tuple[str, ...] = ("image",)
     image_path: str = "{image}"
+    together: bool = False
     target_column: tuple[str, ...] = ("target",)
     finding: str = ""
     one_hot: tuple[str, ...] = ()
@@ -154,10 +156,15 @@ class Table(ImageFolder):
             raise FairbenchError("table.order and table.positive both say which class is positive", "keep one")
         if self.finding and self.one_hot:
             raise FairbenchError("table.finding and table.one_hot both say what the target is", "keep one")
-        if len(self.target_column) not in (1, len(self.image_column)):
+        rows = 1 if self.together else len(self.image_column)
+        if len(self.target_column) not in (1, rows):
             raise FairbenchError(
                 f"table.target_column names {len(self.target_column)} and image_column {len(self.image_column)}",
-                "name one for all images of a row, or one for each",
+                "name one for all images of a row, or one for each (of those that are not `together`)",
+            )
+        if self.together and len(self.image_column) == 1:
+            raise FairbenchError(
+                "table.together = true, and image_column names one", "name several columns of images"
             )
         try:
             codecs.lookup(self.encoding)
@@ -299,7 +306,7 @@ class Table(ImageFolder):
         names = self._paths(raw, path)
         ids = self._optional(raw, "id_column", path)
         cluster = self._optional(raw, "cluster_column", path)
-        several = len(self.image_column) > 1
+        several = len(self.image_column) > 1 and not self.together
         if cluster is None and several:
             cluster = (ids if ids is not None else raw.index.to_series().astype(str)).rename("row")
         if ids is None:
@@ -309,6 +316,8 @@ class Table(ImageFolder):
         ids = self._unique(self._whole(ids, path), path)
         images = self._placed(raw, names, left)
         found = pd.DataFrame({"id": ids, "image": images, "target": target})
+        if self.together:
+            found["further"] = self._further(raw, path, left)
         found["cluster"] = ids if cluster is None else self._whole(cluster, path)
         classes = self._classes(target, path)
         attributes: dict[str, tuple[str, ...]] = {}
@@ -413,10 +422,11 @@ class Table(ImageFolder):
         return not taken or any(item == "*" or _canonical(item) == value or _in(value, item) for item in taken)
 
     def _each_image(self, raw: pd.DataFrame, path: Path, left: list[str]) -> pd.DataFrame:
-        """Make a row for each column of images; of several, one that is empty is left out."""
-        targets = self.target_column * (len(self.image_column) // len(self.target_column))
+        """Make a row for each column of images that is not shown together with the first; leave empty ones out."""
+        columns = self.image_column[:1] if self.together else self.image_column
+        targets = self.target_column * (len(columns) // len(self.target_column))
         parts = []
-        for image, target in zip(self.image_column, targets, strict=True):
+        for image, target in zip(columns, targets, strict=True):
             asked = {} if self.one_hot else {TARGET: self._column(raw, target, path)}
             used = re.search(r"\{image\}", self.image_path) is not None or len(self.image_column) > 1
             cells = self._column(raw, image, path) if used else pd.Series(None, index=raw.index, dtype=object)
@@ -428,6 +438,22 @@ class Table(ImageFolder):
         if empty.any():
             left.append(f"{int(empty.sum()):,} of {len(made):,} images are named by no cell and were left out")
         return made[~empty]
+
+    def _further(self, raw: pd.DataFrame, path: Path, left: list[str]) -> list[tuple[str, ...]]:
+        """Return the images that each row shows after its first, without those that no cell names."""
+        if FILE in raw:
+            raise FairbenchError(
+                f"table: {path} holds its images itself, of which a row shows one", "leave `together` out"
+            )
+        shown: dict[Any, list[str]] = {where: [] for where in raw.index}
+        for name in self.image_column[1:]:
+            cells = self._column(raw, name, path)
+            there = raw[cells.notna()].assign(**{IMAGE: cells[cells.notna()]})
+            for where, place in self._placed(there, self._paths(there, path), left).items():
+                shown[where].append(place)
+        if lacking := sum(len(names) < len(self.image_column) - 1 for names in shown.values()):
+            left.append(f"{lacking:,} of {len(shown):,} rows lack some of their images and show the others")
+        return [tuple(shown[where]) for where in raw.index]
 
     def _target(self, raw: pd.DataFrame, path: Path) -> Cells:
         """Return each row's class as it is written, missing where none is recorded."""
