@@ -30,6 +30,7 @@ from fairbench.metrics.metric import Metric, registry
 from fairbench.metrics.score import Scores
 from fairbench.predictions.predictions import Predictions
 from fairbench.predictions.read import predictions_of, read_predictions
+from fairbench.report import html
 from fairbench.report import scores as printed
 
 Json = dict[str, Any]
@@ -38,7 +39,7 @@ Names = str | Sequence[str]
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A board of methods; `board` is all of it, a notebook shows it as the page that `--format html` writes."""
+    """A board of methods; `board` is all of it, a notebook shows its sentences and tables."""
 
     board: Board
 
@@ -54,7 +55,7 @@ class Leaderboard:
         return report.render(self.board, "terminal")
 
     def _repr_html_(self) -> str:
-        return report.render(self.board, "html")
+        return html.render(self.board)
 
 
 @dataclass(frozen=True)

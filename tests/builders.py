@@ -1,6 +1,7 @@
 """What several tests build: tables of people with their images, answers about them, calls of the command line."""
 
 import io
+import json
 import struct
 import zlib
 
@@ -10,6 +11,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fairbench.cli.main import main
+from fairbench.jobs.job import Choice, Job, Record, Stage
+from fairbench.jobs.store import Store
+from fairbench.predictions.predictions import Predictions
+
+# What a name from data may hold: a formula, markup, script, a line break, a colour, reversed direction.
+HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l](javascript:x) \x1b[31m‮"
 
 
 def people(count=40, folder="", classes=("no", "yes")):
@@ -97,3 +104,23 @@ def call(*words, code=0):
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == code, result.output + repr(result.exception)
     return result
+
+
+def scored_runs(folder, groups=None):
+    """Leave runs of a baseline and a method, two seeds each, with scores and losses of two stages."""
+    store = Store(folder)
+    for place, (name, role, used) in enumerate((("plain", "baseline", ()), ("fair", "contender", ("race",)))):
+        for seed in (0, 1):
+            rng = np.random.default_rng(10 * place + seed)
+            table = patients(groups or {"asian": 30, "black": 300, "white": 700})
+            table["p_1"] = np.clip(0.2 + 0.6 * table["target"] + rng.normal(0, 0.3, len(table)), 0, 1)
+            table["p_0"] = 1 - table["p_1"]
+            table["answer"] = (table["p_1"] > 0.5).astype(int)
+            job = Job(Choice("toy", {}, "", "d"), Choice("tiny", {}, "", "w"), Choice(name), (Stage(),), used, seed)
+            store.prepare(job)
+            lines = [json.dumps({"stage": "a", "step": step, "loss": 1 / (1 + step)}) for step in range(300)]
+            lines += ['{"stage": "b", "step": 0, "loss": 9.0}', '{"stage": "b", "st']  # the last is being written
+            store.log_file(job).write_text("\n".join(lines))
+            Predictions(table, ("no", "yes"), ("race", "gender")).save(store.predictions_file(job))
+            store.save(Record(job, f"2026-11-2{seed}", {"train": 1.0}, 1, 1, 1, 1, role=role, versions={}))
+    return store

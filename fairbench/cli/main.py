@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from fairbench import __version__
-from fairbench.cli import contribute, data, probe, results, run
+from fairbench.cli import contribute, data, look, probe, results, run
 from fairbench.cli.options import json_option, plugin_option, say, warn_of_broken
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
@@ -107,6 +107,7 @@ def main() -> None:
 
 
 results.add_to(main)
+look.add_to(main)
 run.add_to(main)
 data.add_to(main)
 probe.add_to(main)

@@ -145,18 +145,22 @@ def leaderboard(
     """Compare all methods of a folder of runs, with evidence; recomputed from saved predictions."""
     from fairbench import report
     from fairbench.jobs.store import Store
+    from fairbench.leaderboard.behind import behind
     from fairbench.leaderboard.build import build
 
     chosen = listed(attributes) if attributes else None
     planned = listed(primary) if primary else []
-    board = build(Store(runs), None, chosen, title, min_cell, metrics(files), measure, ranking, planned)
+    store, measures = Store(runs), metrics(files)
+    board = build(store, None, chosen, title, min_cell, measures, measure, ranking, planned)
+    kind = format or (report.format_of(out) if out else "terminal")
+    drawn = behind(store, board, measures) if kind == "html" else None
     if out:
-        report.write(board, out, format)
+        report.write(board, out, kind, drawn)
         say(f"wrote {out}")
-    elif format in (None, "terminal"):
+    elif kind == "terminal":
         report.terminal.show(board, console(), full)
     else:
-        click.echo(visible(report.render(board, format)), nl=False)
+        click.echo(visible(report.render(board, kind, drawn)), nl=False)
 
 
 @click.command()

@@ -12,6 +12,7 @@ from fairbench.statistics.permutation import MINIMUM
 from fairbench.statistics.results import ALPHA, Difference, Gap
 
 MANY = 6  # names that a sentence can hold
+MOST = 12  # names that a list in a sentence can hold
 
 
 def finding(table: Table) -> list[str]:
@@ -127,7 +128,7 @@ def _apart(changes: Mapping[str, Difference], sign: int) -> dict[str, float]:
 
 
 def _with_sizes(apart: Mapping[str, float]) -> str:
-    return listed([f"{label} ({points(size)})" for label, size in apart.items()])
+    return _some([f"{label} ({points(size)})" for label, size in apart.items()])
 
 
 def _moved(table: Table) -> Iterable[str]:
@@ -170,11 +171,11 @@ def _conclusion(table: Table) -> str:
         score = "accuracy" if table.measure.name == "accuracy" else table.measure.title
         return (
             f"Shown to treat groups more alike than {table.baseline}, with no loss shown in {score}, worst group or"
-            f" gaps: {listed(fairer)}."
+            f" gaps: {_some(fairer)}."
         )
     if at_cost:
         what = "gained in one respect and lost in another: a trade-off that these data cannot settle"
-        return f"Nothing here is shown to be fairer than {table.baseline} without a cost; {listed(at_cost)} {what}."
+        return f"Nothing here is shown to be fairer than {table.baseline} without a cost; {_some(at_cost)} {what}."
     return f"Nothing here is shown to be fairer than {table.baseline}: these data support no other choice."
 
 
@@ -214,6 +215,13 @@ def named(names: Sequence[str], of: int | None = None) -> str:
 def listed(names: Sequence[str]) -> str:
     """Join names as prose: a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Join names as prose; of very many, the first and how many more there are."""
+    if len(names) <= MOST:
+        return listed(names)
+    return f"{', '.join(names[:MOST])} and {len(names) - MOST:,} more"
 
 
 def points(fraction: float) -> str:

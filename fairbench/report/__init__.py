@@ -1,41 +1,60 @@
-"""A leaderboard as markdown, html, csv, JSON or on a terminal, all from the one table model."""
+"""A leaderboard as markdown, a page, csv, JSON or on a terminal, all from the one table model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fairbench.errors import FairbenchError
+from fairbench.leaderboard.behind import Behind
 from fairbench.leaderboard.board import Board
-from fairbench.report import csv, html, json, markdown, terminal
+from fairbench.report import csv, json, markdown, terminal
 from fairbench.settings import suggest
 
-FORMATS: dict[str, Callable[[Board], str]] = {
-    "md": markdown.render,
-    "html": html.render,
-    "csv": csv.render,
-    "json": json.render,
-    "terminal": terminal.render,
+Behinds = Sequence[Behind] | None
+
+
+def _page(board: Board, behind: Behinds = None) -> str:
+    from fairbench.report import page  # altair takes a second to import
+
+    return page.render(board, behind)
+
+
+FORMATS: dict[str, Callable[[Board, Behinds], str]] = {
+    "md": lambda board, _: markdown.render(board),
+    "html": _page,
+    "csv": lambda board, _: csv.render(board),
+    "json": lambda board, _: json.render(board),
+    "terminal": lambda board, _: terminal.render(board),
 }
 SUFFIXES = {".md": "md", ".html": "html", ".htm": "html", ".csv": "csv", ".json": "json", ".txt": "terminal"}
 
 
-def render(board: Board, format: str) -> str:
-    """Return a board in one of FORMATS, ending in a newline; raises FairbenchError for an unknown one."""
+def render(board: Board, format: str, behind: Behinds = None) -> str:
+    """Return a board in one of FORMATS, ending in a newline; raises FairbenchError for an unknown one.
+
+    `behind` is what the page draws beside the board, where its runs are at hand (see `leaderboard.behind`).
+    """
     if format not in FORMATS:
         raise suggest("format", format, FORMATS)
-    return FORMATS[format](board)
+    return FORMATS[format](board, behind)
 
 
-def write(board: Board, path: str | Path, format: str | None = None) -> None:
+def write(board: Board, path: str | Path, format: str | None = None, behind: Behinds = None) -> None:
     """Write a board to a file; the format defaults to what the file's name ends in."""
     path = Path(path)
-    chosen = format or SUFFIXES.get(path.suffix.lower())
-    if chosen is None:
-        raise FairbenchError(f"{path}: cannot tell the format from the name", f"say --format {'|'.join(FORMATS)}")
-    text = render(board, chosen)
+    chosen = format or format_of(path)
+    text = render(board, chosen, behind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise FairbenchError(f"cannot write {path}: {error.strerror}", "choose another --out") from error
+
+
+def format_of(path: Path) -> str:
+    """Tell a format from the end of a file's name; raises FairbenchError where it says none."""
+    chosen = SUFFIXES.get(path.suffix.lower())
+    if chosen is None:
+        raise FairbenchError(f"{path}: cannot tell the format from the name", f"say --format {'|'.join(FORMATS)}")
+    return chosen

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from fairbench.leaderboard.board import Board, Table
 from fairbench.leaderboard.flags import LEGEND
 from fairbench.leaderboard.sentences import finding, notes
 from fairbench.report import appendix, details
-from fairbench.report.blocks import Block, Fold, Heading, Paragraph, Points, Terms
+from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph, Points, Terms
 from fairbench.report.format import plain
 from fairbench.report.lead import lead, legend
 
@@ -77,10 +78,14 @@ def lay_out(board: Board) -> list[Block]:
     blocks: list[Block] = [Heading(plain(board.title), 1)]
     for table in board.tables:
         blocks += _table(table)
-    blocks += [Paragraph(plain(f"{one}. It may belong to a table above.")) for one in board.refused]
-    blocks.append(Fold("How to read this", (Terms(tuple(_terms(board))),)))
-    blocks.append(Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions."))
-    return blocks
+    return [*blocks, *closing(board)]
+
+
+def closing(board: Board) -> Iterable[Block]:
+    """Say what could not be read, what the words mean, and what computed it all."""
+    yield from (Paragraph(plain(f"{one}. It may belong to a table above.")) for one in board.refused)
+    yield Fold("How to read this", (Terms(tuple(_terms(board))),))
+    yield Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions.")
 
 
 def _terms(board: Board) -> Iterable[tuple[str, str]]:
@@ -102,23 +107,46 @@ def _terms(board: Board) -> Iterable[tuple[str, str]]:
     yield from ((code, meaning) for code, meaning in LEGEND.items() if code in used)
 
 
-def _table(table: Table) -> Iterable[Block]:
+@dataclass(frozen=True)
+class Section:
+    """One table, laid out: where it is about, what it says, the leading grid, remarks, and what is folded away."""
+
+    place: str
+    conclusion: str
+    points: tuple[str, ...]
+    lead: Grid | None
+    remarks: tuple[Paragraph, ...]
+    folds: tuple[Fold, ...]
+
+
+def section(table: Table) -> Section:
+    """Lay one table out."""
     place = f"{table.dataset} · {table.backbone} · {table.attribute}"
     if table.measure.about:
         place += f" · by {table.measure.title}"
-    yield Heading(plain(place), 2)
-    conclusion, *rest = finding(table)
-    yield Paragraph(plain(conclusion), finding=True)
-    if rest:
-        yield Points(tuple(map(plain, rest)))
-    if table.rows:
-        yield lead(table)
-        yield from legend(table)
-    for note in (*notes(table), *appendix.undefined(table)):
-        yield Paragraph(plain(note))
-    for title, blocks in _folded(table).items():
-        if blocks:
-            yield Fold(title, tuple(blocks))
+    conclusion, *rest = map(plain, finding(table))
+    remarks = [*legend(table)] if table.rows else []
+    remarks += [Paragraph(plain(note)) for note in (*notes(table), *appendix.undefined(table))]
+    return Section(
+        plain(place),
+        conclusion,
+        tuple(rest),
+        lead(table) if table.rows else None,
+        tuple(remarks),
+        tuple(Fold(title, tuple(blocks)) for title, blocks in _folded(table).items() if blocks),
+    )
+
+
+def _table(table: Table) -> Iterable[Block]:
+    laid = section(table)
+    yield Heading(laid.place, 2)
+    yield Paragraph(laid.conclusion, finding=True)
+    if laid.points:
+        yield Points(laid.points)
+    if laid.lead:
+        yield laid.lead
+    yield from laid.remarks
+    yield from laid.folds
 
 
 def _folded(table: Table) -> dict[str, list[Block]]:

@@ -6,6 +6,7 @@ import json
 from html.parser import HTMLParser
 
 import pytest
+from builders import HOSTILE
 from rich.console import Console
 
 from fairbench import report
@@ -24,13 +25,11 @@ from fairbench.leaderboard.board import (
     Table,
     Trials,
 )
-from fairbench.report import format, terminal
+from fairbench.report import format, html, terminal
 from fairbench.report.blocks import Fold
 from fairbench.report.layout import lay_out
 from fairbench.statistics.results import Difference, Estimate, Gap
 from fairbench.statistics.variance import VarianceParts
-
-HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l](javascript:x) \x1b[31m‮"
 
 UNNOTICED = "even removing the whole gap would go unnoticed"
 
@@ -170,7 +169,7 @@ class Page(HTMLParser):
 
 def test_html_is_well_formed_and_inert():
     page = Page()
-    text = report.render(board(HOSTILE, HOSTILE, HOSTILE), "html")
+    text = html.render(board(HOSTILE, HOSTILE, HOSTILE))
     page.feed(text)
     assert page.open == []
     assert not page.tags & {"script", "img", "a", "iframe", "link"}
@@ -214,7 +213,7 @@ def unfolded(blocks):
 
 def test_what_leads_is_open_and_the_rest_is_folded_away():
     """One table and a few sentences lead; a terminal shows the rest when it is asked to."""
-    page, file = report.render(board(), "html"), io.StringIO()
+    page, file = html.render(board()), io.StringIO()
     before = page[: page.index("<details>")]
     assert before.count("<table>") == 1
     assert page.count("<details>") == page.count("</details>") > 4
@@ -273,4 +272,4 @@ def test_findings_stand_one_to_a_line_under_the_conclusion():
     conclusion = text.index("**Nothing here is shown")
     points = [line for line in text[conclusion : text.index("| Rank |")].splitlines() if line.startswith("- ")]
     assert [point.split()[1] for point in points] == ["Between", "No", "m", "m"]
-    assert report.render(board(), "html").count("<li>") == len(points)
+    assert html.render(board()).count("<li>") == len(points)

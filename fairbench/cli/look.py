@@ -1,0 +1,90 @@
+"""The commands that show: `plot` draws a figure for a paper, `serve` shows a folder of runs as it fills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fairbench.cli.options import listed, metrics, plugin_option, say
+from fairbench.errors import FairbenchError
+
+if TYPE_CHECKING:
+    from fairbench.leaderboard.behind import Behind
+    from fairbench.leaderboard.board import Table
+
+FIGURES = ("pareto", "change", "groups", "seeds", "calibration", "loss")
+
+
+def add_to(cli: click.Group) -> None:
+    """Give a command line these commands."""
+    cli.add_command(plot)
+
+
+@click.command()
+@click.argument("runs", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(FIGURES), required=True, help="Which question the figure answers.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="F.png|.pdf|.svg")
+@click.option("--attr", "attributes", metavar="A,B", help="Evaluate these attributes (default: those trained for).")
+@click.option("--measure", metavar="METRIC", help="Judge by this metric (default: what the dataset names).")
+@click.option("--table", "number", type=click.IntRange(1), help="Which table, where there are several.")
+@plugin_option
+def plot(
+    runs: Path,
+    kind: str,
+    out: Path,
+    attributes: str | None,
+    measure: str | None,
+    number: int | None,
+    files: tuple[str, ...],
+) -> None:
+    """Draw a figure of a folder of runs, or of a leaderboard's JSON, for a paper.
+
+    \b
+    pareto       score against each gap, with intervals and what chance gives
+    change       what each method changed against the baseline, by group
+    groups       each group's value with its interval
+    seeds        each trained model as a point
+    calibration  ROC curve and calibration of each group's scores
+    loss         the training losses
+    """
+    from fairbench.report.charts import KINDS
+    from fairbench.report.charts.static import picture
+
+    table, behind = _table(runs, listed(attributes or "") or None, measure, number, files)
+    drawn = picture(KINDS[kind](table, behind), table, out.suffix.lower())
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(drawn)
+    except OSError as error:
+        raise FairbenchError(f"cannot write {out}: {error.strerror}", "choose another --out") from error
+    say(f"wrote {out}")
+
+
+def _table(
+    runs: Path, attributes: list[str] | None, measure: str | None, number: int | None, files: tuple[str, ...]
+) -> tuple[Table, Behind | None]:
+    """Find the one table to draw, and what stands behind it, which a file alone does not hold."""
+    from fairbench.jobs.store import Store
+    from fairbench.leaderboard.behind import behind
+    from fairbench.leaderboard.build import build
+    from fairbench.report import json
+    from fairbench.report.charts.heat import place
+
+    if runs.is_file():
+        if attributes or measure:
+            raise FairbenchError(
+                f"{runs} is a leaderboard as it was built", "give --attr and --measure with its runs"
+            )
+        board, drawn = json.read(runs), None
+    else:
+        store, measures = Store(runs), metrics(files)
+        board = build(store, None, attributes, metrics=measures, measure=measure)
+        drawn = behind(store, board, measures)
+    if number is None and len(board.tables) == 1:
+        number = 1
+    if number is None or number > len(board.tables):
+        choice = "; ".join(f"{index} {place(table)}" for index, table in enumerate(board.tables, 1))
+        raise FairbenchError(f"{runs} has {len(board.tables)} tables", f"choose one by --table: {choice}")
+    return board.tables[number - 1], drawn[number - 1] if drawn else None

@@ -1,0 +1,180 @@
+"""Drawings say what the board says: values in percent and points, verdicts, colours, and what is missing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import HOSTILE, scored_runs
+from click.testing import CliRunner
+
+from fairbench import report
+from fairbench.cli.look import FIGURES
+from fairbench.cli.main import main
+from fairbench.errors import FairbenchError
+from fairbench.leaderboard.behind import Behind, behind
+from fairbench.leaderboard.board import Board
+from fairbench.leaderboard.build import build
+from fairbench.report.charts import KINDS
+from fairbench.report.charts.heat import heat
+from fairbench.report.charts.static import WRITERS, composed, picture
+from fairbench.report.charts.theme import PAPER, SCREEN, SERIES, mark
+
+QUICKSTART = Path(__file__).parents[2] / "leaderboards" / "quickstart.json"
+
+
+@pytest.fixture(scope="module")
+def table():
+    return report.json.read(QUICKSTART).tables[0]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return scored_runs(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def made(runs):
+    board = build(runs)
+    return board.tables[0], behind(runs, board)[0]
+
+
+def test_the_command_offers_every_figure():
+    assert tuple(KINDS) == FIGURES
+
+
+def test_the_trade_off_draws_every_row_where_its_numbers_are(table):
+    accuracy_gap, odds = KINDS["pareto"](table, None).panels
+    for panel, field in ((accuracy_gap, "gap"), (odds, "eq_odds_max")):
+        for row, record in zip(table.rows, panel.records, strict=True):
+            gap = getattr(row, field)
+            drawn = [record[key] for key in ("x", "low", "high", "y", "bottom", "top")]
+            told = [gap.value, gap.low, gap.high, row.score.value, row.score.low, row.score.high]
+            assert drawn == pytest.approx([100 * value for value in told], abs=0.01)
+    verdicts = {record["method"]: record["verdict"] for record in odds.records}
+    assert verdicts == {
+        "fr": "smaller gap shown",
+        "resample(by=group-class)": "smaller gap shown",
+        "gr": "larger gap shown",
+        "hybrid": "no difference shown",
+        "vanilla": "baseline",
+    }
+    assert {record["verdict"] for record in accuracy_gap.records} == {"no difference shown", "baseline"}
+
+
+def test_names_of_points_side_by_side_do_not_cover_each_other(table):
+    (panel, _) = KINDS["pareto"](table, None).panels
+    scale = panel.spec(PAPER, 300, panel.records)["layer"][-1]["encoding"]["y"]["scale"]["domain"]
+    pixels = {r["method"]: panel.height * (r["label"] - scale[0]) / (scale[1] - scale[0]) for r in panel.records}
+    assert pixels["vanilla"] - pixels["resample(by=group-class)"] >= 14.9
+
+
+def test_changes_have_intervals_only_where_they_were_computed(made):
+    table, behind = made
+    with_runs, without = (KINDS["change"](table, one).panels[0].records for one in (behind, None))
+    assert [record["value"] for record in with_runs] == pytest.approx([r["value"] for r in without], abs=0.01)
+    assert all("low" in record for record in with_runs)
+    assert {record["series"] for record in without if "low" in record} == {"all patients"}
+    assert "need the runs" in KINDS["change"](table, None).note
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_every_figure_is_drawn_in_every_format(made, kind):
+    table, behind = made
+    figure = KINDS[kind](table, behind)
+    spec = composed(figure, table)
+    assert "var(--" not in json.dumps(spec)
+    for suffix, start in ((".svg", b"<svg"), (".pdf", b"%PDF"), (".png", b"\x89PNG")):
+        assert picture(figure, table, suffix).startswith(start)
+    assert "infinite" not in json.dumps(spec).lower()
+    assert f"n = {table.rows_tested:,} test rows" in spec["title"]["subtitle"]
+
+
+def test_what_cannot_be_drawn_says_why(table):
+    reasons = {kind: draw(table, None).missing for kind, draw in KINDS.items() if not draw(table, None).panels}
+    assert set(reasons) == {"seeds", "calibration", "loss"}
+    with pytest.raises(FairbenchError, match="nothing to draw: The values of single seeds need the runs"):
+        picture(KINDS["seeds"](table, None), table, ".png")
+    one_seed = KINDS["seeds"](table, Behind({}))
+    assert one_seed.missing == "Every method has one seed here."
+    with pytest.raises(FairbenchError, match=r"cannot draw a file that ends in \.gif"):
+        picture(KINDS["pareto"](table, None), table, ".gif")
+
+
+def test_thirty_six_groups_are_told_apart():
+    assert len({mark(place) for place in range(36)}) == 36
+
+
+def test_the_colours_are_told_apart_by_the_colour_blind():
+    """Simulated after Viénot et al. 1999: to no eye, red- or green-blind, do two come closer than 15 in CIELAB."""
+    linear = [[((int(c[i : i + 2], 16) / 255 + 0.055) / 1.055) ** 2.4 for i in (1, 3, 5)] for c in SERIES]
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
+    protan = np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]])
+    deutan = np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]])
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    for eye in (np.eye(3), protan, deutan):
+        seen = np.clip(np.array(linear) @ (np.linalg.inv(to_lms) @ eye @ to_lms).T, 0, 1)
+        f = np.cbrt(seen @ to_xyz.T / [0.9505, 1, 1.089])
+        lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+        apart = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+        assert apart[np.triu_indices(len(SERIES), 1)].min() > 15
+
+
+def test_the_heat_map_has_a_cell_for_each_method_and_table(table):
+    other = replace(table, attribute="gender", rows=table.rows[:3])
+    figure = heat(Board("b", (table, other), "0"))
+    (panel,) = figure.panels
+    assert len(panel.records) == 4 + 2  # all but the baseline, in both
+    assert {record["where"] for record in panel.records} == {
+        "race · fundus-sim · tiny-llava",
+        "gender · fundus-sim · tiny-llava",
+    }
+    assert panel.spec(SCREEN, "container", panel.records)["height"] == 4 * 30
+
+
+def test_names_are_data_and_never_part_of_an_expression(table):
+    rows = tuple(replace(row, label=f"{row.label}{HOSTILE}'\"") for row in table.rows)
+    named = replace(table, rows=rows, baseline=f"{table.baseline}{HOSTILE}'\"")
+    for draw in KINDS.values():
+        for panel in draw(named, None).panels:
+            spec = panel.spec(PAPER, 300, panel.records)
+            assert not [one for one in expressions(spec) if "alert" in one]
+
+
+def expressions(spec):
+    """Everything in a drawing that Vega would evaluate."""
+    if isinstance(spec, dict):
+        for key, value in spec.items():
+            if key in ("expr", "test", "filter", "calculate", "signal", "labelExpr") and isinstance(value, str):
+                yield value
+            yield from expressions(value)
+    elif isinstance(spec, list):
+        for value in spec:
+            yield from expressions(value)
+
+
+def plotted(*words):
+    result = CliRunner().invoke(main, ["plot", *map(str, words)])
+    return result.exit_code, result.output
+
+
+def test_plot_draws_from_runs_and_from_a_published_board(runs, tmp_path):
+    for suffix in WRITERS:
+        code, said = plotted(runs.root, "--kind", "calibration", "--out", tmp_path / "deep" / f"f{suffix}")
+        assert (code, said) == (0, f"wrote {tmp_path}/deep/f{suffix}\n")
+    assert plotted(QUICKSTART, "--kind", "groups", "--out", tmp_path / "g.svg")[0] == 0
+    text = (tmp_path / "g.svg").read_text()
+    assert "black (n = 446)" in text
+    assert "Accuracy (%)" in text
+
+
+def test_plot_says_what_to_choose(runs, tmp_path):
+    out = tmp_path / "f.png"
+    code, said = plotted(runs.root, "--kind", "pareto", "--attr", "race,gender", "--out", out)
+    assert code == 2
+    assert "has 2 tables\nhint: choose one by --table: 1 race · toy · tiny; 2 gender · toy · tiny" in said
+    assert plotted(runs.root, "--kind", "pareto", "--attr", "race,gender", "--table", 2, "--out", out)[0] == 0
+    code, said = plotted(QUICKSTART, "--kind", "loss", "--out", out)
+    assert (code, said.splitlines()[1]) == (2, "hint: choose another --kind")
+    assert plotted(QUICKSTART, "--kind", "pareto", "--attr", "race", "--out", out)[0] == 2
