@@ -27,7 +27,7 @@ from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Inputs
 from fairbench.models.checkpoint import checkpoint_fingerprint, configuration, from_checkpoint, locate, revision_of
 from fairbench.models.image_features import Form, flattened
-from fairbench.models.processor import load_processor
+from fairbench.models.processor import Pixels, load_processor
 
 BITS = {"8bit": 8, "4bit": 4}
 TOKEN_TYPES = "token_type_ids"  # ends the name of what goes with each token
@@ -427,6 +427,7 @@ class Pretrained(Family):
 
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     quantise: Literal["none", "8bit", "4bit"] = "none"
+    pixels: Pixels = "pil"
     revision: str = ""
     download: bool = False
 
@@ -459,7 +460,7 @@ class Pretrained(Family):
             if self.quantise != "none":
                 raise FairbenchError(f"{self.alias}: an adapter is not merged into quantised weights")
             self.model = merged(self.model, self.adapter)
-        processor = load_processor(folder, config)
+        processor = load_processor(folder, config, self.pixels)
         if self.quantise != "none":  # what peft asks the module that it adapts
             setattr(self.language_model, f"is_loaded_in_{self.quantise}", True)
         self.facts = {
@@ -475,7 +476,7 @@ class Pretrained(Family):
         folder = self.folder()
         with torch.device("meta"):
             self.construct()
-        self.ready(load_processor(folder, self._configured(folder)))
+        self.ready(load_processor(folder, self._configured(folder), self.pixels))
 
     def fingerprint(self) -> str:
         """Hash the checkpoint's files, and an adapter's with its base's."""

@@ -1,9 +1,10 @@
-"""A checkpoint's own processor: its tokenizer, its image processor in the PIL backend, its chat template."""
+"""A checkpoint's own processor: its tokenizer, its image processor in the chosen backend, its chat template."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fairbench.errors import FairbenchError
 from fairbench.models.checkpoint import read_json
@@ -11,16 +12,24 @@ from fairbench.models.checkpoint import read_json
 _DECLARED = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
-def load_processor(folder: Path, config: Any) -> Any:
+Pixels = Literal["pil", "torchvision"]
+
+
+def load_processor(folder: Path, config: Any, pixels: Pixels = "pil") -> Any:
     """Return the processor that a checkpoint's folder declares, without its half for videos or sound.
 
-    Images go through the PIL backend of the declared image processor, whatever is installed: pixels of the
-    torchvision backend differ slightly, and one backend everywhere means the same numbers everywhere.
+    Images go through the PIL backend of the declared image processor unless `pixels` says otherwise, whatever is
+    installed: the pixels of the two differ slightly, and the same numbers must come of it everywhere.
     Raises FairbenchError for a processor that would run code of the folder or that transformers lacks.
     """
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
+    if pixels == "torchvision" and find_spec("torchvision") is None:
+        raise FairbenchError(
+            "pixels = torchvision needs torchvision, which is not installed",
+            "pip install torchvision, of the version that goes with this torch, or leave `pixels` at pil",
+        )
     declared = _declared(folder)
     kind = getattr(transformers, declared, None) or PROCESSOR_MAPPING.get(type(config), None)
     try:
@@ -29,7 +38,7 @@ def load_processor(folder: Path, config: Any) -> Any:
         raise FairbenchError(
             f"checkpoint {folder}: the {declared or config.model_type} processor needs torchvision, "
             "and images are read here without it",
-            "there is no PIL version of it in transformers",
+            "there is no PIL version of it in transformers: pip install torchvision, and set pixels=torchvision",
         ) from error
     if not known:
         raise FairbenchError(
@@ -38,7 +47,7 @@ def load_processor(folder: Path, config: Any) -> Any:
             "code that a checkpoint brings is never run; convert it to a format of transformers",
         )
     try:
-        return images_and_text(kind).from_pretrained(folder, local_files_only=True)
+        return images_and_text(kind, pixels).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, ImportError) as error:
         reason = str(error).split(". ")[0]  # what follows are all the processors there are
         raise FairbenchError(
@@ -62,14 +71,14 @@ class Absent(dict[str, None]):
             raise AttributeError(name)
 
 
-def images_and_text(kind: Any) -> Any:
-    """Return a processor class that is as it was, but takes an `Absent` half, and reads images by PIL."""
+def images_and_text(kind: Any, pixels: Pixels = "pil") -> Any:
+    """Return a processor class that is as it was, but takes an `Absent` half, and reads images by one backend."""
     from transformers import AutoImageProcessor, AutoTokenizer
 
     def parts(cls: Any, folder: Any, processor_dict: Any = None, /, **_: Any) -> list[Any]:
         loaders = {
             "image_processor": lambda: AutoImageProcessor.from_pretrained(
-                folder, backend="pil", local_files_only=True
+                folder, backend=pixels, local_files_only=True
             ),
             "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True),
         }

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import json
 import re
@@ -233,3 +234,14 @@ def test_doctor_tries_out_a_checkpoint(tmp_path):
     refused = CliRunner().invoke(main, ["doctor", f"vlm:{folder}", "--set", "vlm.rank=4"])
     assert refused.exit_code == 2
     assert "expected vlm:drawn.KEY=VALUE" in refused.stderr
+
+
+def test_pixels_are_pils_unless_torchvision_is_asked_for_and_there(tmp_path):
+    folder = equality.save(equality.architecture(HELD["llava"]), tmp_path / "drawn")
+    for settings in ({}, {"pixels": "pil"}):
+        backbone = make(folder, **settings)
+        backbone.load(torch.float32)
+        assert backbone.facts["image processor"] == "CLIPImageProcessorPil"
+    if importlib.util.find_spec("torchvision") is None:
+        with pytest.raises(FairbenchError, match="pixels = torchvision needs torchvision, which is not installed"):
+            make(folder, pixels="torchvision").load(torch.float32)

@@ -35,7 +35,7 @@ class VisionLanguageModel(Pretrained):
     def tokens(self) -> int:
         """Those of a picture of 1024 × 768 pixels, and a prompt."""
         folder = self.folder()
-        self.ready(load_processor(folder, self.model.config))
+        self.ready(load_processor(folder, self.model.config, self.pixels))
         return len(self.prepare(Image.new("RGB", (1024, 768)), "")["input_ids"]) + 25
 
 
