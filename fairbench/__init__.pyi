@@ -2,6 +2,7 @@
 
 __version__: str
 
+from .cache import cache_folder as cache_folder
 from .data.archives import HARVARD_PEOPLE as HARVARD_PEOPLE
 from .data.archives import ArchiveFolder as ArchiveFolder
 from .data.archives import Variable as Variable
@@ -15,7 +16,6 @@ from .data.image_folder import ImageFolder as ImageFolder
 from .data.images import Unreadable as Unreadable
 from .data.images import open_array as open_array
 from .data.images import open_image as open_image
-from .data.locations import cache_folder as cache_folder
 from .data.tables import read_table as read_table
 from .errors import FairbenchError as FairbenchError
 from .hookspecs import hookimpl as hookimpl

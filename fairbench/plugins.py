@@ -25,6 +25,7 @@ from typing import Any
 import pluggy
 
 from fairbench import hookspecs
+from fairbench.cache import code_of
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice
 from fairbench.settings import suggest
@@ -132,7 +133,8 @@ class Plugins:
     def version(self, kind: str, name: str) -> str:
         """Return what provides a plugin, with its version and a hash of its code: part of every job's key."""
         source = self.owners[kind, name.partition(":")[0]]
-        return f"{source}+{digest}" if (digest := _code(self.find(kind, name))) else source
+        digest = code_of(getattr(self.find(kind, name), "__module__", ""))
+        return f"{source}+{digest}" if digest else source
 
 
 def load(
@@ -223,33 +225,6 @@ def _register(loaded: Plugins, name: str, source: str, importer: Any) -> None:
         loaded.broken.append(Broken(name, source, _reason(error)))
         return
     loaded.sources[name] = source
-
-
-def _code(item: Any) -> str:
-    """Hash the file that a plugin's class stands in, and those of its own package which that one imports.
-
-    An editable package changes under one version. What is imported only when a function runs is not seen.
-    """
-    first = sys.modules.get(getattr(item, "__module__", ""))
-    if first is None:
-        return ""
-    package = first.__name__.partition(".")[0]
-    modules, waiting = {first.__name__: first}, [first]
-    while waiting and package != __name__.partition(".")[0]:
-        for value in list(vars(waiting.pop()).values()):
-            name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
-            own = isinstance(name, str) and name.partition(".")[0] == package
-            if own and name not in modules and name in sys.modules:
-                modules[name] = sys.modules[name]
-                waiting.append(modules[name])
-    digest = hashlib.sha256()
-    for name, module in sorted(modules.items()):
-        path = getattr(module, "__file__", None)
-        if path is not None and os.path.isfile(path):
-            digest.update(
-                f"{name.removeprefix(package)}\0".encode() + Path(path).read_bytes().replace(b"\r\n", b"\n")
-            )
-    return digest.hexdigest()[:12]
 
 
 def _import_file(path: Path) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -16,8 +15,10 @@ from rich.table import Table
 from fairbench.benchmark.plan import Planned
 from fairbench.data.dataset import rows
 from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Job, Record, Stage
-from fairbench.jobs.store import Refused, Store
+from fairbench.jobs.job import Job, Stage
+from fairbench.jobs.store import Store
+from fairbench.jobs.summary import Overview
+from fairbench.jobs.summary import kind as kind_of
 from fairbench.models.backbone import Backbone
 
 UTILISATION = 0.3  # of the matrix-multiplication rate that a whole training step reaches, roughly
@@ -50,7 +51,8 @@ class Cost:
 
 def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list[Cost]:
     """Estimate every job that would run: from finished jobs of the same data and backbone, else from arithmetic."""
-    records = store.records() if store.root.is_dir() else ()
+    overview = store.overview() if store.root.is_dir() else Overview()
+    rates = _measured_rates(overview)
     counts = {name: rows(data)["split"].value_counts().to_dict() for name, data in planned.datasets.items()}
     sizes: dict[str, Size] = {}
     speed: dict[torch.dtype, float] = {}
@@ -70,13 +72,13 @@ def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list
         epochs = sum(stage.epochs for stage in stages)
         steps = round(epochs * -(-count.get("train", 0) // job.batch_size))
         dtype = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
-        rate = _measured_rate(job, records)
+        rate = rates.get(kind_of(job))
         measured = rate is not None
         if rate is None:
             speed.setdefault(dtype, _flops(dtype))
             rate = 4 * size.language * size.activations * job.batch_size / speed[dtype]
         evaluated = (count.get("val", 0) + count.get("test", 0)) / job.batch_size / 2
-        state = _state(store.ended(job)) or failing or "to run"
+        state = _state(job, overview) or failing or "to run"
         width = 2 if dtype == torch.bfloat16 else 4
         frozen = size.total * planned.backbones[job.backbone.name].weight_bytes(width)
         memory = frozen + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
@@ -94,10 +96,11 @@ def _stages(planned: Planned, job: Job) -> tuple[tuple[Stage, ...], str]:
         return (), f"to run, will fail: {error.message}"
 
 
-def _state(ended: Record | Refused | None) -> str:
-    if isinstance(ended, Refused):
+def _state(job: Job, overview: Overview) -> str:
+    if job.key in overview.refused:
         return "refused"
-    return "" if ended is None else "failed" if ended.failed else "done"
+    ended = overview.ended.get(job.key)
+    return "" if ended is None else "done" if ended.error is None else "failed"
 
 
 def _size(backbone: Backbone, job: Job, classes: tuple[str, ...], generates: bool) -> Size:
@@ -119,15 +122,13 @@ def _activation_bytes(planned: Planned, job: Job, size: Size) -> float:
     return BYTES_ACTIVATION * size.activations * job.batch_size * backbone.width * backbone.depth
 
 
-def _measured_rate(job: Job, records: Iterable[Record]) -> float | None:
-    """Return seconds per step of finished jobs with the same data, backbone and batch size."""
-    rates = [
-        record.seconds["train"] / record.steps
-        for record in records
-        if record.steps and not record.failed and record.job.batch_size == job.batch_size
-        if (record.job.dataset.name, record.job.backbone) == (job.dataset.name, job.backbone)
-    ]
-    return sum(rates) / len(rates) if rates else None
+def _measured_rates(overview: Overview) -> dict[str, float]:
+    """Return seconds per step of finished jobs, mean of those with the same data, backbone and batch size."""
+    rates: dict[str, list[float]] = {}
+    for one in overview.ended.values():
+        if one.rate is not None:
+            rates.setdefault(one.kind, []).append(one.rate)
+    return {kind: sum(each) / len(each) for kind, each in rates.items()}
 
 
 def _flops(dtype: torch.dtype) -> float:

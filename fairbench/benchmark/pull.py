@@ -22,7 +22,8 @@ import click
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import wants_probe
-from fairbench.jobs.store import DEATHS, Refused, Store
+from fairbench.jobs.store import DEATHS, Store
+from fairbench.jobs.summary import Refused
 from fairbench.jobs.worker_options import WorkerOptions
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from rich.text import Text
 
 from fairbench import plugins as plugin_loader
 from fairbench.benchmark.launch import cores
+from fairbench.cache import cache_folder
 from fairbench.cli.options import console, print_json
-from fairbench.data.locations import cache_folder, located
+from fairbench.data.locations import located
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice
 from fairbench.settings import REQUIRED, describe, suggest

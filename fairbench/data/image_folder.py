@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from fairbench.cache import cache_folder
 from fairbench.data.dataset import Dataset, digest, rows
 from fairbench.data.images import Unreadable, open_image, peek, reason
 from fairbench.data.inspection import Look, Stamp, Verdict, inspect, stamp
-from fairbench.data.locations import cache_folder
 from fairbench.errors import FairbenchError
 from fairbench.settings import Fraction
 

@@ -1,4 +1,4 @@
-"""Where things lie on this machine: the folder of each dataset, folders given for backbones, and the cache."""
+"""Where things lie on this machine: the folder of each dataset, folders given for backbones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import platformdirs
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
-DATA, CACHE = "FAIRBENCH_DATA", "FAIRBENCH_CACHE"
+DATA = "FAIRBENCH_DATA"
 
 
 def roots(options: Sequence[str], names: Iterable[str]) -> dict[str, Path]:
@@ -131,13 +131,6 @@ def read_config() -> Mapping[str, str]:
         if not isinstance(path, str) or not Path(path).expanduser().is_absolute():
             raise FairbenchError(f"{file}: data.{name} = {path!r} is not an absolute path", "start it with / or ~")
     return data
-
-
-def cache_folder(*parts: str) -> Path:
-    """Return a folder for what can be made again: under FAIRBENCH_CACHE, else the user's cache folder."""
-    chosen = os.environ.get(CACHE)
-    base = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("fairbench", appauthor=False))
-    return base.joinpath(*parts)
 
 
 def _shared() -> Path | None:

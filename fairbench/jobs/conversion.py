@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import types
@@ -47,10 +48,14 @@ def from_json(kind: type[T], data: Any) -> T:
         raise FairbenchError(f"{_explain(error, kind)} @ {kind.__name__.lower()}") from error
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises FairbenchError when it is absent, damaged, or nested beyond sense."""
+def read_json(path: Path) -> tuple[Any, str]:
+    """Read a JSON file and hash it (SHA-256).
+
+    Raises FairbenchError when it is absent, damaged, or nested beyond sense.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        return json.loads(data.decode("utf-8")), hashlib.sha256(data).hexdigest()
     except RecursionError as error:
         raise FairbenchError(f"cannot read {path}: it is nested too deeply") from error
     except OSError as error:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from fairbench.cache import Cache, settled, signature
 from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import read_json
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import Probe, wants_probe
+from fairbench.jobs.summary import Overview, Refused, Summary
 from fairbench.predictions.predictions import Predictions
 
 RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, ATTEMPTS, CHECKPOINTS, ANSWERS = (
@@ -37,23 +39,6 @@ RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, AT
 SURVIVING = (ATTEMPTS, CHECKPOINTS, LOG, ANSWERS)  # what the next attempt at a job goes on from
 DEATHS = 2  # of a job's process, after which the job has failed
 ASIDE = "what lies beside it is untouched; move the folder elsewhere to run the job again"
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A record (or a begun job's description) that cannot be believed, why, and whose it is if that is known."""
-
-    path: Path
-    reason: str
-    job: Job | None = None
-
-    @property
-    def key(self) -> str:
-        """The key of the job whose folder this is."""
-        return self.path.parent.name
-
-    def __str__(self) -> str:
-        return f"{self.path} is refused: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -134,22 +119,56 @@ class Store:
 
     def contents(self) -> Contents:
         """Read every job's folder, in the order of their keys; what cannot be believed stops nothing else."""
-        if not self.root.is_dir():
-            raise FairbenchError(
-                f"{self.name} is not a folder of runs", "`fairbench run` makes one; name it with --out"
-            )
         records, begun, refused = [], [], []
-        for folder in sorted({path.parent for name in (JOB, RECORD) for path in self.root.glob(f"*/{name}")}):
-            over = (folder / RECORD).exists()
+        for folder, over in self._folders():
             found = _record(folder / RECORD) if over else _begun(folder / JOB)
             if isinstance(found, Refused):
-                described = _begun(folder / JOB)
-                refused.append(replace(found, job=described if isinstance(described, Job) else None))
+                refused.append(_owned(found))
             elif isinstance(found, Record):
                 records.append(found)
             else:
                 begun.append(found)
         return Contents(tuple(records), tuple(begun), tuple(refused))
+
+    def overview(self) -> Overview:
+        """Say what `contents` would find, reading only records that are new since somebody last looked."""
+        kind, cache = f"record {self.root}", Cache()
+        known = cache.read(kind)
+        ended: dict[str, Summary] = {}
+        refused: dict[str, Refused] = {}
+        begun, unclear, new = [], [], {}
+        for folder, over in self._folders():
+            stamp = signature(over) if over else ""
+            if over and known.get(folder.name, ("", b""))[0] == stamp:
+                ended[folder.name] = Summary.from_bytes(known[folder.name][1])
+                continue
+            found = _summary(folder / RECORD) if over else _begun(folder / JOB)
+            if isinstance(found, Refused) and over:
+                refused[folder.name] = _owned(found)
+            elif isinstance(found, Refused):
+                unclear.append(found)
+            elif isinstance(found, Job):
+                begun.append(found)
+            else:
+                ended[folder.name] = found
+                if over and settled(over):
+                    new[folder.name] = stamp, found.to_bytes()
+        cache.write(kind, new)
+        return Overview(ended, tuple(begun), refused, tuple(unclear))
+
+    def _folders(self) -> Iterator[tuple[Path, os.stat_result | None]]:
+        """Yield every job's folder, by name, with the state of its record, None while it has none."""
+        if not self.root.is_dir():
+            raise FairbenchError(
+                f"{self.name} is not a folder of runs", "`fairbench run` makes one; name it with --out"
+            )
+        for name in sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir()):
+            folder = self.root / name
+            try:
+                yield folder, os.stat(f"{self.root}/{name}/{RECORD}")
+            except OSError:
+                if (folder / JOB).exists():
+                    yield folder, None
 
     def records(self) -> tuple[Record, ...]:
         """Return all records that can be believed, in the order of their keys."""
@@ -183,28 +202,65 @@ class Store:
 
     def missing(self, jobs: Iterable[Job], retry_failed: bool = False, probe: Probe | None = None) -> list[Job]:
         """Return the jobs that have no record yet (or, on request, a failed one, or one without this probe)."""
+        if not self.root.is_dir():
+            return list(jobs)
+        overview = self.overview()
 
         def wanted(job: Job) -> bool:
-            found = self.ended(job)
-            if isinstance(found, Refused):
+            if job.key in overview.refused:
                 return False  # running it again would overwrite what may be intact
-            return found is None or (retry_failed and found.failed) or wants_probe(found, probe)
+            found = overview.ended.get(job.key)
+            if found is None or found.error is not None:
+                return found is None or retry_failed
+            ended = self.ended(job) if probe else None
+            return isinstance(ended, Record) and wants_probe(ended, probe)
 
         return [job for job in jobs if wanted(job)]
 
     def refused(self, jobs: Iterable[Job]) -> list[Refused]:
         """Return which of these jobs have a record that is refused, or predictions that are not their record's."""
-        found = []
-        for job in jobs:
-            ended = self.ended(job)
-            if isinstance(ended, Refused):
-                found.append(ended)
-            elif ended is not None and not ended.failed:
-                try:
-                    self._check(ended, PREDICTIONS)
-                except FairbenchError as error:
-                    found.append(Refused(self.folder(job) / RECORD, error.message, job))
+        if not self.root.is_dir():
+            return []
+        overview, found = self.overview(), []
+        mine = {job.key: job for job in jobs}
+        finished = {key: one for key, one in overview.ended.items() if key in mine and one.error is None}
+        digests = self.digests(finished)
+        for key, job in mine.items():
+            if key in overview.refused:
+                found.append(overview.refused[key])
+            elif key in finished and digests.get(key) != finished[key].predictions:
+                ended = self.ended(job)
+                if isinstance(ended, Record):
+                    found += self._damage(ended)
         return found
+
+    def _damage(self, record: Record) -> list[Refused]:
+        try:
+            self._check(record, PREDICTIONS)
+        except FairbenchError as error:
+            return [Refused(self.folder(record.job) / RECORD, error.message, record.job)]
+        return []
+
+    def digests(self, keys: Iterable[str]) -> dict[str, str]:
+        """Return the SHA-256 of jobs' predictions files, by key; those that did not change are not read again."""
+        kind, cache = f"predictions {self.root}", Cache()
+        known, new, found = cache.read(kind), {}, {}
+        for key in keys:
+            path = self.root / key / PREDICTIONS
+            try:
+                state = os.stat(path)
+                stamp, digest = known.get(key, ("", b""))
+                found[key] = digest.decode() if stamp == signature(state) else _digest(path)
+            except OSError:
+                continue
+            if stamp != signature(state) and settled(state):
+                new[key] = signature(state), found[key].encode()
+        cache.write(kind, new)
+        return found
+
+    def stored(self, key: str) -> tuple[Record, str] | Refused:
+        """Return the record of the job with this key and the record's SHA-256, or why it is refused."""
+        return _stored(self.root / key / RECORD)
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
@@ -337,18 +393,36 @@ def is_job(folder: Path) -> bool:
 
 
 def _record(path: Path) -> Record | Refused:
+    found = _stored(path)
+    return found if isinstance(found, Refused) else found[0]
+
+
+def _stored(path: Path) -> tuple[Record, str] | Refused:
+    """Read a record, and hash what was read."""
     try:
-        record = Record.from_json(read_json(path))
+        data, digest = read_json(path)
+        record = Record.from_json(data)
     except FairbenchError as error:
         return Refused(path, error.message)
     if record.job.key != path.absolute().parent.name:
         return Refused(path, f"it is the record of another job: {record.job.title} ({record.job.key})")
-    return record
+    return record, digest
+
+
+def _summary(path: Path) -> Summary | Refused:
+    found = _stored(path)
+    return found if isinstance(found, Refused) else Summary.of(*found, found[0].files.get(PREDICTIONS, ""))
+
+
+def _owned(refused: Refused) -> Refused:
+    """Say whose a refused record is, where the job's description beside it tells."""
+    described = _begun(refused.path.parent / JOB)
+    return replace(refused, job=described if isinstance(described, Job) else None)
 
 
 def _begun(path: Path) -> Job | Refused:
     try:
-        job = Job.from_json(read_json(path))
+        job = Job.from_json(read_json(path)[0])
     except FairbenchError as error:
         return Refused(path, error.message)
     if job.key != path.absolute().parent.name:

@@ -3,8 +3,9 @@
 import pytest
 
 from fairbench import FairbenchError
+from fairbench.cache import cache_folder
 from fairbench.data import locations as module
-from fairbench.data.locations import cache_folder, parse, roots, shared_roots
+from fairbench.data.locations import parse, roots, shared_roots
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 
 from fairbench import FairbenchError, Store
 from fairbench.jobs.job import Choice, Job, Record, Stage
-from fairbench.jobs.store import JOB, PREDICTIONS, RECORD, Refused
+from fairbench.jobs.store import JOB, PREDICTIONS, RECORD
+from fairbench.jobs.summary import Refused
 from fairbench.predictions.predictions import Predictions
 
 
