@@ -17,8 +17,8 @@ from fairbench.jobs.job import Job, Record
 class Summary:
     """A finished or failed job: `digest` is its record's SHA-256, `predictions` that of its predictions file.
 
-    `place` says which tables it may stand in (dataset, backbone, policy for unrecorded values, folds); `kind` is equal for
-    jobs whose steps cost the same (data, backbone, batch size), `rate` the seconds that one took.
+    `place` says which tables it may stand in (dataset, backbone, policy for unrecorded values, folds); `kind` is
+    equal for jobs whose steps cost the same (data, backbone, batch size), `rate` the seconds that one took.
     """
 
     key: str
