@@ -1,10 +1,15 @@
-"""What a benchmark will cost: its jobs, their parameters, and rough estimates of time and memory."""
+"""What a benchmark will cost: its jobs, their parameters, and estimates of time and memory."""
 
 from __future__ import annotations
 
+import copy
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Literal
 
+import pandas as pd
 import psutil
 import torch
 from PIL import Image
@@ -13,15 +18,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairbench.benchmark.plan import Planned
-from fairbench.data.dataset import rows
+from fairbench.data.dataset import Dataset, rows
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Stage
 from fairbench.jobs.store import Store
-from fairbench.jobs.summary import Overview
+from fairbench.jobs.summary import Overview, Summary
 from fairbench.jobs.summary import kind as kind_of
+from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.models.backbone import Backbone
+from fairbench.training.rehearsal import Rehearsal, rehearse
+from fairbench.training.selection import LAST
 
-UTILISATION = 0.3  # of the matrix-multiplication rate that a whole training step reaches, roughly
+UTILISATION = 0.5  # of the matrix-multiplication rate that a whole training step reaches, roughly
+TRIED = 1 << 30  # bytes of weights up to which a plan loads a backbone and tries it out
+PATIENCE = 10.0  # seconds that a step may take for that
 BYTES_TRAINED = 16  # a float32 weight, its gradient and AdamW's two moments
 BYTES_ACTIVATION = 34  # per token, layer and unit of width, at two bytes a number (arXiv 2205.05198, eq. 2)
 
@@ -36,9 +46,16 @@ class Size:
     activations: float
 
 
+Basis = Literal["finished jobs", "tried out", "arithmetic"]
+TryOut = Callable[[Backbone, Dataset, pd.DataFrame, Job], Rehearsal]
+
+
 @dataclass(frozen=True)
 class Cost:
-    """One job's estimate: seconds (None when it will not run), bytes, and whether it was measured."""
+    """One job's estimate: seconds of one worker (None when it will not run), bytes, and what that rests on.
+
+    `note` says why a backbone could not be tried out.
+    """
 
     job: Job
     state: str
@@ -46,46 +63,97 @@ class Cost:
     trained: int
     seconds: float | None
     memory: float
-    measured: bool
+    basis: Basis
+    note: str = ""
 
 
-def estimate(planned: Planned, store: Store, retry_failed: bool = False) -> list[Cost]:
-    """Estimate every job that would run: from finished jobs of the same data and backbone, else from arithmetic."""
+@dataclass(frozen=True)
+class Rates:
+    """Seconds of a step, of an answer and of looking at all images, and a worker's peak memory in bytes."""
+
+    step: float
+    answer: float
+    looking: float
+    memory: float
+    basis: Basis
+    note: str = ""
+
+
+def estimate(
+    planned: Planned, store: Store, retry_failed: bool = False, try_out: TryOut | None = rehearse
+) -> list[Cost]:
+    """Estimate every job that would run, from finished jobs of the same data and backbone in this folder.
+
+    Without any, `try_out` tries a backbone of up to TRIED bytes on the data, in CPU time; a larger one, or each one
+    where it is None, is left to arithmetic. The first job that would look at a dataset's images bears that.
+    """
     overview = store.overview() if store.root.is_dir() else Overview()
-    rates = _measured_rates(overview)
-    counts = {name: rows(data)["split"].value_counts().to_dict() for name, data in planned.datasets.items()}
+    finished: dict[str, list[Summary]] = {}
+    for one in overview.ended.values():
+        if one.rate is not None:
+            finished.setdefault(one.kind, []).append(one)
+    tables = {name: rows(data) for name, data in planned.datasets.items()}
     sizes: dict[str, Size] = {}
-    speed: dict[torch.dtype, float] = {}
+    rates: dict[str, Rates] = {}
     costs = []
     for job in planned.jobs:
-        kind = repr((job.backbone, job.stages, job.dataset.name))
+        kind = repr((job.backbone, job.stages, job.dataset, job.batch_size, job.precision))
         if kind not in sizes:
-            data = planned.datasets[job.dataset.name]
-            generates = data.task == "generate"
-            sizes[kind] = _size(planned.backbones[job.backbone.name], job, data.classes, generates)
-        size = sizes[kind]
-        count = counts[job.dataset.name]
-        if job.folds > 1:
-            part = sum(count.values()) // job.folds
-            count = {"train": sum(count.values()) - 2 * part, "val": part, "test": part}
+            fresh = copy.deepcopy(planned.backbones[job.backbone.name])
+            sizes[kind] = _size(planned, job)
+            table, done = tables[job.dataset.name], finished.get(kind_of(job), [])
+            known = _finished(done, table) if done else None
+            rates[kind] = known or _rates(planned, job, sizes[kind], fresh, table, try_out)
+        size, rate = sizes[kind], rates[kind]
         stages, failing = _stages(planned, job)
-        epochs = sum(stage.epochs for stage in stages)
-        steps = round(epochs * -(-count.get("train", 0) // job.batch_size))
-        dtype = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
-        rate = rates.get(kind_of(job))
-        measured = rate is not None
-        if rate is None:
-            speed.setdefault(dtype, _flops(dtype))
-            rate = 4 * size.language * size.activations * job.batch_size / speed[dtype]
-        evaluated = (count.get("val", 0) + count.get("test", 0)) / job.batch_size / 2
+        steps, answers = _work(job, stages, tables[job.dataset.name])
         state = _state(job, overview) or failing or "to run"
-        width = 2 if dtype == torch.bfloat16 else 4
-        frozen = size.total * planned.backbones[job.backbone.name].weight_bytes(width)
-        memory = frozen + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
-        runs = state in ("to run", failing) or (state == "failed" and retry_failed)
-        seconds = rate * (steps + evaluated) if runs else None
-        costs.append(Cost(job, state, steps, size.trained if steps else 0, seconds, memory, measured))
+        seconds = None
+        if state in ("to run", failing) or (state == "failed" and retry_failed):
+            seconds = rate.step * steps + rate.answer * answers + rate.looking
+            rates[kind] = replace(rate, looking=0.0)
+        trained = size.trained if steps else 0
+        costs.append(Cost(job, state, steps, trained, seconds, rate.memory, rate.basis, rate.note))
     return costs
+
+
+def _work(job: Job, stages: Sequence[Stage], table: pd.DataFrame) -> tuple[int, int]:
+    """Return how many steps a job takes and how many answers it gives, those between its epochs included."""
+    count = {str(split): int(rows) for split, rows in table["split"].value_counts().items()}
+    if job.folds > 1:
+        part = len(table) // job.folds
+        count = {"train": len(table) - 2 * part, "val": part, "test": part}
+    epochs = sum(stage.epochs for stage in stages)
+    steps = round(epochs * -(-count.get("train", 0) // job.batch_size))
+    between = 0 if job.select == LAST else round(stages[-1].epochs) if stages else 0
+    return steps, count.get("test", 0) + count.get("val", 0) * (1 + between)
+
+
+def _rates(
+    planned: Planned,
+    job: Job,
+    size: Size,
+    fresh: Backbone,
+    table: pd.DataFrame,
+    try_out: TryOut | None,
+) -> Rates:
+    """Return what a job's parts cost: tried out, where that is quick and can be done, else by arithmetic."""
+    dtype = torch.bfloat16 if job.precision == "bfloat16" else torch.float32
+    width = torch.finfo(dtype).bits / 8
+    frozen = size.total * fresh.weight_bytes(width)
+    step = 4 * size.language * size.activations * job.batch_size / _flops(dtype)
+    base, note = 0 if torch.cuda.is_available() else _base(), ""
+    if try_out and frozen <= TRIED and step <= PATIENCE:
+        try:
+            tried = try_out(fresh, planned.datasets[job.dataset.name], table, job)
+        except Exception as error:  # whatever a plugin raises, a plan goes on without trying it
+            note = f"{job.backbone.label} could not be tried out on {job.dataset.label}: {error}"
+        else:
+            held = min(tried.example * len(table), WorkerOptions().feature_bytes) if base else 0
+            looking = tried.image * len(table)
+            return Rates(tried.step, tried.answer, looking, base + tried.memory + held, "tried out")
+    memory = frozen + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
+    return Rates(step, step / job.batch_size / 2, 0.0, base + memory, "arithmetic", note)
 
 
 def _stages(planned: Planned, job: Job) -> tuple[tuple[Stage, ...], str]:
@@ -103,7 +171,9 @@ def _state(job: Job, overview: Overview) -> str:
     return "" if ended is None else "done" if ended.error is None else "failed"
 
 
-def _size(backbone: Backbone, job: Job, classes: tuple[str, ...], generates: bool) -> Size:
+def _size(planned: Planned, job: Job) -> Size:
+    backbone, data = planned.backbones[job.backbone.name], planned.datasets[job.dataset.name]
+    classes, generates = data.classes, data.task == "generate"
     readout = backbone.readout
     with torch.device("meta"):
         backbone.construct()
@@ -122,26 +192,38 @@ def _activation_bytes(planned: Planned, job: Job, size: Size) -> float:
     return BYTES_ACTIVATION * size.activations * job.batch_size * backbone.width * backbone.depth
 
 
-def _measured_rates(overview: Overview) -> dict[str, float]:
-    """Return seconds per step of finished jobs, mean of those with the same data, backbone and batch size."""
-    rates: dict[str, list[float]] = {}
-    for one in overview.ended.values():
-        if one.rate is not None:
-            rates.setdefault(one.kind, []).append(one.rate)
-    return {kind: sum(each) / len(each) for kind, each in rates.items()}
+def _finished(alike: Sequence[Summary], table: pd.DataFrame) -> Rates:
+    """Return what finished jobs with the same data, backbone and batch size took."""
+    answers = max(1, int(table["split"].isin(["val", "test"]).sum()))
+    step = fmean(one.rate for one in alike if one.rate is not None)
+    answer = fmean(one.answering for one in alike) / answers
+    return Rates(step, answer, 0.0, max(one.memory for one in alike), "finished jobs")
+
+
+def _base() -> int:
+    """Return the bytes that this process, which has loaded what a worker loads, holds before any backbone."""
+    global _held
+    _held = _held or psutil.Process().memory_info().rss
+    return _held
+
+
+_held = 0
 
 
 def _flops(dtype: torch.dtype) -> float:
-    """Measure this device's useful rate with a quarter-second of matrix multiplication."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    side = 4096 if device == "cuda" else 512
-    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    """Measure this device's useful rate with some matrix multiplication, on a CPU in CPU time and on one thread."""
+    gpu = torch.cuda.is_available()
+    side, clock = (4096, time.perf_counter) if gpu else (512, time.process_time)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    matrix = torch.randn(side, side, device="cuda" if gpu else "cpu", dtype=dtype)
     (matrix @ matrix).sum().item()
-    start, repeats = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.25:
+    start, repeats = clock(), 0
+    while clock() - start < 0.1:
         (matrix @ matrix).sum().item()
         repeats += 1
-    return UTILISATION * repeats * 2 * side**3 / (time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return UTILISATION * repeats * 2 * side**3 / (clock() - start)
 
 
 @dataclass(frozen=True)
@@ -213,11 +295,12 @@ def show(costs: list[Cost], console: Console) -> None:
     for cost in costs:
         job = cost.job
         attributes = "+".join(job.attributes) or "all (shared)"
-        minutes = "" if cost.seconds is None else f"{'' if cost.measured else '≈ '}{cost.seconds / 60:.1f}"
+        rough = "≈ " if cost.basis == "arithmetic" else ""
+        minutes = "" if cost.seconds is None else f"{rough}{cost.seconds / 60:.1f}"
         figures = (
             f"{cost.steps:,}",
             f"{cost.trained:,}",
-            f"≈ {cost.memory / 2**30:.1f}",
+            f"{rough}{cost.memory / 2**30:.1f}",
             minutes,
             cost.state,
         )
@@ -233,8 +316,15 @@ def show(costs: list[Cost], console: Console) -> None:
     console.print(table)
     open_ = [cost.seconds for cost in costs if cost.seconds is not None]
     console.print(
-        f"{len(costs)} jobs, {len(open_)} to run, about {sum(open_) / 60:.0f} minutes on one worker. "
-        "Memory, and times marked ≈, are rough arithmetic; the other times come from finished jobs in this folder. "
-        "Looking at each image once comes on top.",
+        f"{len(costs)} jobs, {len(open_)} to run, about {_span(sum(open_))} on one worker. Times and "
+        "memory are those of finished jobs in this folder, else of a step and an answer tried out here; what is "
+        "marked ≈ is rough arithmetic.",
         highlight=False,
     )
+    for note in dict.fromkeys(cost.note for cost in costs if cost.note):
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} seconds" if minutes < 2 else f"{minutes:,} minutes"

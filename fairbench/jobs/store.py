@@ -132,7 +132,7 @@ class Store:
 
     def overview(self) -> Overview:
         """Say what `contents` would find, reading only records that are new since somebody last looked."""
-        kind, cache = f"record {self.root}", Cache()
+        kind, cache = f"summary {self.root}", Cache()
         known = cache.read(kind)
         ended: dict[str, Summary] = {}
         refused: dict[str, Refused] = {}

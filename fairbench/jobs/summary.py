@@ -18,7 +18,8 @@ class Summary:
     """A finished or failed job: `digest` is its record's SHA-256, `predictions` that of its predictions file.
 
     `place` says which tables it may stand in (dataset, backbone, policy for unrecorded values, folds); `kind` is
-    equal for jobs whose steps cost the same (data, backbone, batch size), `rate` the seconds that one took.
+    equal for jobs whose steps cost the same (data, backbone, batch size), `rate` the seconds that one took,
+    `answering` those of all answers, and `memory` the peak in bytes.
     """
 
     key: str
@@ -30,6 +31,8 @@ class Summary:
     predictions: str
     kind: str
     rate: float | None
+    answering: float
+    memory: int
 
     @classmethod
     def of(cls, record: Record, digest: str, predictions: str) -> Self:
@@ -46,6 +49,8 @@ class Summary:
             predictions,
             kind(job),
             record.seconds["train"] / record.steps if timed else None,
+            record.seconds.get("predict", 0.0),
+            record.peak_memory,
         )
 
     def to_bytes(self) -> bytes:

@@ -40,7 +40,7 @@ def predict(
     """
     mine = np.array_split(np.arange(len(table)), accelerator.num_processes)[accelerator.process_index]
     pieces = [mine[i : i + BATCH] for i in range(0, len(mine), BATCH)]
-    answer = _written(backbone, dataset.max_new_tokens) if backbone.generates else _scored(backbone)
+    answer = answering(backbone, dataset)
     pairs: list[Any] = []
     with torch.no_grad():
         for number, (piece, examples) in enumerate(zip(pieces, load(pieces), strict=True)):
@@ -59,6 +59,11 @@ def predict(
 
 # What a model made of one example: class probabilities and no text, or its answer's loss and the text it wrote.
 Answer = tuple[list[float], str]
+
+
+def answering(backbone: Backbone, dataset: Dataset) -> Callable[[Examples], list[Answer]]:
+    """Return what answers a batch of examples."""
+    return _written(backbone, dataset.max_new_tokens) if backbone.generates else _scored(backbone)
 
 
 def _scored(backbone: Backbone) -> Callable[[Examples], list[Answer]]:

@@ -203,7 +203,8 @@ def test_a_plan_runs_nothing_and_says_what_it_would(tmp_path):
         "fr",
         "zero-shot",
     ]
-    assert call("run", *words, "--dry-run").stdout.split("jobs")[0] == plan.split("jobs")[0]
+    dry = call("run", *words, "--dry-run").stdout
+    assert [line.split()[:4] for line in dry.splitlines()] == [line.split()[:4] for line in plan.splitlines()]
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,0 +1,115 @@
+"""What a plan says of time and memory, against a clock that is known and against jobs that are run."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from itertools import count
+
+import pytest
+
+from fairbench import Method
+from fairbench.benchmark import plan
+from fairbench.benchmark.benchmark import Benchmark
+from fairbench.benchmark.cost import estimate
+from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Choice, Stage
+from fairbench.jobs.store import Store
+from fairbench.testing.toys import toy_plugins
+from fairbench.training.rehearsal import rehearse
+from fairbench.training.worker import Worker
+
+ROWS = 96 + 24 + 48
+
+
+class Plain(Method):
+    """Plain fine-tuning."""
+
+    name = "plain"
+    role = "baseline"
+
+
+class Other(Plain):
+    """The same under another name."""
+
+    name = "other"
+    role = "contender"
+
+
+PLUGINS = toy_plugins(Plain, Other)
+TOY = Benchmark(
+    name="toy",
+    datasets=("toy",),
+    backbones=("toy-backbone",),
+    methods=(Choice("other"),),
+    attributes=("site",),
+    batch_size=8,
+    stages=(Stage(name="lora", train=("lora", "head"), epochs=2, lr=3e-3),),
+)
+
+
+def planned():
+    return plan.jobs(TOY, PLUGINS, {})
+
+
+def test_a_plan_counts_steps_answers_and_images_by_the_clock(tmp_path):
+    """Whatever is timed takes one second: a step, a batch of 8 answers, a look at 8 images."""
+    ticks = count()
+    first, second = estimate(
+        planned(), Store(tmp_path), try_out=partial(rehearse, clock=lambda: float(next(ticks)))
+    )
+    assert (first.basis, first.steps) == ("tried out", 24)
+    assert second.seconds == pytest.approx(24 + (24 + 48) / 8)
+    assert first.seconds == pytest.approx(second.seconds + ROWS / 8)
+
+
+def test_a_backbone_that_cannot_be_tried_out_is_left_to_arithmetic(tmp_path):
+    def fails(*_):
+        raise FairbenchError("no such picture")
+
+    for cost in estimate(planned(), Store(tmp_path), try_out=fails):
+        assert cost.basis == "arithmetic"
+        assert cost.seconds > 0
+        assert "no such picture" in cost.note
+
+
+def test_finished_jobs_say_what_the_next_ones_take(tmp_path):
+    (job, _) = planned().jobs
+    record = Worker(Store(tmp_path), PLUGINS, {}, lambda *_: None).run(job)
+    done, open_ = estimate(planned(), Store(tmp_path), try_out=None)
+    assert (done.state, done.seconds, open_.basis) == ("done", None, "finished jobs")
+    assert open_.seconds == pytest.approx(record.seconds["train"] + record.seconds["predict"])
+    assert open_.memory == record.peak_memory
+
+
+def test_a_plan_is_right_within_a_factor_of_two(tmp_path):
+    """In CPU time, which other programs do not lengthen; the first job loads what a worker keeps."""
+    loaded = toy_plugins(Plain, Other)
+    bench = Benchmark(**{**vars(TOY), "settings": {"toy": {"rows_per_split": [1600, 40, 400]}}})
+    jobs = plan.jobs(bench, loaded, {})
+    said = estimate(jobs, Store(tmp_path))[1].seconds
+    worker = Worker(Store(tmp_path), loaded, {}, lambda *_: None)
+    worker.run(jobs.jobs[0])
+    start = time.process_time()
+    assert worker.run(jobs.jobs[1]).error is None
+    assert 0.5 < (time.process_time() - start) / said < 2
+
+
+@pytest.mark.slow
+def test_memory_is_right_within_30_percent(tmp_path):
+    """A worker's peak, as the system counts it, beside what another process planned before."""
+    words = ["--methods", "vanilla", "--no-controls", "--attr", "race", "--out", str(tmp_path)]
+    for setting in ("train_size=320", "val_size=40", "test_size=200"):
+        words += ["--set", f"fundus-sim.{setting}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def fairbench(*more):
+        command = [sys.executable, "-m", "fairbench", *more]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    (said,) = json.loads(fairbench("plan", *words, "--json"))
+    fairbench("run", *words, "--workers", "1")
+    (record,) = Store(tmp_path).records()
+    assert said["memory"] == pytest.approx(record.peak_memory, rel=0.3)
