@@ -20,7 +20,7 @@ from rich.table import Table
 from fairbench.benchmark.plan import Planned
 from fairbench.data.dataset import Dataset, rows
 from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Job, Stage
+from fairbench.jobs.job import Choice, Job, Stage
 from fairbench.jobs.store import Store
 from fairbench.jobs.summary import Overview, Summary
 from fairbench.jobs.summary import kind as kind_of
@@ -31,6 +31,7 @@ from fairbench.training.selection import LAST
 
 UTILISATION = 0.5  # of the matrix-multiplication rate that a whole training step reaches, roughly
 TRIED = 1 << 30  # bytes of weights up to which a plan loads a backbone and tries it out
+WIDEST = 40  # characters of a name in the plan
 PATIENCE = 10.0  # seconds that a step may take for that
 BYTES_TRAINED = 16  # a float32 weight, its gradient and AdamW's two moments
 BYTES_ACTIVATION = 34  # per token, layer and unit of width, at two bytes a number (arXiv 2205.05198, eq. 2)
@@ -54,7 +55,7 @@ TryOut = Callable[[Backbone, Dataset, pd.DataFrame, Job], Rehearsal]
 class Cost:
     """One job's estimate: seconds of one worker (None when it will not run), bytes, and what that rests on.
 
-    `note` says why a backbone could not be tried out.
+    `note` says why a backbone could not be tried out, `longer` which stages last longer than their epochs.
     """
 
     job: Job
@@ -65,6 +66,7 @@ class Cost:
     memory: float
     basis: Basis
     note: str = ""
+    longer: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,27 +108,35 @@ def estimate(
             rates[kind] = known or _rates(planned, job, sizes[kind], fresh, table, try_out)
         size, rate = sizes[kind], rates[kind]
         stages, failing = _stages(planned, job)
-        steps, answers = _work(job, stages, tables[job.dataset.name])
+        steps, answers, longer = _work(job, stages, tables[job.dataset.name])
         state = _state(job, overview) or failing or "to run"
         seconds = None
         if state in ("to run", failing) or (state == "failed" and retry_failed):
             seconds = rate.step * steps + rate.answer * answers + rate.looking
             rates[kind] = replace(rate, looking=0.0)
         trained = size.trained if steps else 0
-        costs.append(Cost(job, state, steps, trained, seconds, rate.memory, rate.basis, rate.note))
+        costs.append(Cost(job, state, steps, trained, seconds, rate.memory, rate.basis, rate.note, longer))
     return costs
 
 
-def _work(job: Job, stages: Sequence[Stage], table: pd.DataFrame) -> tuple[int, int]:
-    """Return how many steps a job takes and how many answers it gives, those between its epochs included."""
+def _work(job: Job, stages: Sequence[Stage], table: pd.DataFrame) -> tuple[int, int, tuple[str, ...]]:
+    """Return how many steps a job takes and how many answers it gives, those between its epochs included, and say
+    which of its stages last longer than their epochs.
+    """
     count = {str(split): int(rows) for split, rows in table["split"].value_counts().items()}
     if job.folds > 1:
         part = len(table) // job.folds
         count = {"train": len(table) - 2 * part, "val": part, "test": part}
-    epochs = sum(stage.epochs for stage in stages)
-    steps = round(epochs * -(-count.get("train", 0) // job.batch_size))
-    between = 0 if job.select == LAST else round(stages[-1].epochs) if stages else 0
-    return steps, count.get("test", 0) + count.get("val", 0) * (1 + between)
+    lasting = [stage.lasting(count.get(stage.split, 0), job.batch_size) for stage in stages]
+    longer = tuple(
+        f"{stage.name} lasts {epochs:g} epochs of the {count.get(stage.split, 0):,} {stage.split} rows of "
+        f"{job.dataset.name}, not {stage.epochs:g}, to take {stage.min_steps} steps (min_steps)"
+        for stage, epochs in zip(stages, lasting, strict=True)
+        if epochs != stage.epochs
+    )
+    steps = round(sum(lasting) * -(-count.get("train", 0) // job.batch_size))
+    between = 0 if job.select == LAST else round(lasting[-1]) if stages else 0
+    return steps, count.get("test", 0) + count.get("val", 0) * (1 + between), longer
 
 
 def _rates(
@@ -285,6 +295,12 @@ def _since(start: float) -> float:
     return time.perf_counter() - start
 
 
+def _short(choice: Choice) -> str:
+    """Return a label for a narrow column: many settings are counted rather than written."""
+    few = len(choice.label) <= WIDEST
+    return choice.label if few else f"{choice.name} ({len(choice.settings)} settings)"
+
+
 def show(costs: list[Cost], console: Console) -> None:
     """Print the plan."""
     table = Table(box=None, pad_edge=False)
@@ -309,8 +325,8 @@ def show(costs: list[Cost], console: Console) -> None:
             job.method.label,
             attributes,
             str(job.seed),
-            job.dataset.label,
-            job.backbone.label,
+            _short(job.dataset),
+            _short(job.backbone),
         )
         table.add_row(*(escape(name) for name in names), *figures)
     console.print(table)
@@ -321,7 +337,8 @@ def show(costs: list[Cost], console: Console) -> None:
         "marked ≈ is rough arithmetic.",
         highlight=False,
     )
-    for note in dict.fromkeys(cost.note for cost in costs if cost.note):
+    notes = [note for cost in costs for note in (cost.note, *cost.longer) if note]
+    for note in dict.fromkeys(notes):
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fairbench.errors import FairbenchError
@@ -26,7 +26,9 @@ Epochs = Annotated[float, Range(0, 100_000, above=True)]
 class Stage:
     """A stretch of training: which parts learn, for how long, how fast.
 
-    `lr` is AdamW's peak learning rate; `lr_scale` multiplies it for single parts; `warmup` counts
+    It lasts `epochs`, or as many whole ones as give `min_steps` optimizer steps where those would be fewer: a few
+    hundred rows train as long as they must. `lr` is AdamW's peak learning rate; `lr_scale` multiplies it for
+    single parts; `warmup` counts
     optimizer steps of linear warm-up, after which `decay` takes the rate towards zero (or does not).
     `split` is where the rows come from; only a method's own plan may spend the validation split.
     """
@@ -41,11 +43,22 @@ class Stage:
     weight_decay: NonNegative = 0.0
     clip: Positive = 1.0
     split: Literal["train", "val"] = "train"
+    min_steps: Steps = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "lr", "weight_decay", "clip"):  # 3 and 3.0 are one stage, with one key
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "lr_scale", {part: float(factor) for part, factor in self.lr_scale.items()})
+
+    def lasting(self, rows: int, batch_size: int) -> float:
+        """Return the epochs that it lasts on some rows."""
+        steps = max(1, -(-rows // batch_size))
+        enough = round(self.epochs * steps) >= self.min_steps
+        return self.epochs if enough else float(-(-self.min_steps // steps))
+
+    def share(self, part: float) -> Stage:
+        """Return the same stage, of which only a part lasts."""
+        return replace(self, epochs=self.epochs * part, min_steps=round(self.min_steps * part))
 
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str = "stage") -> Stage:

@@ -54,8 +54,9 @@ def recipe(record: Record) -> dict[str, Any]:
 
 
 def plain_stage(stage: Stage) -> dict[str, Any]:
-    """Write a stage as JSON would hold it."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(stage).items()}
+    """Write a stage as JSON would hold it; steps that it need not last are not said."""
+    said = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(stage).items()}
+    return {key: value for key, value in said.items() if key != "min_steps" or value}
 
 
 def provenance(record: Record) -> dict[str, str]:

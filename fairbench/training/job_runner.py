@@ -334,7 +334,10 @@ class Attempt:
         if state is None:
             run.begin(stage)
             place.odds = method.start_stage(run)
-        batches = batches_of(len(where), stage.epochs, self.job, place.number, place.odds)
+        epochs = stage.lasting(len(where), self.job.batch_size)
+        if epochs != stage.epochs:
+            self.facts[f"epochs of {stage.name}"] = epochs
+        batches = batches_of(len(where), epochs, self.job, place.number, place.odds)
         run.steps = len(batches)
         selects = select and self.job.select != selection.LAST
         ends = epoch_ends(len(where), self.job, len(batches)) if selects else ()

@@ -145,3 +145,13 @@ def test_a_record_survives_json_and_what_is_not_a_number_is_null():
     assert again.job.key == JOB.key
     assert again.facts == {"active": None, "groups": {"f": 3}}
     assert replace(again, facts={}, job=JOB) == replace(record, facts={})
+
+
+def test_a_stage_lasts_whole_epochs_until_it_has_its_steps():
+    stage = Stage(epochs=3, min_steps=150)
+    assert stage.lasting(490, 16) == 5  # 31 steps an epoch
+    assert stage.lasting(7000, 16) == 3
+    assert stage.lasting(10, 16) == 150
+    assert Stage(epochs=2.5).lasting(10, 4) == 2.5
+    assert Stage(epochs=0.5, min_steps=2).lasting(16, 4) == 0.5
+    assert (stage.share(0.4).epochs, stage.share(0.4).min_steps) == (pytest.approx(1.2), 60)

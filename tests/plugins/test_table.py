@@ -242,6 +242,7 @@ def test_without_patients_a_warning_says_what_may_leak(folder):
     assert any("each row counts as a patient of its own" in warning for warning in dataset.warnings)
     dataset = at(write(folder), cluster_column="none")
     assert rows(dataset)["cluster"].nunique() == 40
+    assert any("is it cluster, which few rows share?" in warning for warning in dataset.warnings)
     rows(at(folder))
     assert not at(folder).warnings
 
@@ -353,6 +354,7 @@ def test_bins(folder, bins, written, expected):
         ({"sex": ["", "unknown"] * 20}, {}, "sex is empty or unrecorded in every row"),
         ({}, {"attribute_columns": ""}, "nothing says who the patients are"),
         ({}, {"prompt": ""}, "nothing says what to ask"),
+        ({}, {"prompt": "", "image_column": "eye"}, "nothing says what to ask, which names the image"),
         ({}, {"attribute_columns": "race"}, "no column 'race'"),
         ({}, {"attribute_columns": "age,split=sex"}, "an attribute cannot be called `split`"),
     ],

@@ -497,3 +497,11 @@ def test_folds_test_every_patient_once_and_train_on_none_of_those(tmp_path):
         others = set(bright) - set(job.predictions["id"])
         assert seen[fold] == (len(others), 56, sum(bright[name] for name in others))
     assert len({job.record.job.key for job in jobs}) == 3
+
+
+def test_few_rows_are_trained_on_for_as_many_steps_as_a_stage_asks():
+    short, long = (train(METHODS["vanilla"], stages=(replace(STAGES[0], min_steps=n),)) for n in (0, 30))
+    assert (short.record.steps, long.record.steps) == (12, 36)
+    assert long.record.facts["epochs of lora"] == 3
+    (told,) = long.record.stages
+    assert told.epochs == 1, "the plan is everybody's: only the data are fewer"

@@ -282,15 +282,7 @@ class Table(ImageFolder):
         raw, unpacked = self._raw(path)
         if raw.empty:
             raise FairbenchError(f"table: {path} has a header and no rows", "is it the right file?")
-        needed = {
-            "attribute_columns": (self._columns, "who the patients are"),
-            "prompt": (self.prompt, "what to ask"),
-        }
-        for key, (given, what) in needed.items():
-            if not given:
-                raise FairbenchError(
-                    f"table: nothing says {what}", f"--set table.{key}=…; {path} has {', '.join(raw.columns)}"
-                )
+        self._refuse_unsaid(raw, path)
         raw = raw if unpacked is None else raw.assign(**{FILE: unpacked})
         left: list[str] = []
         raw = self._chosen(raw, path, left)
@@ -300,6 +292,22 @@ class Table(ImageFolder):
             raw, target = self._labelled(raw, target, left)
         target = self._whole(target, path)
         return self._assembled(raw, target, path, left)
+
+    def _refuse_unsaid(self, raw: pd.DataFrame, path: Path) -> None:
+        """Where the patients or the question are not named yet, name all that is not, to be said at once."""
+        unsaid = {} if self._columns else {"attribute_columns": "who the patients are"}
+        unsaid |= {} if self.prompt else {"prompt": "what to ask"}
+        if not unsaid:
+            return
+        there = {column.lower() for column in raw.columns}
+        if not self.one_hot and not there & {name.lower() for name in self.target_column}:
+            unsaid["target_column"] = "which column is the label"
+        if "{image}" in self.image_path and not there & {name.lower() for name in self.image_column}:
+            unsaid["image_column"] = "which names the image"
+        raise FairbenchError(
+            f"table: nothing says {', '.join(unsaid.values())}",
+            f"{' '.join(f'--set table.{key}=…' for key in unsaid)}; {path} has {', '.join(raw.columns)}",
+        )
 
     def _assembled(self, raw: pd.DataFrame, target: Cells, path: Path, left: list[str]) -> Content:
         """Put the columns of a table together that has the right rows."""
@@ -339,7 +347,7 @@ class Table(ImageFolder):
             attributes,
             found.sort_values("id", ignore_index=True),
             tuple(self._said(path, split, cluster)),
-            (*left, *self._doubts(classes, attributes, cluster)),
+            (*left, *self._doubts(classes, attributes, cluster, raw)),
             split is not None,
         )
 
@@ -362,13 +370,20 @@ class Table(ImageFolder):
         )
 
     def _doubts(
-        self, classes: tuple[str, ...], attributes: Mapping[str, tuple[str, ...]], cluster: Cells | None
+        self,
+        classes: tuple[str, ...],
+        attributes: Mapping[str, tuple[str, ...]],
+        cluster: Cells | None,
+        raw: pd.DataFrame,
     ) -> Iterator[str]:
         """Say what can hardly be meant."""
         if cluster is None:
+            likely = [str(name) for name in raw if 0.2 * len(raw) < raw[name].nunique() < raw[name].count()]
+            named = [name for name in likely if name not in (IMAGE, TARGET, *self._columns.values())]
             yield (
                 "no column says which rows belong to one patient (table.cluster_column), so each row counts as a "
                 "patient of its own; where that is wrong, the same patient is trained on and tested on"
+                + (f"; is it {' or '.join(named)}, which few rows share?" if named else "")
             )
         for name, values in attributes.items():
             if len(values) == 1:

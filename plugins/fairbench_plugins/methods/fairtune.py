@@ -30,7 +30,7 @@ class FairTune(Method):
         """Everybody's stages, shortened, once for each trial; then in full."""
         self.length = len(stages)
         trials = [
-            replace(stage, name=f"trial {number + 1}: {stage.name}", epochs=stage.epochs * self.share)
+            replace(stage.share(self.share), name=f"trial {number + 1}: {stage.name}")
             for number in range(self.trials)
             for stage in stages
         ]

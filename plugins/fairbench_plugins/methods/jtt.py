@@ -28,8 +28,8 @@ class JTT(Method):
         if self.up_weight == 1:
             return stages
         self.look = len(stages)
-        shorter = [replace(stage, name=f"first {stage.name}", epochs=stage.epochs * self.share) for stage in stages]
-        return (*shorter, replace(stages[-1], name="look", epochs=1), *stages)
+        shorter = [replace(stage.share(self.share), name=f"first {stage.name}") for stage in stages]
+        return (*shorter, replace(stages[-1], name="look", epochs=1, min_steps=0), *stages)
 
     def setup(self, run: Run) -> None:
         """Give every row the weight 1."""
