@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-from fairbench import Absent, images_and_text
+from fairbench import OmittedPart, images_and_text
 
 END, PAD, START = "<|im_end|>", "<|pad|>", "<|s|>"
 TEXT = {
@@ -109,7 +109,7 @@ def save(case: Architecture, folder: Path) -> Path:
     words.save_pretrained(folder)
     name, own = case.processor()
     kind = images_and_text(getattr(transformers, name))
-    parts = {part: Absent() for part in kind.get_attributes()}
+    parts = {part: OmittedPart() for part in kind.get_attributes()}
     parts |= {"tokenizer": words, "chat_template": words.chat_template, **own}
     processor = kind(**parts)
     processor.image_processor.save_pretrained(folder)

@@ -382,13 +382,13 @@ def table() -> list[tuple[Case, int, Side, str, Found]]:
             asked = examples(8, sizes)
             for side in ("left", "right"):
                 alone = [compare(backbone, official, [one], side) for one in asked]
-                worst = max(alone, key=lambda found: found.logits)
+                worst = max(alone, key=lambda each: each.logits)
                 all_alone = Found(
-                    all(found.same_tokens for found in alone),
+                    all(each.same_tokens for each in alone),
                     worst.logits,
                     worst.spread,
-                    all(found.same_text for found in alone),
-                    tuple(found.texts[0] for found in alone if found.texts),
+                    all(each.same_text for each in alone),
+                    tuple(each.texts[0] for each in alone if each.texts),
                 )
                 rows.append((case, 1, side, what, all_alone))
                 rows.append((case, 8, side, what, compare(backbone, official, asked, side)))
@@ -403,11 +403,11 @@ def main() -> None:
     torch.set_num_threads(1)
     print("| family | batch | padding | image sizes | same tokens | max abs Δ logits | their spread | same text |")
     print("| --- | --: | --- | --- | --- | --: | --: | --- |")
-    for case, batch, side, sizes, found in table():
+    for case, batch, side, sizes, agreement in table():
         yes = {True: "yes", False: "NO"}
         print(
-            f"| {case.what} | {batch} | {side} | {sizes} | {yes[found.same_tokens]} | {found.logits:.1e} "
-            f"| {found.spread:.2f} | {yes[found.same_text]} |"
+            f"| {case.what} | {batch} | {side} | {sizes} | {yes[agreement.same_tokens]} | {agreement.logits:.1e} "
+            f"| {agreement.spread:.2f} | {yes[agreement.same_text]} |"
         )
     print(f"\ntorch {torch.__version__}, transformers {transformers.__version__}")
 

@@ -83,7 +83,7 @@ def comparisons(count: int, size: int = 8) -> None:
             seen: dict[str, list[float]] = {}
             truth = GroupMeans(torch.ones(len(shares)), 0)
             everybody = Batch(torch.arange(N), rows.target, rows.group, {}, len(shares))
-            found: dict[int, list[float]] = {0: [], MEMORY: []}
+            right: dict[int, list[float]] = {0: [], MEMORY: []}
             for memory in (0, MEMORY):
                 accuracy, loss = (GroupMeans(rows.counts / N, memory) for _ in range(2))
                 for batch in batches(rows, size, count):
@@ -92,7 +92,7 @@ def comparisons(count: int, size: int = 8) -> None:
                     gap = means[known].max() - means[known].min()
                     seen.setdefault(f"gap {memory}", []).append(gap.item())
                     seen.setdefault(f"variance {memory}", []).append(losses[known].var(correction=0).item())
-                    found[memory].append(float(losses.nan_to_num(-1).argmax() == rarest))
+                    right[memory].append(float(losses.nan_to_num(-1).argmax() == rarest))
             exact, exact_loss = truth(p, everybody), truth(-p.log(), everybody)
             mean = {name: np.mean(values) for name, values in seen.items()}
             print(
@@ -100,7 +100,7 @@ def comparisons(count: int, size: int = 8) -> None:
                 f"| {100 * (exact.max() - exact.min()):.1f} | {100 * mean['gap 0']:.1f} "
                 f"| {100 * mean[f'gap {MEMORY}']:.1f} | {exact_loss.var(correction=0):.3f} "
                 f"| {mean['variance 0']:.3f} | {mean[f'variance {MEMORY}']:.3f} "
-                f"| {100 * np.mean(found[0]):.0f} | {100 * np.mean(found[MEMORY]):.0f} |"
+                f"| {100 * np.mean(right[0]):.0f} | {100 * np.mean(right[MEMORY]):.0f} |"
             )
 
 

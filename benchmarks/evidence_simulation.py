@@ -172,8 +172,8 @@ def eq_odds(prevalence: float, fpr: Sequence[float], reduce: str = "max", seeds:
             [np.where(rng.random(3000) < 0.8, luck, rng.random(3000)) < rate for _ in range(seeds)], float
         )
         rates = [np.where(target, yes, np.nan), np.where(target, np.nan, yes)]
-        found = judge(rates, group, reduce=reduce, repeats=REPEATS, seed=index)
-        return [found.p <= 0.05, found.low > 0]
+        judged = judge(rates, group, reduce=reduce, repeats=REPEATS, seed=index)
+        return [judged.p <= 0.05, judged.low > 0]
 
     return measure
 
@@ -328,10 +328,10 @@ def moved_groups(
 
     def measure(rng: np.random.Generator, index: int) -> list[float]:
         group, first, second = pair(rng, sizes, a, b, agreement)
-        found = interaction([first], [second], group, repeats=repeats, seed=index)
+        moved = interaction([first], [second], group, repeats=repeats, seed=index)
         gap = compare([first], [second], group, repeats=repeats, seed=index).gap
-        covered = all(c.low <= true[int(c.up)] - true[int(c.down)] <= c.high for c in found.contrasts)
-        return [found.p <= 0.05, gap.p <= 0.05, gap.exchange_p <= 0.05, covered]
+        covered = all(c.low <= true[int(c.up)] - true[int(c.down)] <= c.high for c in moved.contrasts)
+        return [moved.p <= 0.05, gap.p <= 0.05, gap.exchange_p <= 0.05, covered]
 
     return measure
 
@@ -360,11 +360,11 @@ def levelling(sizes: Sequence[int], a: Sequence[float], b: Sequence[float], agre
 
     def measure(rng: np.random.Generator, index: int) -> list[float]:
         group, first, second = pair(rng, sizes, a, b, agreement)
-        found = compare([first], [second], group, repeats=REPEATS, seed=index)
+        compared = compare([first], [second], group, repeats=REPEATS, seed=index)
         mine, theirs = (np.array([x[group == k].mean() for k in range(len(sizes))]) for x in (first, second))
-        shrank = found.gap.value < 0
+        shrank = compared.gap.value < 0
         old = shrank and theirs.max() - mine.max() > max(0.0, mine.min() - theirs.min())
-        new = old and found.best_group.p <= 0.05
+        new = old and compared.best_group.p <= 0.05
         return [old, new]
 
     return measure
@@ -384,8 +384,8 @@ def board(rates: dict[str, tuple[float, ...]], odd: str, sizes: Sequence[int] = 
             answers[name] = (own < np.array(rate)[group]).astype(float)
         tests = {}
         for a, b in combinations(answers, 2):
-            found = compare([answers[a]], [answers[b]], group, repeats=499, seed=index)
-            tests[a, b] = {"score": found.accuracy, "worst_group": found.worst_group, "gap": found.gap}
+            compared = compare([answers[a]], [answers[b]], group, repeats=499, seed=index)
+            tests[a, b] = {"score": compared.accuracy, "worst_group": compared.worst_group, "gap": compared.gap}
         above = dominance(list(answers), tests).above
         right = [edge for edge in above if edge[1 if odd == "worse" else 0] == odd]
         others = [edge for edge in above if odd not in edge]
@@ -417,8 +417,8 @@ def power_of(kind: str, sizes: Sequence[int], agreement: float = 0.85, gap: floa
             group, a, b = pair(rng, sizes, at_last(0.75, 0.75), at_last(0.75, 0.75 - size), agreement)
             return [interaction([a], [b], group, repeats=REPEATS, seed=index).p <= 0.05, 100 * size]
         group, a, b = pair(rng, sizes, at_last(0.8, 0.8 - gap + size), at_last(0.8, 0.8 - gap), agreement)
-        found = compare([a], [b], group, repeats=REPEATS, seed=index).gap
-        return [found.p <= 0.05 and found.value < 0, 100 * size]
+        compared = compare([a], [b], group, repeats=REPEATS, seed=index).gap
+        return [compared.p <= 0.05 and compared.value < 0, 100 * size]
 
     return measure
 
@@ -601,11 +601,11 @@ def work(task: tuple[int, str, int, int]) -> np.ndarray:
     return share(STUDIES[study].rows[row], worlds, start, row)
 
 
-def table(study: Study, found: dict[str, np.ndarray]) -> list[str]:
+def table(study: Study, measured: dict[str, np.ndarray]) -> list[str]:
     """One study as markdown: mean ± standard error."""
     lines = [f"**{study.title}**", "", "| " + " | ".join(("", *study.columns, "before")) + " |"]
     lines.append("|" + "---|" * (len(study.columns) + 2))
-    for row, values in found.items():
+    for row, values in measured.items():
         cells = []
         for place, column in enumerate(values.T):
             known, scale = column[~np.isnan(column)], 1 if place in study.plain else 100
@@ -650,8 +650,8 @@ def main() -> None:
                 running[place, row] = [pool.submit(work, task) for task in tasks]
         for place in chosen:
             study = STUDIES[place]
-            found = {row: np.concatenate([part.result() for part in running[place, row]]) for row in study.rows}
-            text = table(study, found)
+            measured = {row: np.concatenate([part.result() for part in running[place, row]]) for row in study.rows}
+            text = table(study, measured)
             print("\n".join(text), flush=True)
             lines += text
     if options.write:

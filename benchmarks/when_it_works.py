@@ -145,7 +145,7 @@ def sensitivity(outcome: Outcome, data: Cues) -> float:
 
 
 def readable(outcome: Outcome, data: Cues) -> float:
-    """Balanced accuracy of a fresh reader of the site, fitted on the trained model's states, %."""
+    """Balanced accuracy of a linear probe of the site, fitted on the trained model's states, %."""
     backbone, table = ToyBackbone(**LORA), rows(data).query("split != 'val'")
     backbone.build(data.classes, data.words, torch.float32, torch.device("cpu"))
     with torch.no_grad():

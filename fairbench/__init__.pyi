@@ -42,7 +42,7 @@ from .models.checkpoint import from_checkpoint as from_checkpoint
 from .models.huggingface import Family as Family
 from .models.huggingface import Pretrained as Pretrained
 from .models.huggingface import Tiny as Tiny
-from .models.processor import Absent as Absent
+from .models.processor import OmittedPart as OmittedPart
 from .models.processor import images_and_text as images_and_text
 from .models.processor import load_processor as load_processor
 from .notebook import compare as compare

@@ -206,11 +206,11 @@ def _wanted(points: list[EntryPoint]) -> list[EntryPoint]:
         points = [point for point in points if point.name in names]
     seen: dict[str, EntryPoint] = {}
     for point in points:
-        twin = seen.setdefault(point.name, point)
-        if twin.value != point.value:
+        other = seen.setdefault(point.name, point)
+        if other.value != point.value:
             raise FairbenchError(
                 f"two distributions register a plugin called `{point.name}`: "
-                f"{_distribution(twin)} ({twin.value}) and {_distribution(point)} ({point.value})",
+                f"{_distribution(other)} ({other.value}) and {_distribution(point)} ({point.value})",
                 "uninstall one of them",
             )
     return [seen[name] for name in sorted(seen)]

@@ -22,11 +22,11 @@ def tree(path: Path) -> ast.Module:
 
 def modules(core: Path = CORE) -> dict[str, Path]:
     """Every module of the core by its dotted name without `fairbench.`; a package by its folder's name."""
-    found = {}
+    collected = {}
     for path in sorted(core.rglob("*.py")):
         parts = path.relative_to(core).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return {name: path for name, path in found.items() if name}
+        collected[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return {name: path for name, path in collected.items() if name}
 
 
 def imports(path: Path, typing: bool = False) -> Iterator[tuple[str, str, bool]]:
@@ -65,11 +65,11 @@ def room(module: str) -> str:
 
 def arrows(core: Path = CORE) -> dict[str, set[str]]:
     """Which rooms each room imports from."""
-    found: dict[str, set[str]] = {}
+    collected: dict[str, set[str]] = {}
     for name, path in modules(core).items():
         targets = {room(target) for target, _ in of_core(path, core, typing=True)}
-        found.setdefault(room(name), set()).update(targets - {room(name)})
-    return found
+        collected.setdefault(room(name), set()).update(targets - {room(name)})
+    return collected
 
 
 def module_arrows(core: Path = CORE) -> dict[str, set[str]]:
@@ -92,18 +92,18 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
         return seen
 
     reached = {node: reach(node) for node in graph}
-    found = {tuple(sorted(b for b in reached[a] if a in reached.get(b, ()))) for a in graph if a in reached[a]}
-    return [list(circle) for circle in sorted(found)]
+    closed = {tuple(sorted(b for b in reached[a] if a in reached.get(b, ()))) for a in graph if a in reached[a]}
+    return [list(circle) for circle in sorted(closed)]
 
 
 def functions(core: Path = CORE) -> list[tuple[int, str]]:
     """(lines, module:function) of every function, longest first."""
-    found = []
+    collected = []
     for name, path in modules(core).items():
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                found.append(((node.end_lineno or node.lineno) - node.lineno + 1, f"{name}:{node.name}"))
-    return sorted(found, reverse=True)
+                collected.append(((node.end_lineno or node.lineno) - node.lineno + 1, f"{name}:{node.name}"))
+    return sorted(collected, reverse=True)
 
 
 def main(core: Path) -> None:

@@ -206,8 +206,8 @@ def dangers(path: Path) -> Iterator[str]:
 
 def test_nothing_read_is_run():
     paths = [*CORE.rglob("*.py"), *PLUGINS.rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
-    found = {str(path.relative_to(ROOT)): list(dangers(path)) for path in paths}
-    assert {path: danger for path, danger in found.items() if danger} == {}
+    dangerous = {str(path.relative_to(ROOT)): list(dangers(path)) for path in paths}
+    assert {path: danger for path, danger in dangerous.items() if danger} == {}
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,9 @@ def test_links_resolve(page):
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "docs/plugins.md"])
 def test_python_blocks_compile(page):
-    found = blocks(page, "python")
-    assert found
-    for code in found:
+    written = blocks(page, "python")
+    assert written
+    for code in written:
         compile(code, page, "exec")
 
 

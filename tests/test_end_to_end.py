@@ -82,9 +82,9 @@ def undisturbed(tmp_path_factory):
     """What the sweep leaves when nothing happens to it."""
     out = tmp_path_factory.mktemp("undisturbed")
     run(out, *SWEEP)
-    found = predictions(out)
-    assert len(found) == 6
-    return found
+    answers = predictions(out)
+    assert len(answers) == 6
+    return answers
 
 
 def test_a_run_leaves_a_leaderboard_and_the_file_that_repeats_it(tmp_path, finished):

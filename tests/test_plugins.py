@@ -107,10 +107,10 @@ def test_two_plugins_that_offer_one_name_are_an_error_naming_both(module):
 def test_two_distributions_with_one_entry_point_are_an_error_naming_both(module):
     module("first_plugin", METHOD.format(name="a"))
     module("second_plugin", METHOD.format(name="b"))
-    twins = point("method-x", "first_plugin", "one", "1"), point("method-x", "second_plugin", "two", "2")
+    both = point("method-x", "first_plugin", "one", "1"), point("method-x", "second_plugin", "two", "2")
     with pytest.raises(FairbenchError, match=r"one 1 \(first_plugin\) and two 2 \(second_plugin\)"):
-        load(*twins)
-    assert list(load(twins[0], twins[0]).tables["method"]) == ["a"]  # installed twice over is no conflict
+        load(*both)
+    assert list(load(both[0], both[0]).tables["method"]) == ["a"]  # installed twice over is no conflict
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def shelf() -> dict[str, Path]:
     if (checkout / "pyproject.toml").is_file():
         return {path.stem: path for path in sorted((checkout / "benchmarks").glob("*.toml"))}
     files = distribution("fairbench").files or []
-    found = [file for file in files if file.match("share/fairbench/benchmarks/*.toml")]
-    return {file.stem: Path(str(file.locate())) for file in sorted(found)}
+    installed = [file for file in files if file.match("share/fairbench/benchmarks/*.toml")]
+    return {file.stem: Path(str(file.locate())) for file in sorted(installed)}
 
 
 def load(which: str) -> Benchmark:

@@ -73,7 +73,7 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
         name: _choice("dataset", name, benchmark, plugins, dataset.fingerprint())
         for name, dataset in datasets.items()
     }
-    found: dict[str, Job] = {}
+    planned: dict[str, Job] = {}
     makers: dict[str, Method] = {}
     crossed = itertools.product(backbones.items(), datasets, methods)
     for (backbone_name, backbone), dataset_name, (method, made) in crossed:
@@ -86,9 +86,9 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
         ways = attributes[dataset_name] if made.uses_attributes or needs_groups(benchmark.select) else [()]
         three = data[dataset_name], chosen[backbone_name], method
         for job in _each(benchmark, backbone, three, ways):
-            found.setdefault(job.key, job)
+            planned.setdefault(job.key, job)
             makers.setdefault(job.key, made)
-    return Planned(tuple(found.values()), datasets, backbones, makers, tuple(absent))
+    return Planned(tuple(planned.values()), datasets, backbones, makers, tuple(absent))
 
 
 def _check(benchmark: Benchmark, plugins: Plugins) -> None:

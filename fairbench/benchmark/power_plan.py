@@ -89,7 +89,7 @@ def foresee(dataset: Dataset, attribute: str, policy: str, assumed: Assumed, fol
     )
 
 
-def show(found: list[Foresight], assumed: Assumed, console: Console) -> None:
+def show(each: list[Foresight], assumed: Assumed, console: Console) -> None:
     """Print the table, and what it assumes."""
     table = Table(box=None, pad_edge=False)
     for column in ("dataset", "attribute", "test groups (n)"):
@@ -102,14 +102,14 @@ def show(found: list[Foresight], assumed: Assumed, console: Console) -> None:
         "smallest accuracy difference found (points)",
     ):
         table.add_column(column, justify="right")
-    for item in found:
+    for item in each:
         groups = ", ".join(f"{name} {count}" for name, count in item.groups)
         chance = f"{_points(item.floor_mean)} / {_points(item.floor_95)}"
         sizes = (item.gap, item.interaction, item.improvement, item.accuracy)
         shown = (chance, *map(_points, sizes))
         table.add_row(item.dataset, item.attribute, escape(groups), *shown)
     console.print(table)
-    for item in found:
+    for item in each:
         for reason in item.reasons:
             console.print(f"{item.dataset}, {item.attribute}: {reason}", markup=False, highlight=False)
     console.print(

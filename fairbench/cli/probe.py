@@ -33,7 +33,7 @@ def probe(
 ) -> None:
     """Say how well each attribute can be read from what the trained models compute; kept in their records.
 
-    RUNS are folders of runs, or of single jobs. A fresh reader learns from the training split's pooled
+    RUNS are folders of runs, or of single jobs. A linear probe learns from the training split's pooled
     hidden states and is tested on the test split's. Nothing is trained again.
     """
     from fairbench import plugins as plugin_loader

@@ -160,7 +160,7 @@ class ArchiveFolder(ImageFolder):
         return self.shown(open_array(file, self.array)) if packed else open_image(file)
 
     def peek(self, file: BinaryIO) -> tuple[int, int]:
-        """Look at a picture file's structure; the picture of an archive is decoded, which its checksum guards."""
+        """Look at a picture file's structure; the picture of an archive is decoded, which its checksum protects."""
         return self.open(file).size if _packed(file) else super().peek(file)
 
     def located(self) -> pd.DataFrame:
@@ -221,7 +221,7 @@ class ArchiveFolder(ImageFolder):
 
     def held(self, keys: Sequence[str], ids: Iterable[str]) -> dict[str, object]:
         """Return what people's archives hold under the first of some keys; one that lacks them gives nothing."""
-        found: dict[str, object] = {}
+        values: dict[str, object] = {}
         for id in (id for id in ids if id in self.archives):
             for key in keys:
                 try:
@@ -229,23 +229,23 @@ class ArchiveFolder(ImageFolder):
                         array = open_array(file, key)
                 except (Unreadable, OSError):
                     continue
-                found[id] = array.item() if array.size == 1 else repr(array)
+                values[id] = array.item() if array.size == 1 else repr(array)
                 break
-        return found
+        return values
 
     def _files(self, kind: str) -> dict[str, str]:
         """Return the id behind each file of a kind with its path under the root."""
-        found: dict[str, str] = {}
+        paths: dict[str, str] = {}
         for item in (item for folder in self.folders() for item in sorted(folder.iterdir())):
             if match := self.files[kind].fullmatch(item.name.lower()):
                 relative, id = item.relative_to(self.root or item).as_posix(), f"data_{match[1]}"
-                if id in found:
+                if id in paths:
                     raise FairbenchError(
-                        f"{self.name}: {found[id]} and {relative} are both in {self.root}",
+                        f"{self.name}: {paths[id]} and {relative} are both in {self.root}",
                         "keep the one that belongs to this release",
                     )
-                found[id] = relative
-        return found
+                paths[id] = relative
+        return paths
 
     def _kind(self, ids: pd.Series[Any], files: Mapping[str, Mapping[str, str]]) -> str:
         """Choose one kind of file for everybody; all must be there."""
@@ -318,8 +318,8 @@ class ArchiveFolder(ImageFolder):
             if count == total:
                 raise FairbenchError(f"{self.name}: {where}: {said}", f"expected {variable.expected}")
             self.warnings.append(f"{said}: unrecorded")
-        found = cells.map(meanings).astype(object)
-        return found.where(found.notna(), None)
+        meant = cells.map(meanings).astype(object)
+        return meant.where(meant.notna(), None)
 
     def _compare(self, table: pd.DataFrame) -> None:
         """Hold some people's archives against the table: what differs is a warning, and the table counts."""

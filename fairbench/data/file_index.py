@@ -24,15 +24,15 @@ class FileIndex:
     def find(self, relative: str) -> str | None:
         """Return the one file that a path means: the path itself, else a unique name; None for none or several."""
         for key in _keys(relative):
-            found = self._keys.get(key, set())
-            if len(found) == 1:
-                return next(iter(found))
+            files = self._keys.get(key, set())
+            if len(files) == 1:
+                return next(iter(files))
         return None
 
     def several(self, relative: str) -> tuple[str, ...]:
         """Return the files that share a name, where no single one can be meant."""
-        found = [self._keys.get(key, set()) for key in _keys(relative)]
-        return tuple(sorted(next((files for files in found if len(files) > 1), ())))
+        by_key = [self._keys.get(key, set()) for key in _keys(relative)]
+        return tuple(sorted(next((files for files in by_key if len(files) > 1), ())))
 
 
 def _images(root: Path) -> Iterator[str]:

@@ -103,15 +103,15 @@ class ImageFolder(Dataset):
             return table
         first = "; ".join(f"{relative}: {why}" for relative, why in list(self.unreadable.items())[:5])
         more = "; …" if bad.sum() > 5 else ""
-        found = f"{int(bad.sum()):,} of {len(table):,} images cannot be read ({first}{more})"
+        unread = f"{int(bad.sum()):,} of {len(table):,} images cannot be read ({first}{more})"
         if bad.mean() > self.unreadable_share:
             raise FairbenchError(
-                f"{self.name}: {found}: more than the {self.unreadable_share:.2%} that are tolerated",
+                f"{self.name}: {unread}: more than the {self.unreadable_share:.2%} that are tolerated",
                 f"`fairbench data check {self.name}` lists them; get them again"
                 + (f" ({self.homepage})" if self.homepage else "")
                 + f", or tolerate more with --set {self.name}.unreadable_share=…",
             )
-        self.warnings.append(f"{found} and were left out")
+        self.warnings.append(f"{unread} and were left out")
         return table[~bad]
 
     def sources(self) -> Sequence[Path]:

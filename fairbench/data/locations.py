@@ -32,17 +32,17 @@ def roots(options: Sequence[str], names: Iterable[str]) -> dict[str, Path]:
             raise FairbenchError(f"--data {name}=…: {unknown.message}", unknown.hint)
     shared = _shared()
     configured = read_config() if set(wanted) - set(given) else {}
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for name in wanted:
         if name in given:
-            found[name] = _existing(given[name], f"--data {name}={given[name]}")
+            folders[name] = _existing(given[name], f"--data {name}={given[name]}")
         elif shared is not None and (shared / name).exists():
-            found[name] = shared / name
+            folders[name] = shared / name
         elif name in configured:
-            found[name] = _existing(configured[name], f"{config_file()}: data.{name} = {configured[name]!r}")
+            folders[name] = _existing(configured[name], f"{config_file()}: data.{name} = {configured[name]!r}")
         else:
             raise _unknown(name, shared)
-    return found
+    return folders
 
 
 def shared_roots(options: Sequence[str], folders: Mapping[str, str]) -> dict[str, Path]:
@@ -52,8 +52,8 @@ def shared_roots(options: Sequence[str], folders: Mapping[str, str]) -> dict[str
     """
     given = parse(options)
     whose = {name: name if name in given else folder for name, folder in folders.items()}
-    found = roots(options, whose.values())
-    return {name: found[folder] for name, folder in whose.items()}
+    where = roots(options, whose.values())
+    return {name: where[folder] for name, folder in whose.items()}
 
 
 def parse(options: Sequence[str]) -> dict[str, str]:
@@ -92,14 +92,14 @@ def located(entry: str) -> tuple[str, Path | None]:
 
 def places(entries: Iterable[str]) -> dict[str, Path]:
     """Return where the folders lie that NAME:FOLDER entries give, by what those are called."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for entry in entries:
         name, place = located(entry)
-        if place is not None and found.setdefault(name, place) != place:
+        if place is not None and folders.setdefault(name, place) != place:
             raise FairbenchError(
-                f"{found[name]} and {place} would both be called {name}", "rename one of the two folders"
+                f"{folders[name]} and {place} would both be called {name}", "rename one of the two folders"
             )
-    return found
+    return folders
 
 
 def config_file() -> Path:

@@ -170,8 +170,8 @@ def _refusals(
 def _count(dataset: Dataset, table: pd.DataFrame) -> Counts:
     target = table["target"] if dataset.classes else pd.Series(ALL, index=table.index)
     classes = dataset.classes or (ALL,)
-    found = table.groupby([table["split"], target]).size().to_dict()
-    return {split: {name: int(found.get((split, name), 0)) for name in classes} for split in SPLITS}
+    counts = table.groupby([table["split"], target]).size().to_dict()
+    return {split: {name: int(counts.get((split, name), 0)) for name in classes} for split in SPLITS}
 
 
 def _groups(dataset: Dataset, table: pd.DataFrame, attribute: str) -> dict[str, Counts]:
@@ -184,7 +184,7 @@ def _groups(dataset: Dataset, table: pd.DataFrame, attribute: str) -> dict[str, 
 
 def _leaking(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     splits = table.groupby("cluster")["split"].unique()
-    return {str(name): tuple(sorted(found)) for name, found in splits.items() if len(found) > 1}
+    return {str(name): tuple(sorted(held)) for name, held in splits.items() if len(held) > 1}
 
 
 def _duplicates(dataset: Dataset, table: pd.DataFrame) -> tuple[Duplicate, ...] | None:
@@ -202,22 +202,22 @@ def _duplicates(dataset: Dataset, table: pd.DataFrame) -> tuple[Duplicate, ...] 
 
 def _remarks(dataset: Dataset, table: pd.DataFrame) -> dict[str, str]:
     verdicts = dataset.verdicts if isinstance(dataset, ImageFolder) else {}
-    found = {relative: verdicts[relative].remark for relative in table["image"] if relative in verdicts}
-    return {relative: remark for relative, remark in found.items() if remark}
+    remarks = {relative: verdicts[relative].remark for relative in table["image"] if relative in verdicts}
+    return {relative: remark for relative, remark in remarks.items() if remark}
 
 
 def _published(dataset: Dataset, table: pd.DataFrame) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Return what the source publishes beside what was found, and the counts that could not be compared."""
     if dataset.published and dataset.limit is not None:
         return {}, ["published counts were not compared, because `limit` leaves rows out"]
-    found, unclear = dict[str, dict[str, int]](), list[str]()
+    counts, unclear = dict[str, dict[str, int]](), list[str]()
     for key, number in dataset.published.items():
         meant = _meant(key, dataset, table)
         if meant is None:
             unclear.append(f"the published count of `{key}` was not compared: it names nothing that is here")
         else:
-            found[key] = {"published": number, "found": int(meant.sum())}
-    return found, unclear
+            counts[key] = {"published": number, "found": int(meant.sum())}
+    return counts, unclear
 
 
 def _meant(key: str, dataset: Dataset, table: pd.DataFrame) -> pd.Series[bool] | None:

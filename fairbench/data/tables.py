@@ -128,13 +128,13 @@ def _chosen(header: list[str], columns: Columns | None, where: str, hint: str) -
         raise FairbenchError(f"{where} has two columns called {twice[0]!r}", "rename one of them")
     if columns is None:
         return {cell: place for place, cell in enumerate(header) if cell}
-    found = {
+    places = {
         column: next((lower.index(name.lower()) for name in names if name.lower() in lower), None)
         for column, names in columns.items()
     }
-    if missing := [column for column, place in found.items() if place is None]:
+    if missing := [column for column, place in places.items() if place is None]:
         raise FairbenchError(
             f"{where} lacks the columns {', '.join(missing)}; it has {', '.join(named) or 'nothing'}",
             f"{SEPARATED}; {hint}",
         )
-    return {column: place for column, place in found.items() if place is not None}
+    return {column: place for column, place in places.items() if place is not None}

@@ -23,5 +23,5 @@ def wants_probe(record: Record, probe: Probe | None) -> bool:
     """Whether a finished job still lacks what this probe asks."""
     if probe is None or record.failed:
         return False
-    found = record.readable
-    return found is None or any({**entry, **asdict(probe)} != entry for entry in found.values())
+    probed = record.readable
+    return probed is None or any({**entry, **asdict(probe)} != entry for entry in probed.values())

@@ -112,22 +112,22 @@ class Store:
 
     def record(self, job: Job) -> Record | None:
         """Return a job's record, or None while it has not ended; raises FairbenchError for a refused one."""
-        found = self.ended(job)
-        if isinstance(found, Refused):
-            raise FairbenchError(str(found), ASIDE)
-        return found
+        ended = self.ended(job)
+        if isinstance(ended, Refused):
+            raise FairbenchError(str(ended), ASIDE)
+        return ended
 
     def contents(self) -> Contents:
         """Read every job's folder, in the order of their keys; what cannot be believed stops nothing else."""
         records, begun, refused = [], [], []
         for folder, over in self._folders():
-            found = _record(folder / RECORD) if over else _begun(folder / JOB)
-            if isinstance(found, Refused):
-                refused.append(_owned(found))
-            elif isinstance(found, Record):
-                records.append(found)
+            content = _record(folder / RECORD) if over else _begun(folder / JOB)
+            if isinstance(content, Refused):
+                refused.append(_owned(content))
+            elif isinstance(content, Record):
+                records.append(content)
             else:
-                begun.append(found)
+                begun.append(content)
         return Contents(tuple(records), tuple(begun), tuple(refused))
 
     def overview(self) -> Overview:
@@ -142,17 +142,17 @@ class Store:
             if over and known.get(folder.name, ("", b""))[0] == stamp:
                 ended[folder.name] = Summary.from_bytes(known[folder.name][1])
                 continue
-            found = _summary(folder / RECORD) if over else _begun(folder / JOB)
-            if isinstance(found, Refused) and over:
-                refused[folder.name] = _owned(found)
-            elif isinstance(found, Refused):
-                unclear.append(found)
-            elif isinstance(found, Job):
-                begun.append(found)
+            content = _summary(folder / RECORD) if over else _begun(folder / JOB)
+            if isinstance(content, Refused) and over:
+                refused[folder.name] = _owned(content)
+            elif isinstance(content, Refused):
+                unclear.append(content)
+            elif isinstance(content, Job):
+                begun.append(content)
             else:
-                ended[folder.name] = found
+                ended[folder.name] = content
                 if over and settled(over):
-                    new[folder.name] = stamp, found.to_bytes()
+                    new[folder.name] = stamp, content.to_bytes()
         cache.write(kind, new)
         return Overview(ended, tuple(begun), refused, tuple(unclear))
 
@@ -209,9 +209,9 @@ class Store:
         def wanted(job: Job) -> bool:
             if job.key in overview.refused:
                 return False  # running it again would overwrite what may be intact
-            found = overview.ended.get(job.key)
-            if found is None or found.error is not None:
-                return found is None or retry_failed
+            summary = overview.ended.get(job.key)
+            if summary is None or summary.error is not None:
+                return summary is None or retry_failed
             ended = self.ended(job) if probe else None
             return isinstance(ended, Record) and wants_probe(ended, probe)
 
@@ -221,18 +221,18 @@ class Store:
         """Return which of these jobs have a record that is refused, or predictions that are not their record's."""
         if not self.root.is_dir():
             return []
-        overview, found = self.overview(), []
+        overview, refusals = self.overview(), []
         mine = {job.key: job for job in jobs}
         finished = {key: one for key, one in overview.ended.items() if key in mine and one.error is None}
         digests = self.digests(finished)
         for key, job in mine.items():
             if key in overview.refused:
-                found.append(overview.refused[key])
+                refusals.append(overview.refused[key])
             elif key in finished and digests.get(key) != finished[key].predictions:
                 ended = self.ended(job)
                 if isinstance(ended, Record):
-                    found += self._damage(ended)
-        return found
+                    refusals += self._damage(ended)
+        return refusals
 
     def _damage(self, record: Record) -> list[Refused]:
         try:
@@ -244,19 +244,19 @@ class Store:
     def digests(self, keys: Iterable[str]) -> dict[str, str]:
         """Return the SHA-256 of jobs' predictions files, by key; those that did not change are not read again."""
         kind, cache = f"predictions {self.root}", Cache()
-        known, new, found = cache.read(kind), {}, {}
+        known, new, digests = cache.read(kind), {}, {}
         for key in keys:
             path = self.root / key / PREDICTIONS
             try:
                 state = os.stat(path)
                 stamp, digest = known.get(key, ("", b""))
-                found[key] = digest.decode() if stamp == signature(state) else _digest(path)
+                digests[key] = digest.decode() if stamp == signature(state) else _digest(path)
             except OSError:
                 continue
             if stamp != signature(state) and settled(state):
-                new[key] = signature(state), found[key].encode()
+                new[key] = signature(state), digests[key].encode()
         cache.write(kind, new)
-        return found
+        return digests
 
     def stored(self, key: str) -> tuple[Record, str] | Refused:
         """Return the record of the job with this key and the record's SHA-256, or why it is refused."""
@@ -381,10 +381,10 @@ def job_at(folder: Path) -> tuple[Store, Record]:
         raise FairbenchError(
             f"{folder} has no {RECORD}: no job has ended in there", "name a job's folder: RUNS/KEY"
         )
-    found = _record(path)
-    if isinstance(found, Refused):
-        raise FairbenchError(str(found), ASIDE)
-    return Store(folder.parent), found
+    record = _record(path)
+    if isinstance(record, Refused):
+        raise FairbenchError(str(record), ASIDE)
+    return Store(folder.parent), record
 
 
 def is_job(folder: Path) -> bool:

@@ -82,21 +82,21 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
         raise FairbenchError(f"cannot read {folder / _LORA}: {error}") from error
     layers = {name: m for name, m in backbone.language_model.named_modules() if isinstance(m, LoraLayer)}
     stems = {re.sub(r"\.lora_[AB]\.weight$", "", name): name for name in weights}
-    found = {stem: _within(stem.removeprefix(_PREFIX), backbone) for stem in stems}
-    absent = sorted({name for name in found.values() if name not in layers})
+    layer_of = {stem: _within(stem.removeprefix(_PREFIX), backbone) for stem in stems}
+    absent = sorted({name for name in layer_of.values() if name not in layers})
     if absent:
-        targets = ",".join(sorted({name.rpartition(".")[2] for name in found.values()}))
+        targets = ",".join(sorted({name.rpartition(".")[2] for name in layer_of.values()}))
         raise FairbenchError(
             f"{folder} adapts {len(absent)} layers that have no LoRA in {backbone.alias}, first {absent[0]}",
             f"--set {backbone.alias}.targets={targets}",
         )
-    rank = max(weights[f"{stem}.lora_A.weight"].shape[0] for stem in found)
+    rank = max(weights[f"{stem}.lora_A.weight"].shape[0] for stem in layer_of)
     if rank > backbone.rank:
         raise FairbenchError(
             f"{folder} has rank {rank}, and {backbone.alias} {backbone.rank}",
             f"--set {backbone.alias}.rank={rank}",
         )
-    for stem, name in found.items():
+    for stem, name in layer_of.items():
         _fill(layers[name], weights[f"{stem}.lora_A.weight"], weights[f"{stem}.lora_B.weight"], config)
     for part, module in backbone.trained_modules().items():
         file = folder / f"{part}.safetensors"
@@ -104,7 +104,7 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
             module.load_state_dict(load_file(file), strict=True)
         elif part == "head":
             raise FairbenchError(f"{folder} has no head", f"--set {backbone.alias}.readout=words")
-    return {**provenance(folder), "rank": rank, "layers": len(found)}
+    return {**provenance(folder), "rank": rank, "layers": len(layer_of)}
 
 
 def is_adapter(folder: Path) -> bool:

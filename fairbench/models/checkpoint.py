@@ -39,7 +39,7 @@ def locate(checkpoint: str, revision: str = "", download: bool = False) -> Path:
     get = command(checkpoint, revision)
     wanted = [WEIGHTS, *PARTS] if download else None
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             checkpoint, revision=revision or None, local_files_only=not download, allow_patterns=wanted
         )
     except GatedRepoError as error:
@@ -55,7 +55,7 @@ def locate(checkpoint: str, revision: str = "", download: bool = False) -> Path:
             f"checkpoint {which} is neither a folder nor in the local cache",
             f"get it whole with: {get} (or set `download`)",
         ) from error
-    return Path(found)
+    return Path(folder)
 
 
 def command(checkpoint: str, revision: str = "") -> str:

@@ -56,7 +56,7 @@ def load_processor(folder: Path, config: Any, pixels: Pixels = "pil") -> Any:
         ) from error
 
 
-class Absent(dict[str, None]):
+class OmittedPart(dict[str, None]):
     """The half of a processor for videos or sound, which needs torchvision: every setting of it is None.
 
     A dictionary, because transformers describes a processor as JSON.
@@ -72,7 +72,7 @@ class Absent(dict[str, None]):
 
 
 def images_and_text(kind: Any, pixels: Pixels = "pil") -> Any:
-    """Return a processor class that is as it was, but takes an `Absent` half, and reads images by one backend."""
+    """Return a processor class that is as it was, but takes an `OmittedPart` half, and reads images by one backend."""
     from transformers import AutoImageProcessor, AutoTokenizer
 
     def parts(cls: Any, folder: Any, processor_dict: Any = None, /, **_: Any) -> list[Any]:
@@ -82,10 +82,10 @@ def images_and_text(kind: Any, pixels: Pixels = "pil") -> Any:
             ),
             "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True),
         }
-        return [loaders.get(name, Absent)() for name in cls.get_attributes()]
+        return [loaders.get(name, OmittedPart)() for name in cls.get_attributes()]
 
     def check(self: Any, name: str, part: Any) -> Any:
-        return None if isinstance(part, Absent) else kind.check_argument_for_proper_class(self, name, part)
+        return None if isinstance(part, OmittedPart) else kind.check_argument_for_proper_class(self, name, part)
 
     own = {"_get_arguments_from_pretrained": classmethod(parts), "check_argument_for_proper_class": check}
     return type(kind.__name__, (kind,), own)  # the name stays: transformers looks some classes up by it

@@ -34,7 +34,7 @@ def render(report: Report, console: Console) -> None:
             for backbone, rows in report.refused.items()
         },
         "odd image": _some(f"{relative}: {why}" for relative, why in report.remarks.items()),
-        "leaking": _some(f"cluster {name} in {', '.join(found)}" for name, found in report.leaking.items()),
+        "leaking": _some(f"cluster {name} in {', '.join(held)}" for name, held in report.leaking.items()),
         "duplicates": _some(" = ".join(item.ids) for item in report.duplicates)
         if report.duplicates is not None
         else ("not looked for: contents were not read",),
@@ -61,8 +61,8 @@ def _table(attribute: str, values: Mapping[str, Counts]) -> Table:
     for name in (*next(iter(values.values()))["train"], "rows"):
         table.add_column(Text(name), justify="right")
     for value, counts in values.items():
-        for split, found in counts.items():
-            numbers = (f"{number:,}" for number in (*found.values(), sum(found.values())))
+        for split, counted in counts.items():
+            numbers = (f"{number:,}" for number in (*counted.values(), sum(counted.values())))
             table.add_row(Text(value if split == SPLITS[0] else ""), split, *numbers)
     return table
 

@@ -131,7 +131,7 @@ def sources(table: Table) -> Grid | Paragraph:
         "From the seed (points)>",
         "From the test set (points)>",
         "Seed's share of the variance (%)>",
-        "Which to buy more of",
+        "What would narrow it",
     )
     return grid(
         f"Why {table.measure.gap} would come out differently another time (standard deviations)", columns, rows
@@ -164,7 +164,7 @@ def further(table: Table) -> Iterable[Grid]:
 
 
 def probes(table: Table) -> Iterable[Grid]:
-    """Say of each attribute how well a fresh reader tells it from the hidden states."""
+    """Say of each attribute how well a linear probe tells it from the hidden states."""
     attributes = dict.fromkeys(r.attribute for row in (*table.rows, *table.controls) for r in row.probes)
     for attribute in attributes:
         read = [(row.label, r) for row in (*table.rows, *table.controls) for r in row.probes]
@@ -173,5 +173,5 @@ def probes(table: Table) -> Iterable[Grid]:
             for label, r in read
             if r.attribute == attribute
         ]
-        columns = ("Method", "Balanced accuracy (%)>", "Guessing>", "AUROC>", "p>", "Read from")
+        columns = ("Method", "Balanced accuracy (%)>", "Chance>", "AUROC>", "p>", "Read from")
         yield grid(f"Can {attribute} still be read from the model?", columns, rows)

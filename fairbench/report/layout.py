@@ -61,8 +61,8 @@ TERMS = (
     ),
     (
         "Readable",
-        "Balanced accuracy of a fresh linear reader of the attribute, fitted on the training split's pooled hidden"
-        " states and tested on the test split's; guessing gives one over the number of values. What this reader"
+        "Balanced accuracy of a linear probe of the attribute, fitted afresh on the training split's pooled hidden"
+        " states and tested on the test split's; chance gives one over the number of values. What this probe"
         " cannot read another may; a model that hides an attribute need not be fair, nor one that shows it unfair.",
     ),
     (

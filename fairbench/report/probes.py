@@ -20,5 +20,5 @@ def show(jobs: Iterable[tuple[str, Mapping[str, Any]]], console: Console) -> Non
             value = plain(one["reason"]) if "reason" in one else percent(one["value"]) + ends
             cells = (percent(one.get("chance")), fraction(one.get("auroc")), p_value(one.get("p")))
             rows.append((title, attribute, value, *cells, f"{one['layer']}, {one['tokens']}"))
-    columns = ("Job", "Attribute", "Balanced accuracy (%)>", "Guessing>", "AUROC>", "p>", "Layer, tokens")
+    columns = ("Job", "Attribute", "Balanced accuracy (%)>", "Chance>", "AUROC>", "p>", "Layer, tokens")
     table(console, columns, rows)

@@ -1,4 +1,4 @@
-"""How well a fresh reader tells an attribute from hidden states: what is asked, and the statistics."""
+"""How well a linear probe tells an attribute from hidden states: what is asked, and the statistics."""
 
 from __future__ import annotations
 

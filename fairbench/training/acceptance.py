@@ -24,7 +24,7 @@ def refused(dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> dict[s
     is tried by its tokens: one that stands for the image would be taken for it.
     """
     sizes, texts = dict[Sizes, str](), dict[str, str]()
-    found: dict[str, str] = {}
+    faults: dict[str, str] = {}
     for row, size in zip(table.to_dict("records"), _sizes(dataset, table), strict=True):
         if size not in sizes:
             sizes[size] = _tried_image(backbone, size, str(row.get("prompt", dataset.prompt)))
@@ -38,8 +38,8 @@ def refused(dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> dict[s
                 texts[text] = _tried_text(backbone, text)
             reasons += [f"{column}: {texts[text]}"] if texts[text] else []
         if reasons:
-            found[str(row["id"])] = f"{row['image']}, {'; '.join(reasons)}"
-    return found
+            faults[str(row["id"])] = f"{row['image']}, {'; '.join(reasons)}"
+    return faults
 
 
 def accepted(dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> tuple[pd.DataFrame, list[str]]:
@@ -48,18 +48,18 @@ def accepted(dataset: Dataset, table: pd.DataFrame, backbone: Backbone) -> tuple
     Raises FairbenchError where their share exceeds the dataset's `unreadable_share` (of one without: where there
     are any).
     """
-    found = refused(dataset, table, backbone)
-    if not found:
+    faults = refused(dataset, table, backbone)
+    if not faults:
         return table, []
     tolerated = dataset.unreadable_share if isinstance(dataset, ImageFolder) else 0.0
-    first = "; ".join(f"{name} ({why})" for name, why in list(found.items())[:3])
-    said = f"{backbone.name} cannot take {len(found):,} of {len(table):,} rows of {dataset.name}: {first}"
-    if len(found) / len(table) > tolerated:
+    first = "; ".join(f"{name} ({why})" for name, why in list(faults.items())[:3])
+    said = f"{backbone.name} cannot take {len(faults):,} of {len(table):,} rows of {dataset.name}: {first}"
+    if len(faults) / len(table) > tolerated:
         raise FairbenchError(
             f"{said}: more than the {tolerated:.2%} that are tolerated",
             f"`fairbench data check {dataset.name} --backbones {backbone.name}` lists them; mend or leave them out",
         )
-    return table[~table["id"].astype(str).isin(list(found))].reset_index(drop=True), [f"{said}: left out"]
+    return table[~table["id"].astype(str).isin(list(faults))].reset_index(drop=True), [f"{said}: left out"]
 
 
 def _sizes(dataset: Dataset, table: pd.DataFrame) -> Iterator[Sizes]:

@@ -93,16 +93,16 @@ def test_the_baseline_joins_unless_told_otherwise():
 
 def test_a_control_joins_the_tasks_it_can_serve_and_is_refused_where_it_is_asked_for_and_cannot():
     class Guard(Method):
-        name = "guard"
+        name = "writer"
         role = "control"
         needs = ("text",)
 
     plugins = toy_plugins(Plain, Pull, Guard)
     assert {job.method.name for job in plan.jobs(TOY, plugins, {}).jobs} == {"plain", "pull"}
-    with pytest.raises(FairbenchError, match="guard needs answers in words"):
-        plan.jobs(replace(TOY, methods=(Choice("guard"),)), plugins, {})
+    with pytest.raises(FairbenchError, match="writer needs answers in words"):
+        plan.jobs(replace(TOY, methods=(Choice("writer"),)), plugins, {})
     Guard.needs = ("classes",)
-    assert "guard" in {job.method.name for job in plan.jobs(TOY, plugins, {}).jobs}
+    assert "writer" in {job.method.name for job in plan.jobs(TOY, plugins, {}).jobs}
 
 
 def test_a_method_may_appear_with_several_settings():

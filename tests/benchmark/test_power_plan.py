@@ -30,9 +30,9 @@ def test_only_test_rows_count():
 
 
 def test_what_cannot_be_shown_is_none_with_a_reason():
-    found = toy(24, attribute="site")
-    assert found.improvement is None
-    assert found.reasons
+    planned = toy(24, attribute="site")
+    assert planned.improvement is None
+    assert planned.reasons
 
 
 def test_assumptions_are_shares():

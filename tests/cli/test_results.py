@@ -41,11 +41,11 @@ def call(*words):
 
 def test_score_has_the_keys_it_promises(write):
     table = scored(RACES)
-    found = json.loads(call("score", write(table), "--attr", "race,gender", "--json"))
-    assert found["n"] == 400
-    assert found["overall"]["accuracy"]["value"] == pytest.approx((table["target"] == table["answer"]).mean())
-    assert {*found["attributes"]} == {"race", "gender"}
-    race = found["attributes"]["race"]
+    printed = json.loads(call("score", write(table), "--attr", "race,gender", "--json"))
+    assert printed["n"] == 400
+    assert printed["overall"]["accuracy"]["value"] == pytest.approx((table["target"] == table["answer"]).mean())
+    assert {*printed["attributes"]} == {"race", "gender"}
+    race = printed["attributes"]["race"]
     for name, rows in table.groupby("race"):
         group = race["groups"][name]
         assert {"n", "positives", "negatives", "accuracy", "tpr", "fpr"} <= {*group}
@@ -66,16 +66,16 @@ def test_score_rebuilds_the_glaucoma_paper(write, shared):
         right = np.concatenate([np.arange(n) < entry["correct"][g] for g, n in paper["n"].items()])
         table = pd.DataFrame({"target": 1, "answer": right.astype(int)})
         table["ethnicity"] = np.repeat([*paper["n"]], [*paper["n"].values()])
-        found = json.loads(call("score", write(table), "--attr", "ethnicity", "--json"))
-        gap = found["attributes"]["ethnicity"]["max_acc_gap"]
-        assert 100 * found["overall"]["accuracy"]["value"] == pytest.approx(
+        printed = json.loads(call("score", write(table), "--attr", "ethnicity", "--json"))
+        gap = printed["attributes"]["ethnicity"]["max_acc_gap"]
+        assert 100 * printed["overall"]["accuracy"]["value"] == pytest.approx(
             entry["published"]["accuracy_pct"], abs=0.005
         )
         assert 100 * gap["value"] == pytest.approx(entry["published"]["max_acc_gap_pp"], abs=0.005)
         assert gap["ci"][0] == 0.0
         assert gap["p"] > 0.5
         assert gap["excess"] < 0
-        odds = found["attributes"]["ethnicity"]["eq_odds_max"]
+        odds = printed["attributes"]["ethnicity"]["eq_odds_max"]
         assert odds["value"] is None
         assert "no negatives" in odds["reason"]
 
@@ -91,9 +91,9 @@ def test_score_prints_a_table_that_needs_no_colour(write):
 @pytest.mark.parametrize("convention", commands.CONVENTIONS)
 def test_score_speaks_other_projects_conventions(write, convention):
     path = write(scored(RACES))
-    found = json.loads(call("score", path, "--attr", "gender", "--as", convention, "--json"))
-    numbers = found["attributes"]["gender"]
-    assert found["convention"] == convention
+    printed = json.loads(call("score", path, "--attr", "gender", "--as", convention, "--json"))
+    numbers = printed["attributes"]["gender"]
+    assert printed["convention"] == convention
     assert numbers
     text = call("score", path, "--attr", "gender", "--as", convention)
     assert all(name in text for name in numbers)
@@ -102,11 +102,11 @@ def test_score_speaks_other_projects_conventions(write, convention):
 def test_fairlearn_agrees_with_the_convention_called_fairlearn(write):
     fairlearn = pytest.importorskip("fairlearn.metrics")
     table = scored(RACES)
-    found = json.loads(call("score", write(table), "--attr", "race", "--as", "fairlearn", "--json"))
+    printed = json.loads(call("score", write(table), "--attr", "race", "--as", "fairlearn", "--json"))
     expected = fairlearn.equalized_odds_difference(
         table["target"], table["answer"], sensitive_features=table["race"]
     )
-    assert found["attributes"]["race"]["equalized_odds_difference"]["value"] == pytest.approx(expected)
+    assert printed["attributes"]["race"]["equalized_odds_difference"]["value"] == pytest.approx(expected)
 
 
 def test_the_conventions_offered_are_those_there_are():
@@ -121,9 +121,9 @@ def test_unrecorded_values_follow_the_policy(write):
     path = write(table)
 
     def names(*more):
-        found = json.loads(call("score", path, "--attr", "race", "--json", *more))
-        assert found["n"] == 400
-        return {name: group["n"] for name, group in found["attributes"]["race"]["groups"].items()}
+        printed = json.loads(call("score", path, "--attr", "race", "--json", *more))
+        assert printed["n"] == 400
+        return {name: group["n"] for name, group in printed["attributes"]["race"]["groups"].items()}
 
     assert names()["unrecorded"] == 50
     assert sum(names("--unrecorded", "drop").values()) == 350
@@ -137,25 +137,25 @@ def test_compare_is_a_minus_b_on_the_same_rows(write):
     flip = np.flatnonzero(second["race"] == "black")[:30]
     second.loc[flip, "answer"] = 1 - second.loc[flip, "target"]
     a, b = write(first, "a.csv"), write(second.sample(frac=1, random_state=3), "b.csv")
-    found = json.loads(call("compare", a, b, "--attr", "race", "--json"))
+    printed = json.loads(call("compare", a, b, "--attr", "race", "--json"))
 
     def accuracy(table):
         right = table["target"] == table["answer"]
         return right.mean(), right.groupby(table["race"]).mean()
 
     (all_a, by_a), (all_b, by_b) = accuracy(first), accuracy(second)
-    race = found["attributes"]["race"]
-    assert found["overall"]["accuracy"]["difference"] == pytest.approx(all_a - all_b)
+    race = printed["attributes"]["race"]
+    assert printed["overall"]["accuracy"]["difference"] == pytest.approx(all_a - all_b)
     gap = (by_a.max() - by_a.min()) - (by_b.max() - by_b.min())
     assert race["max_acc_gap"]["difference"] == pytest.approx(gap)
     assert race["worst_group"]["difference"] == pytest.approx(by_a.min() - by_b.min())
     differences = ["max_acc_gap", "eq_odds_max", "worst_group", "es_accuracy"]
     assert set(race) == {*differences, "interaction", "standardised_interaction", "eq_odds_interaction"}
-    for one in (found["overall"]["accuracy"], *(race[name] for name in differences)):
+    for one in (printed["overall"]["accuracy"], *(race[name] for name in differences)):
         assert {"difference", "ci", "p"} <= {*one}
         assert one["ci"][0] <= one["difference"] <= one["ci"][1]
         assert 0 < one["p"] <= 1
-    assert found["overall"]["accuracy"]["p"] < 0.01
+    assert printed["overall"]["accuracy"]["p"] < 0.01
     text = call("compare", a, b, "--attr", "race")
     assert "A − B" in text
     assert "one seed" in text
@@ -171,10 +171,10 @@ def test_texts_are_compared_by_the_metric_that_is_asked_for(tmp_path):
         paths.append(str(tmp_path / f"{name}.parquet"))
         Predictions(table, (), ("race",), "generate").save(paths[-1])
     with_measure = ("compare", *paths, "--attr", "race", "--measure", "exact_match")
-    found = json.loads(call(*with_measure, "--json"))
-    assert found["overall"]["exact_match"]["difference"] == pytest.approx(0.5)
-    assert found["attributes"]["race"]["exact_match_gap"]["difference"] == pytest.approx(-1.0)
-    assert found["attributes"]["race"]["worst_exact_match"]["difference"] == pytest.approx(1.0)
+    printed = json.loads(call(*with_measure, "--json"))
+    assert printed["overall"]["exact_match"]["difference"] == pytest.approx(0.5)
+    assert printed["attributes"]["race"]["exact_match_gap"]["difference"] == pytest.approx(-1.0)
+    assert printed["attributes"]["race"]["worst_exact_match"]["difference"] == pytest.approx(1.0)
     assert "exact_match_gap" in call(*with_measure)
     with pytest.raises(FairbenchError, match="cannot be judged by accuracy"):
         call("compare", *paths, "--attr", "race")
@@ -182,8 +182,8 @@ def test_texts_are_compared_by_the_metric_that_is_asked_for(tmp_path):
 
 def test_a_file_compared_with_itself_differs_in_nothing(write):
     path = write(scored(RACES))
-    found = json.loads(call("compare", path, path, "--attr", "race,gender", "--json"))
-    for measures in (found["overall"], *found["attributes"].values()):
+    printed = json.loads(call("compare", path, path, "--attr", "race,gender", "--json"))
+    for measures in (printed["overall"], *printed["attributes"].values()):
         for one in measures.values():
             assert (one.get("difference", 0), one["p"]) == (0, 1)
 
@@ -249,10 +249,10 @@ def test_one_group_one_class_and_five_rows_are_flagged_not_hidden(write):
     assert "one group" in gap["reason"]
 
     healthy = scored(RACES).assign(target=0)
-    found = json.loads(call("score", write(healthy), "--attr", "race", "--json"))
-    assert found["overall"]["tpr"]["value"] is None
-    assert "no positives" in found["overall"]["tpr"]["reason"]
-    assert found["attributes"]["race"]["eq_odds_max"]["value"] is None
+    printed = json.loads(call("score", write(healthy), "--attr", "race", "--json"))
+    assert printed["overall"]["tpr"]["value"] is None
+    assert "no positives" in printed["overall"]["tpr"]["reason"]
+    assert printed["attributes"]["race"]["eq_odds_max"]["value"] is None
 
     few = json.loads(call("score", write(scored(FEW)), "--attr", "gender", "--json"))
     assert any("fewer than 20" in flag for flag in few["attributes"]["gender"]["max_acc_gap"]["flags"])
@@ -281,13 +281,13 @@ def test_any_small_table_is_scored_and_compared_without_accident(rows, classes, 
         for index in range(len(classes)):
             table[f"p_{index}"] = np.where(table["target"] == index, 0.5, 0.5 / last)
     made = Predictions(table, classes, ("race",))
-    found = as_json.scores(score_with_evidence(made, ["race"]))
-    for one in found["attributes"]["race"].values():
+    scores = as_json.scores(score_with_evidence(made, ["race"]))
+    for one in scores["attributes"]["race"].values():
         if "coverage" in one:
             assert {*one} >= EVIDENCE
             assert one["value"] is not None or one["reason"]
             assert one["p"] is None or 0 < one["p"] <= 1
-    json.dumps([found, as_json.paired(compare_predictions(made, made, ["race"]))], allow_nan=False)
+    json.dumps([scores, as_json.paired(compare_predictions(made, made, ["race"]))], allow_nan=False)
 
 
 @pytest.fixture
@@ -326,8 +326,8 @@ def test_leaderboard_prints_every_format_and_writes_files(runs, tmp_path):
 
 def test_status_tells_the_states_apart(runs):
     store, jobs = runs
-    found = json.loads(call("status", store.root, "--json"))
-    assert found["counts"] == {"finished": 2, "failed": 1, "refused": 0, "under way": 0, "interrupted": 1}
+    printed = json.loads(call("status", store.root, "--json"))
+    assert printed["counts"] == {"finished": 2, "failed": 1, "refused": 0, "under way": 0, "interrupted": 1}
     assert "the loss is not finite" in call("status", store.root)
     with store.lease(jobs[-1]):
         assert json.loads(call("status", store.root, "--json"))["counts"]["under way"] == 1

@@ -34,15 +34,15 @@ def test_what_is_no_age_has_no_oldest_and_no_units():
 
 @given(st.floats(0, 200), st.sampled_from([("<45", "45-65", ">=66"), ("<=44", ">44"), ("0-9", "10-199", "200+")]))
 def test_completed_years_lie_in_one_bin(value, written):
-    years, found = math.floor(value), Bins.read(*written).name(value)
+    years, bin_name = math.floor(value), Bins.read(*written).name(value)
     edges = {"<45": (0, 44), "45-65": (45, 65), ">=66": (66, 200), "<=44": (0, 44), ">44": (45, 200),
              "0-9": (0, 9), "10-199": (10, 199), "200+": (200, 200)}  # fmt: skip
-    assert [name for name in written if edges[name][0] <= years <= edges[name][1]] == [found]
+    assert [name for name in written if edges[name][0] <= years <= edges[name][1]] == [bin_name]
 
 
 def test_a_column_is_cut_and_what_is_missing_stays_missing():
-    found = AGES.cut(pd.Series([39.9, 40, None, -1, 61]))
-    assert [None if pd.isna(item) else item for item in found] == ["0-39", "40-59", None, None, "60+"]
+    bins = AGES.cut(pd.Series([39.9, 40, None, -1, 61]))
+    assert [None if pd.isna(item) else item for item in bins] == ["0-39", "40-59", None, None, "60+"]
 
 
 @pytest.mark.parametrize(

@@ -193,9 +193,9 @@ def test_each_file_is_looked_at_until_it_changes(folder, tmp_path, looks):
 
 def test_content_tells_equal_files_from_different_ones(folder, tmp_path):
     (folder / "5.png").write_bytes((folder / "0.png").read_bytes())
-    found, _ = inspect(folder, NAMES, True, tmp_path / "cache")
-    assert found["5.png"].content == found["0.png"].content
-    assert len({verdict.content for verdict in found.values()}) == 5
+    verdicts, _ = inspect(folder, NAMES, True, tmp_path / "cache")
+    assert verdicts["5.png"].content == verdicts["0.png"].content
+    assert len({verdict.content for verdict in verdicts.values()}) == 5
 
 
 @pytest.mark.parametrize("decode", [True, False])
@@ -209,11 +209,11 @@ def test_what_is_cut_short_or_damaged_in_the_middle_is_found_either_way(folder, 
     (folder / "3.png").write_bytes(jpeg[:-60])
     (folder / "4.png").write_bytes(jpeg + bytes(100))  # padded, and whole
     (folder / "5.png").write_bytes(encoded(noise(5, (40, 30)), "TIFF")[:-60])
-    found, _ = inspect(folder, NAMES, decode, tmp_path / "cache")
-    assert [bool(found[name].fault) for name in NAMES] == [False, True, True, True, False, True]
-    assert "truncated" in found["3.png"].fault
-    assert "checksum" in found["2.png"].fault
-    assert [(found[name].width, found[name].height) for name in ("0.png", "4.png")] == [(40, 30), (300, 200)]
+    verdicts, _ = inspect(folder, NAMES, decode, tmp_path / "cache")
+    assert [bool(verdicts[name].fault) for name in NAMES] == [False, True, True, True, False, True]
+    assert "truncated" in verdicts["3.png"].fault
+    assert "checksum" in verdicts["2.png"].fault
+    assert [(verdicts[name].width, verdicts[name].height) for name in ("0.png", "4.png")] == [(40, 30), (300, 200)]
 
 
 def test_a_jpeg_with_odd_bytes_at_its_end_is_whole_all_the_same(tmp_path):
@@ -226,16 +226,16 @@ def test_a_spoilt_verdict_file_is_made_again(folder, tmp_path, looks, content):
     inspect(folder, NAMES, True, tmp_path)
     (kept,) = tmp_path.glob("*.json")
     kept.write_text(content, encoding="utf-8")
-    found, trouble = inspect(folder, NAMES, True, tmp_path)
+    verdicts, trouble = inspect(folder, NAMES, True, tmp_path)
     assert len(looks) == 12
     assert not trouble
-    assert not any(verdict.fault for verdict in found.values())
+    assert not any(verdict.fault for verdict in verdicts.values())
 
 
 def test_a_cache_that_cannot_be_written_is_reported(folder, tmp_path):
     (tmp_path / "cache").write_text("a file stands where the folder should be")
-    found, trouble = inspect(folder, NAMES, True, tmp_path / "cache")
-    assert len(found) == 6
+    verdicts, trouble = inspect(folder, NAMES, True, tmp_path / "cache")
+    assert len(verdicts) == 6
     assert str(tmp_path / "cache") in trouble
 
 
@@ -249,8 +249,8 @@ def _inspect_and_log(folder, cache, log, start):
 
     inspection._try = logged
     start.wait()
-    found, trouble = inspect(folder, NAMES, True, cache)
-    os._exit(0 if len(found) == 6 and not trouble else 1)
+    verdicts, trouble = inspect(folder, NAMES, True, cache)
+    os._exit(0 if len(verdicts) == 6 and not trouble else 1)
 
 
 def test_processes_share_one_look(folder, tmp_path):

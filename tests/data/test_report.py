@@ -138,8 +138,8 @@ def test_published_counts_are_laid_beside_those_found(ward):
     report = check(ward)
     frame = pd.read_csv(ward.root / "ward.csv")
     men = int(((frame["split"] == "test") & (frame["sex"] == "male")).sum())
-    found = {key: count["found"] for key, count in report.published.items()}
-    assert found == right | {"test sex=male": men}
+    counts = {key: count["found"] for key, count in report.published.items()}
+    assert counts == right | {"test sex=male": men}
     assert report.cautions == (
         *(f"the published count of `{key}` was not compared: it names nothing that is here"
           for key in ("yes sex=male", "sex=mole", "maybe")),

@@ -16,9 +16,9 @@ def read(folder, data, **options):
 
 
 def test_cells_stay_where_they_are_and_the_index_tells_the_line(tmp_path):
-    found = read(tmp_path, 'id,note,sex\n1,"a,\nb",f\n\n2,, m \n ,,\n')
-    assert found.values.tolist() == [["1", "a,\nb", "f"], ["2", None, "m"]]
-    assert found.index.tolist() == [3, 5]
+    table = read(tmp_path, 'id,note,sex\n1,"a,\nb",f\n\n2,, m \n ,,\n')
+    assert table.values.tolist() == [["1", "a,\nb", "f"], ["2", None, "m"]]
+    assert table.index.tolist() == [3, 5]
 
 
 def test_gzip_is_told_by_content(tmp_path):
@@ -26,8 +26,8 @@ def test_gzip_is_told_by_content(tmp_path):
 
 
 def test_columns_are_chosen_by_any_of_their_names_in_any_capitals(tmp_path):
-    found = read(tmp_path, TEXT, columns={"who": ("patient", "ID"), "sex": ("Sex",)})
-    assert found.values.tolist() == [["1", "f"], ["2", "m"]]
+    table = read(tmp_path, TEXT, columns={"who": ("patient", "ID"), "sex": ("Sex",)})
+    assert table.values.tolist() == [["1", "f"], ["2", "m"]]
     with pytest.raises(FairbenchError, match="lacks the columns race; it has id, note, sex"):
         read(tmp_path, TEXT, columns={"race": ("race", "ethnicity")})
 

@@ -237,5 +237,5 @@ def test_a_record_of_which_one_bit_changed_is_refused(store):
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        found = store.ended(job())
-        assert isinstance(found, Refused) or json.loads(path.read_bytes()) == json.loads(whole)
+        ended = store.ended(job())
+        assert isinstance(ended, Refused) or json.loads(path.read_bytes()) == json.loads(whole)

@@ -97,11 +97,13 @@ def test_texts_are_judged_by_the_measure_that_their_dataset_names(store):
     rows = {row.label: row for row in table.rows}
     (beside,) = table.further
     assert [row.label for row in beside.rows] == [row.label for row in table.rows]
-    found = {row.label: row for row in beside.rows}
-    assert found["vanilla"].score.value == pytest.approx((worse == 4).mean())
-    assert found["vanilla"].gap.value == pytest.approx((worse[300:] == 4).mean() - (worse[:300] == 4).mean())
-    assert found["fair"].change.value == pytest.approx(found["fair"].gap.value - found["vanilla"].gap.value)
-    assert found["vanilla"].change.value is None
+    measured = {row.label: row for row in beside.rows}
+    assert measured["vanilla"].score.value == pytest.approx((worse == 4).mean())
+    assert measured["vanilla"].gap.value == pytest.approx((worse[300:] == 4).mean() - (worse[:300] == 4).mean())
+    assert measured["fair"].change.value == pytest.approx(
+        measured["fair"].gap.value - measured["vanilla"].gap.value
+    )
+    assert measured["vanilla"].change.value is None
     gap = worse[300:].mean() / 4 - worse[:300].mean() / 4
     assert table.measure.title == "Overlap"
     assert rows["vanilla"].score.value == pytest.approx(worse.mean() / 4)
@@ -162,9 +164,9 @@ def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
         Predictions(table, ("no", "yes"), ("ethnicity",)).save(store.folder(job) / "predictions.parquet")
         store.save(Record(job, "2026", role="baseline" if name == "vanilla" else "contender"))
 
-    found, rows = only(build(store))
+    outcome, rows = only(build(store))
 
-    conclusion, chance, *_ = finding(found)
+    conclusion, chance, *_ = finding(outcome)
     assert conclusion == "Nothing here is shown to be fairer than vanilla: these data support no other choice."
     assert chance.startswith(
         "No method's gap between groups of ethnicity exceeds what chance gives on 2,000 patients"
@@ -179,7 +181,7 @@ def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
         assert 100 * row.gap.floor_mean == pytest.approx(7.3, abs=0.2)  # derived in the reference
         assert row.gap.p > 0.5
         assert not row.changes or row.changes["gap"].adjusted > 0.5
-    assert (found.trials.methods, found.trials.settings, found.trials.trainings) == (5, 7, 7)
+    assert (outcome.trials.methods, outcome.trials.settings, outcome.trials.trainings) == (5, 7, 7)
 
 
 def test_a_true_difference_of_25_points_is_found(store):
@@ -217,8 +219,8 @@ def test_a_gap_beyond_chance_of_several_images_a_patient_is_said_of_clusters(sto
     assert "MaxAccGap of m and EqOdds(max) of m exceed what chance gives on 1,000 patients" in one
     for name, correct in (("vanilla", {"black": 0.9, "white": 0.9}), ("m", {"black": 0.4, "white": 0.9})):
         add(store, name, accuracy_of(correct), table=twice, fingerprint="d2", started="2026-12")
-    found, _ = only(build(store, attributes=["race"]))
-    assert "exceed what chance gives on 1,000 test rows in 500 clusters" in finding(found)[1]
+    table, _ = only(build(store, attributes=["race"]))
+    assert "exceed what chance gives on 1,000 test rows in 500 clusters" in finding(table)[1]
 
 
 def test_the_corrected_variance_between_groups_is_unbiased_by_hand(store):
@@ -256,13 +258,13 @@ def test_the_detectable_improvement_is_of_what_was_measured(store):
     vanilla(store)
     base, other = accuracy_of({"black": 0.65, "white": 0.9}), accuracy_of({"black": 0.7, "white": 0.9}, seed=1)
     add(store, "m", other)
-    found = only(build(store))[0].improvement
-    assert found.score == pytest.approx(base.mean())
-    assert found.agreement == pytest.approx((base == other).mean())
-    assert found.gap == pytest.approx(0.25)
+    improvement = only(build(store))[0].improvement
+    assert improvement.score == pytest.approx(base.mean())
+    assert improvement.agreement == pytest.approx((base == other).mean())
+    assert improvement.gap == pytest.approx(0.25)
     # A cut of the gap by d is a shift of the difference of two paired means; z from the normal table.
-    deviation = np.sqrt((1 - found.agreement) * (1 / 300 + 1 / 700))
-    assert found.cut.value == pytest.approx((1.96 + 0.84) * deviation, rel=0.15)
+    deviation = np.sqrt((1 - improvement.agreement) * (1 / 300 + 1 / 700))
+    assert improvement.cut.value == pytest.approx((1.96 + 0.84) * deviation, rel=0.15)
 
 
 def test_no_detectable_improvement_says_so(store):
@@ -301,7 +303,7 @@ def test_a_trade_off_is_marked_and_not_ordered(store):
     assert rows["even"].trade_offs == ("better than vanilla in the gap, worse overall and in the worst group",)
     assert "even gained in one respect and lost in another" in finding(only(build(store))[0])[0]
     by = {ranking: only(build(store, ranking=ranking))[1] for ranking in ("gap", "score", "worst-group", "dto")}
-    ranks = {ranking: (found["vanilla"].rank, found["even"].rank) for ranking, found in by.items()}
+    ranks = {ranking: (ranked["vanilla"].rank, ranked["even"].rank) for ranking, ranked in by.items()}
     assert ranks == {"gap": ("2", "1"), "score": ("1", "2"), "worst-group": ("1", "2"), "dto": ("1", "2")}
 
 
@@ -348,18 +350,18 @@ def screened(groups, prevalence, sensitivity, specificity):
 def test_a_screening_model_has_learned_though_a_constant_is_more_accurate(store):
     table, right = screened({"black": 1000, "white": 1000}, {"black": 0.02, "white": 0.02}, 0.9, 0.9)
     add(store, "screen", right, table=table)
-    found, rows = only(build(store))
-    assert rows["screen"].score.value < found.constant.score
+    outcome, rows = only(build(store))
+    assert rows["screen"].score.value < outcome.constant.score
     assert "has not learned" not in codes(rows["screen"])
 
 
 def test_a_gap_that_the_mix_of_classes_makes_is_flagged_as_such(store):
     table, right = screened({"black": 1000, "white": 1000}, {"black": 0.12, "white": 0.25}, 0.5, 0.95)
     add(store, "m", right, table=table)
-    found, rows = only(build(store))
+    outcome, rows = only(build(store))
     row = rows["m"]
     assert (
-        "the MaxAccGap of m does not exceed chance; always answering “no” shows 13.0 points." in finding(found)[2]
+        "the MaxAccGap of m does not exceed chance; always answering “no” shows 13.0 points." in finding(outcome)[2]
     )
     assert row.gap.adjusted < 0.01
     assert row.standardised_gap.value == pytest.approx(0, abs=0.01)

@@ -63,22 +63,26 @@ def test_disparities_agree_with_fairlearn_wherever_every_rate_is_defined(rows):
         assert measure("worst_group", ours).value == pytest.approx(accuracy.group_min())
     if all(whole.values()) and len(names) > 1:
         for name, how in (("eq_odds_max", "worst_case"), ("eq_odds_mean", "mean")):
-            found = measure(name, ours)
-            assert found.value == pytest.approx(theirs.equalized_odds_difference(**features, agg=how))
-            assert (found.coverage, found.reason, found.notes) == ((len(names), len(names)), None, ())
+            difference = measure(name, ours)
+            assert difference.value == pytest.approx(theirs.equalized_odds_difference(**features, agg=how))
+            assert (difference.coverage, difference.reason, difference.notes) == (
+                (len(names), len(names)),
+                None,
+                (),
+            )
     else:  # by brute force: each gap over the groups that have one, undefined with fewer than two
         gaps = []
         for label in (1, 0):
             of_group = [answer[(group == g) & (target == label)] for g in names]
             means = [cell.mean() for cell in of_group if len(cell)]
             gaps.append(max(means) - min(means) if len(means) > 1 else math.nan)
-        found = measure("eq_odds_max", ours)
-        assert found.coverage == (sum(whole.values()), len(names))
-        assert found.reason or found.notes
+        difference = measure("eq_odds_max", ours)
+        assert difference.coverage == (sum(whole.values()), len(names))
+        assert difference.reason or difference.notes
         if any(map(math.isnan, gaps)):
-            assert found.value is None
+            assert difference.value is None
         else:
-            assert found.value == pytest.approx(max(gaps))
+            assert difference.value == pytest.approx(max(gaps))
 
 
 @settings(max_examples=60, deadline=None)
@@ -176,9 +180,9 @@ def test_fairlearn_calls_a_perfect_classifier_maximally_unfair_and_we_do_not():
         warnings.simplefilter("ignore")
         their = theirs.equalized_odds_difference(target, answer, sensitive_features=list("aaabbb"))
     assert their == 1.0
-    found = measure("eq_odds_max", PERFECT)
-    assert (found.value, found.coverage) == (None, (1, 2))
-    assert found.reason == "fewer than two groups with a value: b (no positives among 3 rows)"
+    outcome = measure("eq_odds_max", PERFECT)
+    assert (outcome.value, outcome.coverage) == (None, (1, 2))
+    assert outcome.reason == "fewer than two groups with a value: b (no positives among 3 rows)"
 
 
 @pytest.mark.parametrize("name", ["eq_odds_max", "eq_odds_mean"])
@@ -186,9 +190,9 @@ def test_fairlearn_calls_a_perfect_classifier_maximally_unfair_and_we_do_not():
 def test_aif360_and_aequitas_call_it_perfect_and_we_do_not(name, empty):
     """Python's max(0.0, nan) is 0.0, and pandas skips NaN; either rate may be the empty one."""
     target = np.array([0, 1, 0, 1, 1 - empty, 1 - empty])
-    found = measure(name, predictions(target, target, "aaaabb"))
-    assert found.value is None
-    assert ("no positives" if empty else "no negatives") in found.reason
+    outcome = measure(name, predictions(target, target, "aaaabb"))
+    assert outcome.value is None
+    assert ("no positives" if empty else "no negatives") in outcome.reason
 
 
 def test_ffb_hides_a_real_gap_behind_an_empty_cell_and_we_show_it():
@@ -201,9 +205,9 @@ def test_ffb_hides_a_real_gap_behind_an_empty_cell_and_we_show_it():
 def test_medfair_skips_an_undefined_auc_silently_and_we_say_who_is_left_out():
     p = np.array([0.9, 0.1, 0.8, 0.9, 0.7, 0.2])
     rows = predictions([1, 0, 0, 1, 1, 1], [1, 0, 1, 1, 1, 0], "aabbcc", probabilities=np.column_stack([1 - p, p]))
-    found = measure("worst_auroc", rows)
-    assert (found.value, found.group, found.coverage) == (1.0, "a", (2, 3))
-    assert found.notes == ("left out: c (no negatives among 2 rows)",)
+    outcome = measure("worst_auroc", rows)
+    assert (outcome.value, outcome.group, outcome.coverage) == (1.0, "a", (2, 3))
+    assert outcome.notes == ("left out: c (no negatives among 2 rows)",)
 
 
 def test_fairmedfm_dies_when_a_group_has_one_class_and_one_answer_and_we_do_not():
@@ -215,8 +219,8 @@ def test_fairmedfm_dies_when_a_group_has_one_class_and_one_answer_and_we_do_not(
 
 def test_subpopbench_makes_up_a_rate_for_an_empty_class_and_we_leave_it_out():
     rows = predictions([1, 1, 1, 0, 0], [1, 0, 1, 0, 0], "aabcc")
-    found = measure("worst_tpr", rows)
-    assert (found.value, found.group, found.coverage) == (0.5, "a", (2, 3))
+    outcome = measure("worst_tpr", rows)
+    assert (outcome.value, outcome.group, outcome.coverage) == (0.5, "a", (2, 3))
 
 
 def test_fairclip_measures_prevalence_where_we_measure_the_model():
@@ -252,9 +256,9 @@ def test_one_group_has_no_disparity(group):
     rows = predictions([1, 0, 1, 0], [1, 0, 1, 1], "aaaa")
     rows.table["group"] = pd.array(list(group), dtype="str")
     for rule in disparities(METRICS.values()).values():
-        found = rule.measure(rows, "group", "keep" if group == "aaaa" else "drop")
-        assert found.value is None
-        assert found.reason == ("only one group: a" if group == "aaaa" else "no groups")
+        outcome = rule.measure(rows, "group", "keep" if group == "aaaa" else "drop")
+        assert outcome.value is None
+        assert outcome.reason == ("only one group: a" if group == "aaaa" else "no groups")
 
 
 @pytest.mark.parametrize(
@@ -264,9 +268,9 @@ def test_equity_scaling_by_hand(preset, value):
     """Accuracy .8 on 15 rows and .4 on 5: .7 overall, groups .4 apart, and .1 and .3 off the whole."""
     right = [1] * 12 + [0] * 3 + [1] * 2 + [0] * 3
     rows = predictions([1] * 20, right, "a" * 15 + "b" * 5)
-    found = disparities(equity=preset)["es_accuracy"]
-    assert found.preset == preset
-    assert found.measure(rows, "group").value == pytest.approx(value)
+    outcome = disparities(equity=preset)["es_accuracy"]
+    assert outcome.preset == preset
+    assert outcome.measure(rows, "group").value == pytest.approx(value)
 
 
 def test_an_unknown_preset_names_the_nearest():
@@ -359,12 +363,12 @@ ROWS = predictions([0, 1, 0, 1, 0, 1], [0, 1, 1, 1, 0, 0], "aaabbb")
 def test_a_metric_that_goes_wrong_is_undefined_by_name_and_the_rest_goes_on(fault):
     each, reason = FAULTY[fault]
     faulty = Metric(name="m", title="M", formula="", source="", each=each)
-    found = score(ROWS, ["group"], [faulty])
-    assert re.search(reason, found.overall.metrics["m"].reason)
-    assert found.overall.metrics["m"].value is None
-    assert found.overall.metrics["accuracy"].value == pytest.approx(4 / 6)
-    assert found.attributes["group"].disparities["m_gap"].value is None
-    assert found.attributes["group"].disparities["max_acc_gap"].value == 0
+    scores = score(ROWS, ["group"], [faulty])
+    assert re.search(reason, scores.overall.metrics["m"].reason)
+    assert scores.overall.metrics["m"].value is None
+    assert scores.overall.metrics["accuracy"].value == pytest.approx(4 / 6)
+    assert scores.attributes["group"].disparities["m_gap"].value is None
+    assert scores.attributes["group"].disparities["max_acc_gap"].value == 0
 
 
 @pytest.mark.parametrize(
@@ -383,9 +387,9 @@ def test_a_number_over_rows_that_goes_wrong_is_undefined_by_name(over, reason):
 
 
 def test_a_metric_cannot_change_the_rows_that_others_see():
-    found = score(ROWS, ["group"], [Metric(name="m", title="M", formula="", source="", each=spoils)])
-    assert found.attributes["group"].groups["a"].counts["positives"] == 1
-    assert found.overall.metrics["accuracy"].value == pytest.approx(4 / 6)
+    scores = score(ROWS, ["group"], [Metric(name="m", title="M", formula="", source="", each=spoils)])
+    assert scores.attributes["group"].groups["a"].counts["positives"] == 1
+    assert scores.overall.metrics["accuracy"].value == pytest.approx(4 / 6)
 
 
 def test_what_a_value_depends_on_may_be_unknown():

@@ -51,10 +51,10 @@ def test_the_glaucoma_papers_tables_1_and_2(shared, tmp_path):
     assert len(golden["rows"]) == 7
     for row in golden["rows"]:
         predictions = rebuilt(golden["n"], row["correct"], tmp_path / "p.csv")
-        found = score(predictions, ["ethnicity"])
-        ethnicity, published = found.attributes["ethnicity"].disparities, row["published"]
-        assert found.overall.counts["n"] == 2000
-        assert round(100 * found.overall.metrics["accuracy"].value, 2) == published["accuracy_pct"]
+        scores = score(predictions, ["ethnicity"])
+        ethnicity, published = scores.attributes["ethnicity"].disparities, row["published"]
+        assert scores.overall.counts["n"] == 2000
+        assert round(100 * scores.overall.metrics["accuracy"].value, 2) == published["accuracy_pct"]
         assert round(100 * ethnicity["max_acc_gap"].value, 2) == published["max_acc_gap_pp"]
         assert ethnicity["max_acc_gap"].coverage == (3, 3)
         percent, fraction = ES[row["method"]]
@@ -72,9 +72,9 @@ def test_a_constant_yes_has_the_prevalence_gap_and_no_eq_odds_gap():
     group = np.repeat(list(size), list(size.values()))
     target = np.concatenate([np.arange(n) < positive[name] for name, n in size.items()]).astype(int)
     table = pd.DataFrame({"target": target, "answer": 1, "race": group})
-    found = score(Predictions(table, ("no", "yes"), ("race",)), ["race"])
-    race = found.attributes["race"]
-    assert round(100 * found.overall.metrics["accuracy"].value, 2) == 51.15
+    scores = score(Predictions(table, ("no", "yes"), ("race",)), ["race"])
+    race = scores.attributes["race"]
+    assert round(100 * scores.overall.metrics["accuracy"].value, 2) == 51.15
     assert [round(100 * race.groups[g].metrics["accuracy"].value, 2) for g in ("white", "black", "asian")] == [
         48.67,
         64.26,
@@ -96,11 +96,11 @@ def test_the_json_has_the_promised_keys_and_reasons_for_what_is_null():
             "race": pd.array(["a", "a", "b", None, None], dtype="str"),
         }
     )
-    found = as_json.scores(score(Predictions(table, ("no", "yes"), ("race",)), ["race"], METRICS))
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    race = found["attributes"]["race"]
+    printed = as_json.scores(score(Predictions(table, ("no", "yes"), ("race",)), ["race"], METRICS))
+    assert json.loads(json.dumps(printed, allow_nan=False)) == printed
+    race = printed["attributes"]["race"]
     assert race["unrecorded"] == {"policy": "keep", "rows": 2}
-    assert (found["n"], found["positives"], found["negatives"], found["unparsed"]) == (5, 2, 3, 1)
+    assert (printed["n"], printed["positives"], printed["negatives"], printed["unparsed"]) == (5, 2, 3, 1)
     assert {"n": 1, "positives": 1, "negatives": 0}.items() <= race["groups"]["b"].items()
     assert race["groups"]["b"]["accuracy"] == {"value": 0.0, "ci": None}
     assert race["groups"]["b"]["fpr"] == {"value": None, "ci": None, "reason": "no negatives among 1 row"}
@@ -122,10 +122,10 @@ def test_policies_change_groups_but_not_the_overall_values():
     )
     predictions = Predictions(table, ("no", "yes"), ("race",))
     by_policy = {policy: score(predictions, ["race"], policy=policy) for policy in ("keep", "drop", "merge:a")}
-    assert {found.overall.metrics["accuracy"].value for found in by_policy.values()} == {1 / 3}
+    assert {outcome.overall.metrics["accuracy"].value for outcome in by_policy.values()} == {1 / 3}
     sizes = {
-        policy: {name: group.counts["n"] for name, group in found.attributes["race"].groups.items()}
-        for policy, found in by_policy.items()
+        policy: {name: group.counts["n"] for name, group in outcome.attributes["race"].groups.items()}
+        for policy, outcome in by_policy.items()
     }
     assert sizes == {
         "keep": {"a": 1, "b": 1, "unrecorded": 1},
@@ -146,10 +146,10 @@ def test_answers_in_words_are_scored_by_row_like_any_other(tmp_path):
         each=lambda rows: (rows.table["text"] == rows.table["reference"]).to_numpy(dtype=float),
         needs=("text",),
     )
-    found = score(read_predictions(path, ["race"]), ["race"], [exact])
-    race = found.attributes["race"]
-    assert found.overall.metrics["exact_match"].value == 0.5
-    assert "accuracy" not in found.overall.metrics  # nor any other metric of classes
+    scores = score(read_predictions(path, ["race"]), ["race"], [exact])
+    race = scores.attributes["race"]
+    assert scores.overall.metrics["exact_match"].value == 0.5
+    assert "accuracy" not in scores.overall.metrics  # nor any other metric of classes
     assert race.groups["unrecorded"].metrics["exact_match"].value == 1  # "None" is a text
     assert race.disparities["exact_match_gap"] == Gap(1.0, coverage=(3, 3))
     assert "eq_odds_max" not in race.disparities
@@ -182,8 +182,8 @@ BY_HAND = {  # TPR ½ and 1, FPR ½ and ¼, accuracy ½ and 7/8 (11/16 overall),
 
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_other_projects_numbers_by_hand(name):
-    found = convert(two_groups(), ["race"], name).attributes["race"]
-    assert {key: found[key][1].value for key in BY_HAND[name]} == pytest.approx(BY_HAND[name])
+    converted = convert(two_groups(), ["race"], name).attributes["race"]
+    assert {key: converted[key][1].value for key in BY_HAND[name]} == pytest.approx(BY_HAND[name])
 
 
 @settings(max_examples=40, deadline=None)
@@ -192,7 +192,7 @@ def test_as_fairlearn_is_fairlearn(rows):
     corners = [(target, target, group) for target in (0, 1) for group in "abc"]  # so that every rate is defined
     target, answer, group = map(list, zip(*rows, *corners, strict=True))
     table = pd.DataFrame({"target": target, "answer": answer, "g": group})
-    found = convert(Predictions(table, ("no", "yes"), ("g",)), ["g"], "fairlearn").attributes["g"]
+    converted = convert(Predictions(table, ("no", "yes"), ("g",)), ["g"], "fairlearn").attributes["g"]
     features = {"y_true": target, "y_pred": answer, "sensitive_features": group}
     for key, function, options in (
         ("demographic_parity_difference", theirs.demographic_parity_difference, {}),
@@ -202,15 +202,15 @@ def test_as_fairlearn_is_fairlearn(rows):
         ("accuracy_score_difference", theirs.accuracy_score_difference, {}),
         ("accuracy_score_group_min", theirs.accuracy_score_group_min, {}),
     ):
-        assert found[key][1].value == pytest.approx(function(**features, **options))
+        assert converted[key][1].value == pytest.approx(function(**features, **options))
 
 
 def test_binary_only_conventions_refuse_three_groups_with_a_reason():
     rows = two_groups()
     third = Predictions(rows.table.assign(race=["a", "b", "c", "a"] * 4), rows.classes, rows.attributes)
     for name, key in (("medfair", "EqOdd"), ("ffb", "eodd")):
-        found = convert(third, ["race"], name).attributes["race"][key][1]
-        assert (found.value, found.reason) == (None, "defined for two groups, and there are 3")
+        converted = convert(third, ["race"], name).attributes["race"][key][1]
+        assert (converted.value, converted.reason) == (None, "defined for two groups, and there are 3")
 
 
 def test_fairclip_leaves_rows_without_the_attribute_out_of_everything():

@@ -53,17 +53,17 @@ def test_an_architecture_is_what_transformers_computes(kind, tmp_path):
     for count, sizes, sides in ((1, equality.ONE, "lr"), (8, equality.ONE, "r"), (8, equality.SEVERAL, "lr")):
         asked = equality.examples(count, sizes)
         for side in sides:
-            found = equality.compare(backbone, official, asked, {"l": "left", "r": "right"}[side])
-            assert found.same_tokens
-            assert found.logits < 1e-4
-            assert found.same_text
-            assert len(set(found.texts)) > count // 4, "texts so alike would hide a difference"
+            agreement = equality.compare(backbone, official, asked, {"l": "left", "r": "right"}[side])
+            assert agreement.same_tokens
+            assert agreement.logits < 1e-4
+            assert agreement.same_text
+            assert len(set(agreement.texts)) > count // 4, "texts so alike would hide a difference"
     pictures, questions = zip(*equality.examples(6, equality.SEVERAL), strict=True)
     shown = [list(pictures[:2]), list(pictures[2:5]), list(pictures[5:])]
-    found = equality.compare(backbone, official, list(zip(shown, questions[:3], strict=True)), "left")
-    assert found.same_tokens
-    assert found.logits < 1e-4
-    assert found.same_text
+    agreement = equality.compare(backbone, official, list(zip(shown, questions[:3], strict=True)), "left")
+    assert agreement.same_tokens
+    assert agreement.logits < 1e-4
+    assert agreement.same_text
     blank = [(Image.new("RGB", picture.size, (128, 128, 128)), question) for picture, question in asked]
     inputs = [backbone.stack([backbone.prepare(*one) for one in some]) for some in (asked, blank)]
     with torch.no_grad():

@@ -78,12 +78,12 @@ def test_a_checkpoint_gives_what_transformers_gives(saved, case):
     for sizes, count in ((equality.ONE, 8), (equality.SEVERAL, 8), (equality.ONE, 1)):
         asked = equality.examples(count, sizes)
         for side in ("left", "right"):
-            found = equality.compare(backbone, official, asked, side)
-            assert found.same_tokens
-            assert found.logits < 1e-4
-            assert found.spread > 0.5, "logits so alike would hide a difference"
-            assert found.same_text
-            assert len(set(found.texts)) > count // 4, "texts so alike would hide a difference"
+            agreement = equality.compare(backbone, official, asked, side)
+            assert agreement.same_tokens
+            assert agreement.logits < 1e-4
+            assert agreement.spread > 0.5, "logits so alike would hide a difference"
+            assert agreement.same_text
+            assert len(set(agreement.texts)) > count // 4, "texts so alike would hide a difference"
 
 
 def test_another_picture_is_another_answer(saved):
@@ -93,9 +93,9 @@ def test_another_picture_is_another_answer(saved):
     asked = equality.examples(1, equality.ONE)
     grey = [(Image.new("RGB", asked[0][0].size, (128, 128, 128)), asked[0][1])]
     official.batch = lambda _, side, given=official.batch: given(grey, side)
-    found = equality.compare(backbone, official, asked, "right")
-    assert found.same_tokens
-    assert found.logits > 0.1
+    agreement = equality.compare(backbone, official, asked, "right")
+    assert agreement.same_tokens
+    assert agreement.logits > 0.1
 
 
 @pytest.mark.parametrize(
@@ -363,9 +363,9 @@ def test_a_shard_index_of_an_older_save_is_not_read(saved, tmp_path):
     for shard in shards:
         save_file({name: whole[name] for name in load_file(shard)}, shard, {"format": "pt"})
     before = make("llava", folder).fingerprint()
-    found, wanted = build("llava", folder).state_dict(), build("llava", saved(LLAVA)).state_dict()
+    loaded, wanted = build("llava", folder).state_dict(), build("llava", saved(LLAVA)).state_dict()
     assert all(
-        torch.equal(found[name], wanted[name]) for name in wanted if "lora_" not in name and "head" not in name
+        torch.equal(loaded[name], wanted[name]) for name in wanted if "lora_" not in name and "head" not in name
     )
     for shard in shards:
         shard.unlink()

@@ -118,14 +118,14 @@ def naive_text(model, image, prompt, limit):
 @pytest.mark.parametrize("batch", [1, 3, 32])
 def test_a_text_is_what_a_plain_loop_writes_whatever_the_batch(batch, monkeypatch, learned, model):
     monkeypatch.setattr(predicting, "BATCH", batch)
-    found = interviewed().predictions
-    test = found.query("split == 'test'")
+    predictions = interviewed().predictions
+    test = predictions.query("split == 'test'")
     with torch.no_grad():
         expected = [naive_text(model, image, row["prompt"], 12) for image, row in asked()]
     assert test["text"].tolist() == expected
     assert len(set(expected)) > 3
-    assert found.drop(columns="loss").equals(learned.predictions.drop(columns="loss"))
-    assert (found["loss"] - learned.predictions["loss"]).abs().max() < 1e-5
+    assert predictions.drop(columns="loss").equals(learned.predictions.drop(columns="loss"))
+    assert (predictions["loss"] - learned.predictions["loss"]).abs().max() < 1e-5
 
 
 def test_a_toy_learns_to_write_the_right_answer():
@@ -265,24 +265,24 @@ def test_an_epoch_can_be_chosen_by_what_its_answers_name():
 
 
 def test_predictions_hold_question_reference_text_loss_and_the_class_named(learned):
-    found = learned.predictions
-    assert [*found.columns] == [
+    predictions = learned.predictions
+    assert [*predictions.columns] == [
         "id", "cluster", "split", "target", "prompt", "reference", "text", "loss", "answer", "site", "sex",
     ]  # fmt: skip
     table = Interview().table().query("split != 'train'").reset_index(drop=True)
     for column in ("id", "cluster", "split", "prompt", "reference", "site", "sex"):
-        assert found[column].equals(table[column])
-    assert found["target"].tolist() == table["target"].map(Interview.classes.index).tolist()
-    for text, answer in zip(found["text"], found["answer"], strict=True):
+        assert predictions[column].equals(table[column])
+    assert predictions["target"].tolist() == table["target"].map(Interview.classes.index).tolist()
+    for text, answer in zip(predictions["text"], predictions["answer"], strict=True):
         named = [name for name in Interview.classes if name in text.replace(".", " ").split()]
         assert answer == (Interview.classes.index(named[0]) if named else UNPARSED)
-    assert (found["loss"] > 0).all()
+    assert (predictions["loss"] > 0).all()
 
 
 def test_free_text_has_no_classes():
-    found = train(METHODS["vanilla"], backbone=Writer, dataset=Story, stages=LEARN).predictions
-    assert not {"target", "answer", "p_0"} & set(found)
-    test = found.query("split == 'test'")
+    predictions = train(METHODS["vanilla"], backbone=Writer, dataset=Story, stages=LEARN).predictions
+    assert not {"target", "answer", "p_0"} & set(predictions)
+    test = predictions.query("split == 'test'")
     assert (test["text"] == test["reference"]).mean() > 0.9
 
 

@@ -74,9 +74,9 @@ def test_an_adapter_is_what_peft_makes_of_it(base, tmp_path, whole, options, set
     before = equality.compare(backbone, official, asked, "right")
     assert before.logits > 0.1, "the adapter changes something"
     official.model = model.eval()
-    found = equality.compare(backbone, official, asked, "right")
-    assert found.logits < 1e-4
-    assert found.same_text
+    agreement = equality.compare(backbone, official, asked, "right")
+    assert agreement.logits < 1e-4
+    assert agreement.same_text
 
 
 @pytest.mark.parametrize(

@@ -276,8 +276,8 @@ PLACES = {
 def test_mimic_iv_is_found_where_it_lies(examples, mimic, place):
     change, setting = PLACES[place]
     change(mimic)
-    found = rows(at(mimic, mimic_iv=setting.format(mimic.parent)))
-    pd.testing.assert_frame_equal(found, rows(at(examples / "mimic-cxr")))
+    table = rows(at(mimic, mimic_iv=setting.format(mimic.parent)))
+    pd.testing.assert_frame_equal(table, rows(at(examples / "mimic-cxr")))
 
 
 # ── MIMIC-CXR: labels, views, files ──────────────────────────────────────────────────────────────
@@ -296,9 +296,9 @@ def test_uncertain_and_blank_labels_follow_their_rules(examples, uncertain, blan
     assert {*map(str, frame(root / CXR.format("chexpert"))["Pleural Effusion"].unique())} == {
         "1.0", "0.0", "-1.0", "nan",
     }  # fmt: skip
-    found = rows(at(root, uncertain=uncertain, blank=blank))
-    study = found["image"].str.split("/").str[3]
-    assert found["target"].tolist() == [expected[one] for one in study]
+    table = rows(at(root, uncertain=uncertain, blank=blank))
+    study = table["image"].str.split("/").str[3]
+    assert table["target"].tolist() == [expected[one] for one in study]
     assert set(study) == {one for one, target in expected.items() if target}
 
 
@@ -317,10 +317,10 @@ def test_views_and_splits_are_the_official_ones(examples):
     meta = frame(root / CXR.format("metadata")).merge(frame(root / CXR.format("split")), on="dicom_id")
     meta = meta.set_index("dicom_id")
     for views in ("AP,PA", "LATERAL", "PA"):
-        found = rows(at(root, views=views, uncertain="positive"))
-        assert set(found["id"]) == set(meta.index[meta["ViewPosition"].isin(views.split(","))])
+        table = rows(at(root, views=views, uncertain="positive"))
+        assert set(table["id"]) == set(meta.index[meta["ViewPosition"].isin(views.split(","))])
         split = meta["split"].replace("validate", "val")
-        assert found["split"].tolist() == split[found["id"]].tolist()
+        assert table["split"].tolist() == split[table["id"]].tolist()
     with pytest.raises(FairbenchError, match="no image with the view LL") as error:
         rows(at(root, views="AP,LL"))
     assert error.value.hint == "choose among AP, LATERAL, PA"
@@ -686,8 +686,8 @@ def test_projections_and_labellers_are_chosen(examples):
         ({"projections": "AP_horizontal"}, "Projection"),
         ({"labelled_by": "RNN"}, "MethodLabel"),
     ):
-        found = rows(at(root, PadChest, **settings))["id"]
-        assert set(written.loc[found, column]) == set(settings.values())
+        table = rows(at(root, PadChest, **settings))["id"]
+        assert set(written.loc[table, column]) == set(settings.values())
     with pytest.raises(FairbenchError, match="no Projection COSTAL") as error:
         rows(at(root, PadChest, projections="PA,COSTAL"))
     assert error.value.hint == "choose among AP, AP_horizontal, L, PA"
@@ -713,9 +713,9 @@ def test_images_are_found_in_each_layout(examples, own, layout):
         goal = own / layout.format(part=path.parent.name) / path.with_suffix(".PNG").name
         goal.parent.mkdir(parents=True, exist_ok=True)
         path.rename(goal)
-    expected, found = at(examples / "padchest", PadChest), at(own, PadChest)
-    pd.testing.assert_frame_equal(bare(rows(found)), bare(rows(expected)))
-    assert found.fingerprint() == expected.fingerprint()
+    expected, moved = at(examples / "padchest", PadChest), at(own, PadChest)
+    pd.testing.assert_frame_equal(bare(rows(moved)), bare(rows(expected)))
+    assert moved.fingerprint() == expected.fingerprint()
 
 
 @OF_PAD

@@ -101,9 +101,9 @@ def test_isic_files_say_what_they_lack_and_use_the_metadata_beside_them(tmp_path
     rows(dataset)
     assert any("lack sex, age and localization" in w and "HAM10000_metadata" in w for w in dataset.warnings)
     table.to_csv(tmp_path / "HAM10000_metadata", index=False)
-    found = rows(dataset)
+    read_table = rows(dataset)
     assert not dataset.warnings
-    assert found["sex"].notna().sum() == (table["sex"] != "unknown").sum()
+    assert read_table["sex"].notna().sum() == (table["sex"] != "unknown").sum()
     (tmp_path / "HAM10000_metadata").unlink()
     (tmp_path / f"{ISIC}LesionGroupings.csv").unlink()
     with pytest.raises(FairbenchError, match="LesionGroupings"):
@@ -143,10 +143,10 @@ def test_label_maps(folder):
     table = pd.read_csv(folder / "HAM10000_metadata.csv").set_index("image_id")
     positives = {"malignant": {"mel", "bcc", "akiec"}, "medfair": {"mel", "akiec"}}
     for labels, codes in positives.items():
-        found = rows(at(folder, labels=labels)).set_index("id")["target"]
-        assert (found[table.index] == "malignant").equals(table["dx"].isin(codes))
-    found = rows(at(folder, labels="dx7")).set_index("id")["target"]
-    assert found[table.index].tolist() == table["dx"].tolist()
+        read_table = rows(at(folder, labels=labels)).set_index("id")["target"]
+        assert (read_table[table.index] == "malignant").equals(table["dx"].isin(codes))
+    read_table = rows(at(folder, labels="dx7")).set_index("id")["target"]
+    assert read_table[table.index].tolist() == table["dx"].tolist()
 
 
 def test_label_maps_share_one_split(folder):
@@ -180,10 +180,10 @@ def test_age_bins_are_exact_at_their_edges(ages, expected):
 
 def test_what_was_not_recorded_is_missing(folder):
     table = pd.read_csv(folder / "HAM10000_metadata.csv").set_index("image_id")
-    found = rows(at(folder, localization=True)).set_index("id").loc[table.index]
-    assert found["sex"].isna().equals(table["sex"] == "unknown")
-    assert found["age"].isna().equals(table["age"].isna())
-    assert found["localization"].isna().equals(table["localization"] == "unknown")
+    read_table = rows(at(folder, localization=True)).set_index("id").loc[table.index]
+    assert read_table["sex"].isna().equals(table["sex"] == "unknown")
+    assert read_table["age"].isna().equals(table["age"].isna())
+    assert read_table["localization"].isna().equals(table["localization"] == "unknown")
     zero = rows(at(folder, age_zero="missing")).set_index("id").loc[table.index]
     assert zero["age"].isna().equals(table["age"].isna() | (table["age"] == 0))
 

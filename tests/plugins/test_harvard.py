@@ -164,16 +164,14 @@ def test_the_tables_words_are_the_people(examples, kind):
     assert len(people) == len(table)
     splits = {"training": "train", "validation": "val", "test": "test"}
     for person in people:
-        found = table.loc[person["filename"].removesuffix(".npz")]
-        assert found["split"] == splits[person["use"]]
-        assert found["target"] == {"no": "non-glaucoma", "yes": "glaucoma"}[person["glaucoma"]]
+        row = table.loc[person["filename"].removesuffix(".npz")]
+        assert row["split"] == splits[person["use"]]
+        assert row["target"] == {"no": "non-glaucoma", "yes": "glaucoma"}[person["glaucoma"]]
         for attribute in ATTRIBUTES[:5]:
             word = person[attribute.replace("-", "")]
-            assert (None if pd.isna(found[attribute]) else found[attribute]) == (
-                word if word != "unknown" else None
-            )
+            assert (None if pd.isna(row[attribute]) else row[attribute]) == (word if word != "unknown" else None)
         years = float(person["age"])
-        assert found["age"] == ("<45" if years < 45 else "45-65" if years < 66 else ">=66")
+        assert row["age"] == ("<45" if years < 45 else "45-65" if years < 66 else ">=66")
 
 
 def test_golden_people(examples):
@@ -213,8 +211,8 @@ WHO = pd.DataFrame(  # race, gender, ethnicity, language, marital status: the wo
 def test_four_codings_give_the_same_people(tmp_path, coding):
     kind = {"f": HarvardFairVLMed, "g": HarvardGF, "o": FairVision}[coding[0]]
     kind = FairVision if coding.startswith("fairvision") else kind
-    foreign = kind is not HarvardFairVLMed
-    keys = ["race", "male" if foreign else "gender", "hispanic" if foreign else "ethnicity", "language"]
+    other_keys = kind is not HarvardFairVLMed
+    keys = ["race", "male" if other_keys else "gender", "hispanic" if other_keys else "ethnicity", "language"]
     folders = np.repeat(["Training", "Validation", "Test"], 2)
     for index, person in WHO.iterrows():
         path = file_of(kind, tmp_path, index + 1, folders[index])
@@ -472,12 +470,12 @@ def test_texts_are_found_in_the_npz_files_and_in_the_file_of_summaries(copied):
     expected = {note: prompts(root, note=note)[0]["prompt"] for note in ("note", "summary")}
     rewrite(HarvardFairVLMed, lambda people: people.drop(columns=["note", "gpt4_summary"]))(root)
     same(prompts(root, note="summary")[0]["prompt"].to_frame(), expected["summary"].to_frame())
-    found, dataset = prompts(root, note="note")
-    told = found["prompt"] != dataset.prompt  # every third copy of the npz files lacks its note
+    table, dataset = prompts(root, note="note")
+    told = table["prompt"] != dataset.prompt  # every third copy of the npz files lacks its note
     assert dataset.warnings == ["20 of 60 people have no note, only a question"]
     assert told.sum() == 40
-    same(found["prompt"][told].to_frame(), expected["note"][told].to_frame())
-    assert not found["prompt"].str.contains("white male|black female").any()  # note_extra names the groups
+    same(table["prompt"][told].to_frame(), expected["note"][told].to_frame())
+    assert not table["prompt"].str.contains("white male|black female").any()  # note_extra names the groups
 
 
 def test_without_any_text_the_task_is_refused(copied):
@@ -585,10 +583,10 @@ def test_ages_are_binned_by_completed_years(kind, ages, hundredths):
 def test_whatever_a_cell_holds_becomes_a_declared_value_or_an_error(kind, attribute, cell):
     dataset = kind()
     try:
-        found = dataset.codebook[attribute].meaning(cell)
+        value = dataset.codebook[attribute].meaning(cell)
     except KeyError:
         return
-    assert found is None or found in dataset.attributes[attribute]
+    assert value is None or value in dataset.attributes[attribute]
 
 
 # ── what is missing or wrong ─────────────────────────────────────────────────────────────────────

@@ -378,7 +378,7 @@ BACKBONE = {"rank": 8, "targets": ("q_proj", "k_proj", "v_proj", "o_proj", "gate
 
 
 def readable(weights) -> float:
-    """Balanced accuracy on the test split of a fresh reader of the site, fitted on the trained model's states."""
+    """Balanced accuracy on the test split of a linear probe of the site, fitted on the trained model's states."""
     data, backbone = Planted(), ToyBackbone(**BACKBONE)
     backbone.build(data.classes, data.words, torch.float32, torch.device("cpu"))
     table = rows(data)

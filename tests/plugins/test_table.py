@@ -63,12 +63,12 @@ def change(folder, **columns):
 
 
 def test_a_table_is_read_as_it_is_written(folder):
-    found = rows(at(folder))
+    table = rows(at(folder))
     written = people()
     for column in ("id", "cluster", "split", "image", "target"):
-        assert found[column].tolist() == written[column].tolist()
-    assert found["sex"].fillna("-").tolist() == written["sex"].fillna("-").tolist()
-    assert found["age"].tolist() == ["0-44" if int(age) < 45 else "45+" for age in written["age"]]
+        assert table[column].tolist() == written[column].tolist()
+    assert table["sex"].fillna("-").tolist() == written["sex"].fillna("-").tolist()
+    assert table["age"].tolist() == ["0-44" if int(age) < 45 else "45+" for age in written["age"]]
     assert at(folder).classes == ("well", "ill")
     assert at(folder).attributes == {"sex": ("female", "male"), "age": ("0-44", "45+")}
 
@@ -88,8 +88,8 @@ def test_a_table_is_read_as_it_is_written(folder):
 def test_whatever_wrote_the_file(tmp_path, name, options, settings):
     frame = people().assign(note='größer; "so, so"')
     expected = rows(at(write(tmp_path / "one", frame)))
-    found = rows(at(write(tmp_path / "other", frame, name, **options), **settings))
-    pd.testing.assert_frame_equal(found, expected)
+    table = rows(at(write(tmp_path / "other", frame, name, **options), **settings))
+    pd.testing.assert_frame_equal(table, expected)
 
 
 def test_parquet_and_its_types(tmp_path, folder):
@@ -105,14 +105,14 @@ def test_parquet_and_its_types(tmp_path, folder):
     shutil.copytree(folder, tmp_path / "typed")
     (tmp_path / "typed/people.csv").unlink()
     typed.to_parquet(tmp_path / "typed/people.parquet")
-    found = rows(at(tmp_path / "typed", positive="true"))
+    table = rows(at(tmp_path / "typed", positive="true"))
     expected = rows(at(folder))
-    assert found["id"].tolist() == [str(2**60 + n) for n in range(len(frame))]
-    assert found["cluster"].tolist() == [str(n // 2) for n in range(len(frame))]
-    assert found["target"].tolist() == expected["target"].map({"ill": "true", "well": "false"}).tolist()
-    assert found["sex"].fillna("-").tolist() == expected["sex"].fillna("-").tolist()
-    assert found["age"].isna().tolist() == [n == 3 for n in range(len(frame))]
-    assert found["age"].drop(3).tolist() == expected["age"].drop(3).tolist()
+    assert table["id"].tolist() == [str(2**60 + n) for n in range(len(frame))]
+    assert table["cluster"].tolist() == [str(n // 2) for n in range(len(frame))]
+    assert table["target"].tolist() == expected["target"].map({"ill": "true", "well": "false"}).tolist()
+    assert table["sex"].fillna("-").tolist() == expected["sex"].fillna("-").tolist()
+    assert table["age"].isna().tolist() == [n == 3 for n in range(len(frame))]
+    assert table["age"].drop(3).tolist() == expected["age"].drop(3).tolist()
     with pytest.raises(FairbenchError, match="has no column 'boxes'"):
         rows(at(tmp_path / "typed", positive="true", cluster_column="boxes"))
 
@@ -152,11 +152,11 @@ def test_the_example_is_read_with_its_settings(tmp_path):
     raw = (tmp_path / "Faelle.csv").read_bytes()
     assert raw.startswith(b"\xef\xbb\xbf")
     lines = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig")), delimiter=";"))[:-1]
-    found = rows(dataset).set_index("id")
-    assert len(found) == len(lines)
+    table = rows(dataset).set_index("id")
+    assert len(table) == len(lines)
     unrecorded = ("", "unbekannt", "k. A.")
     for line in lines:
-        row = found.loc[line["Fallnummer"]]
+        row = table.loc[line["Fallnummer"]]
         assert row["cluster"] == line["Patient"]
         assert row["target"] == {"gutartig": "benign", "bösartig": "malignant"}[line["Befund"]]
         sex, age = line["Geschlecht"], line["Alter"]
@@ -178,8 +178,8 @@ def test_columns_go_by_any_name(tmp_path, folder):
     renamed = people().rename(columns={**names, "sex": "Geschlecht", "age": "Alter (Jahre)"})
     other = write(tmp_path / "other", renamed)
     settings = {f"{key}_column": name.upper() for key, name in names.items()}
-    found = rows(at(other, **settings, attribute_columns="SEX = Geschlecht,age=alter (jahre)"))
-    pd.testing.assert_frame_equal(found, rows(at(folder)))
+    table = rows(at(other, **settings, attribute_columns="SEX = Geschlecht,age=alter (jahre)"))
+    pd.testing.assert_frame_equal(table, rows(at(folder)))
 
 
 def test_an_id_may_be_the_image(folder):
@@ -193,8 +193,8 @@ def test_a_path_is_made_of_cells(tmp_path):
     for n in range(40):
         (tmp_path / "img" / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{n}.png").rename(tmp_path / "img" / "ab"[n % 2] / f"{n}.PNG")
-    found = rows(at(tmp_path, image_path="img/{ward}/{image}.PNG"))
-    assert found["image"].tolist() == [f"img/{'ab'[n % 2]}/{n}.PNG" for n in range(40)]
+    table = rows(at(tmp_path, image_path="img/{ward}/{image}.PNG"))
+    assert table["image"].tolist() == [f"img/{'ab'[n % 2]}/{n}.PNG" for n in range(40)]
     with pytest.raises(FairbenchError, match=r"none of the 40 images is there, for instance .*/0.jpg.bak\n"):
         rows(at(tmp_path, image_path="{image}.jpg.bak"))
     with pytest.raises(FairbenchError, match="no column 'Bett'"):
@@ -216,8 +216,8 @@ def test_splits_have_many_spellings(folder):
     change(folder, split=people()["split"].map(spelled))
     assert rows(at(folder))["split"].tolist() == people()["split"].tolist()
     change(folder, split=people()["split"].map({"train": "1", "val": "2", "test": "3"}))
-    found = rows(at(folder, values="split: 1=train, 2=val, 3=test"))
-    assert found["split"].tolist() == people()["split"].tolist()
+    table = rows(at(folder, values="split: 1=train, 2=val, 3=test"))
+    assert table["split"].tolist() == people()["split"].tolist()
 
 
 @pytest.mark.parametrize("how", ["absent", "none"])
@@ -228,9 +228,9 @@ def test_without_splits_fairbench_divides_whole_patients(folder, how):
     else:
         settings["split_column"] = "none"
     dataset = at(folder, **settings)
-    found = rows(dataset)
-    expected = split_clusters(found, ("target", "sex", "age"), (0.5, 0.25, 0.25), 3)
-    assert found["split"].tolist() == expected.tolist()
+    table = rows(dataset)
+    expected = split_clusters(table, ("target", "sex", "age"), (0.5, 0.25, 0.25), 3)
+    assert table["split"].tolist() == expected.tolist()
     assert any("50%/25%/25% made by fairbench with seed 3: grouped by cluster" in note for note in dataset.notes)
     assert not any("made by fairbench" in note for note in at(write(folder)).notes)
 

@@ -119,10 +119,10 @@ def lay_out(form, folder):
 def test_images_inside_the_table_are_those_of_its_rows(tmp_path, form):
     expected = rows(at(write(tmp_path / "plain")))
     dataset = at(lay_out(form, tmp_path / "inside"), positive="ill")
-    found = rows(dataset)
-    same(found, expected)
+    table = rows(dataset)
+    same(table, expected)
     assert dataset.classes == ("well", "ill"), "a class label goes by its name"
-    for row in found.to_dict("records"):
+    for row in table.to_dict("records"):
         assert (np.asarray(dataset.image(row)) == np.asarray(noise(int(row["id"][1:])))).all()
     before = dataset.fingerprint()
     assert at(shutil.move(tmp_path / "inside", tmp_path / "moved"), positive="ill").fingerprint() == before
@@ -227,8 +227,8 @@ def test_folders_of_older_systems_are_read(tmp_path):
 
 
 def test_one_finding_out_of_several(tmp_path):
-    found = ["Effusion|Mass", "No Finding", "Mass", "effusion", "Mass | Effusion ", "Cardiomegaly"]
-    frame = people(48).assign(target=found * 8).drop(columns="split")
+    findings = ["Effusion|Mass", "No Finding", "Mass", "effusion", "Mass | Effusion ", "Cardiomegaly"]
+    frame = people(48).assign(target=findings * 8).drop(columns="split")
     dataset = at(write(tmp_path, frame), finding="Effusion", positive="")
     assert dataset.classes == ("no", "yes")
     assert rows(dataset)["target"].tolist() == ["yes", "no", "no", "yes", "yes", "no"] * 8
@@ -346,8 +346,8 @@ def test_ages_as_written(tmp_path):
     written = ["060Y", "018M", "90+", ">89", "40-50", "33"]
     frame = people(48).assign(age=written * 8)
     bins = "age: 0-39, 40-59, 60+"
-    found = rows(at(write(tmp_path, frame), bins=bins))
-    assert found["age"].tolist() == ["60+", "0-39", "60+", "60+", "40-59", "0-39"] * 8
+    table = rows(at(write(tmp_path, frame), bins=bins))
+    assert table["age"].tolist() == ["60+", "0-39", "60+", "60+", "40-59", "0-39"] * 8
     for odd in ("411Y", "30-50", "411"):
         write(tmp_path, people(48).assign(age=[*written * 7, *written[:5], odd]))
         with pytest.raises(FairbenchError, match=f"age is '{odd.lower()}' in line 49, which lies in none of"):
@@ -365,8 +365,8 @@ def test_the_cases_that_an_earlier_version_read_wrong(shared, tmp_path):
         "cluster_column": "none", "attribute_columns": "sex=Patient Sex", "positive": "", "id_column": "none",
     }  # fmt: skip
     dataset = at(tmp_path / "many", **settings)
-    found = rows(dataset).set_index("image")["target"]
-    assert [found[f"{n}.png"] for n in range(4)] == ["yes", "no", "no", "yes"]
+    read_table = rows(dataset).set_index("image")["target"]
+    assert [read_table[f"{n}.png"] for n in range(4)] == ["yes", "no", "no", "yes"]
     assert any("sex has f and w, which may be one group" in text for text in dataset.warnings)
     eyes = pd.read_csv(shared / "cases/tables/two_eyes_a_row.csv")
     eyes = pd.concat([eyes] * 12, ignore_index=True).assign(ID=range(24))

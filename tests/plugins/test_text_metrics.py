@@ -143,10 +143,10 @@ def test_es_bleu_1_is_the_published_arithmetic():
         "fairclip": whole / (1 + (whole - low) + (high - whole)),
     }
     for preset, expected in by_preset.items():
-        found = score(texts, ["group"], [METRICS["bleu_1"]], equity=preset).attributes["group"].disparities
-        assert found["es_bleu_1"].value == pytest.approx(expected)
-        assert found["bleu_1_gap"].value == pytest.approx(high - low)
-        assert (found["worst_bleu_1"].value, found["worst_bleu_1"].group) == (pytest.approx(low), "a")
+        scores = score(texts, ["group"], [METRICS["bleu_1"]], equity=preset).attributes["group"].disparities
+        assert scores["es_bleu_1"].value == pytest.approx(expected)
+        assert scores["bleu_1_gap"].value == pytest.approx(high - low)
+        assert (scores["worst_bleu_1"].value, scores["worst_bleu_1"].group) == (pytest.approx(low), "a")
     assert round(100 * by_preset["fairllava"], 2) == 5.29
 
 
@@ -169,8 +169,8 @@ def test_the_evidence_about_real_scores_is_a_permutation_test(rows, seed):
     codes, names = texts.groups("group")
     rule = disparities([METRICS["bleu_1"]])["bleu_1_gap"]
     (values,), reduce = rates(rule, texts)
-    found = judge([values], codes, reduce=reduce, names=names)
-    assert found.value == pytest.approx(abs(values[codes == 0].mean() - values[codes == 1].mean()))
+    judged = judge([values], codes, reduce=reduce, names=names)
+    assert judged.value == pytest.approx(abs(values[codes == 0].mean() - values[codes == 1].mean()))
 
     def parts(labels):
         cells = [values[labels == g] for g in range(2)]
@@ -191,16 +191,16 @@ def test_the_evidence_about_real_scores_is_a_permutation_test(rows, seed):
     kept = [np.clip(pooled + (m - pooled) * own_error / error, values.min(), values.max()) for m, error in draws]
     floor = [abs(m[0] - m[1]) for m in kept]
     assert 0.001 < p < 0.5  # neither hopeless nor certain, so that the comparison says something
-    assert found.p == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 10_000))
-    assert found.floor_mean == pytest.approx(np.mean(floor), rel=0.03)
-    assert found.floor_95 == pytest.approx(np.quantile(floor, 0.95), rel=0.04)
+    assert judged.p == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 10_000))
+    assert judged.floor_mean == pytest.approx(np.mean(floor), rel=0.03)
+    assert judged.floor_95 == pytest.approx(np.quantile(floor, 0.95), rel=0.04)
 
 
 def test_every_row_scored_text_metric_comes_with_evidence():
-    found = score_with_evidence(some_texts(80), ["group"], [METRICS[name] for name in (*BY_ROW, *CORPUS)])
-    part = found.attributes["group"]
+    scores = score_with_evidence(some_texts(80), ["group"], [METRICS[name] for name in (*BY_ROW, *CORPUS)])
+    part = scores.attributes["group"]
     for name in ("bleu_1", "bleu_4", "rouge_l"):
-        few, overall = part.groups["few"].metrics[name], found.overall.metrics[name]
+        few, overall = part.groups["few"].metrics[name], scores.overall.metrics[name]
         assert few.low < few.value < few.high
         assert overall.low < overall.value
         for rule in (f"{name}_gap", f"worst_{name}", f"es_{name}"):
@@ -208,7 +208,7 @@ def test_every_row_scored_text_metric_comes_with_evidence():
             assert 0 < gap.p <= 1
             assert gap.excess == pytest.approx(gap.value - gap.floor_mean)
     assert "not a mean over rows" in part.disparities["corpus_bleu_1_gap"].notes[-1]
-    json.dumps(as_json.scores(found), allow_nan=False)
+    json.dumps(as_json.scores(scores), allow_nan=False)
 
 
 def test_a_report_lists_the_metrics_of_its_kind_of_answers():
@@ -306,7 +306,7 @@ def test_chexbert_is_read_and_counted_as_its_authors_do(chexbert):
     sentences = [" ".join(rng.choice(VOCABULARY[5:], rng.integers(1, 9))) for _ in range(160)]
     pairs = [*zip(sentences[:80], sentences[80:], strict=True), ("", "effusion\n  the " * 300)]
     texts, references = (np.array([chexbert(text) for text in column]) for column in zip(*pairs, strict=True))
-    found = rows(pairs)
+    table = rows(pairs)
     labeller = chexbert_f1._labeller(os.environ["FAIRBENCH_CHEXBERT"])
     np.testing.assert_array_equal(labeller.present([text for text, _ in pairs]), texts)
     np.testing.assert_array_equal(labeller.present([reference for _, reference in pairs]), references)
@@ -315,7 +315,7 @@ def test_chexbert_is_read_and_counted_as_its_authors_do(chexbert):
     for count, columns in ((14, list(range(14))), (5, five)):
         true, said = references[:, columns], texts[:, columns]
         for kind in ("micro", "macro"):
-            value = METRICS[f"chexbert_{kind}_f1_{count}"].value(found)
+            value = METRICS[f"chexbert_{kind}_f1_{count}"].value(table)
             if kind == "macro" and not true.any(axis=0).all():
                 lacking = chexbert_f1.LABELS[columns[int(true.any(axis=0).argmin())]]
                 assert f"no reference with {lacking}" in value.reason
@@ -323,10 +323,10 @@ def test_chexbert_is_read_and_counted_as_its_authors_do(chexbert):
                 assert value.value == pytest.approx(sk.f1_score(true, said, average=kind))
     accuracy = (references == texts).mean()  # which is what "micro" over flattened 0/1 labels gives:
     assert sk.f1_score(references.ravel(), texts.ravel(), average="micro") == pytest.approx(accuracy)
-    assert METRICS["chexbert_micro_f1_14"].value(found).value != pytest.approx(accuracy, abs=0.05)
+    assert METRICS["chexbert_micro_f1_14"].value(table).value != pytest.approx(accuracy, abs=0.05)
     assert (
         "chexbert.pth sha256"
-        in score(found, [], [METRICS["chexbert_micro_f1_14"]]).made_with["chexbert_micro_f1_14"]
+        in score(table, [], [METRICS["chexbert_micro_f1_14"]]).made_with["chexbert_micro_f1_14"]
     )
 
 
@@ -402,8 +402,8 @@ def test_green_runs_on_a_local_model_and_judges_a_pair_once(tmp_path, monkeypatc
     monkeypatch.setattr(green, "TOKENS", 4000)  # letters are tokens here
     monkeypatch.setattr(green, "WRITTEN", 24)
     pairs = [("no effusion", "no effusion"), ("the heart is enlarged", "edema"), ("no effusion", "no effusion")]
-    found = METRICS["green_score"].scores(rows(pairs))
-    assert list(found) == [0, 0, 0]  # random weights match nothing
+    scores = METRICS["green_score"].scores(rows(pairs))
+    assert list(scores) == [0, 0, 0]  # random weights match nothing
     judge = green._judge(str(tmp_path))
     assert len(judge.known) == 2
     alone, together = judge.analyses(pairs[:1]), judge.analyses(pairs[:2])
@@ -512,8 +512,8 @@ def test_a_metric_of_text_needs_no_more_than_each():
         each=lambda rows: np.array([min(1, len(a.split()) / len(b.split())) for a, b in rows.pairs]),
         needs=("text",),
     )
-    found = score(rows([("a", "a b"), ("a b", "a b")], "xy"), ["group"], [length])
-    assert {name: one.value for name, one in found.overall.metrics.items()} == {"brevity": 0.75}
-    part = found.attributes["group"].disparities
+    scores = score(rows([("a", "a b"), ("a b", "a b")], "xy"), ["group"], [length])
+    assert {name: one.value for name, one in scores.overall.metrics.items()} == {"brevity": 0.75}
+    part = scores.attributes["group"].disparities
     assert (part["brevity_gap"].value, part["worst_brevity"].group) == (0.5, "x")
     assert part["es_brevity"].value == pytest.approx(0.75 / 51)

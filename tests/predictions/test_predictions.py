@@ -51,8 +51,8 @@ def test_a_csv_is_read_with_its_classes_scores_and_groups(write):
     ],
 )
 def test_unrecorded_values_follow_the_policy(write, attribute, policy, names, codes):
-    found, found_names = read_predictions(write(GOOD + ROWS), [attribute]).groups(attribute, policy)
-    assert (found_names, found.tolist()) == (names, codes)
+    read_codes, names_read = read_predictions(write(GOOD + ROWS), [attribute]).groups(attribute, policy)
+    assert (names_read, read_codes.tolist()) == (names, codes)
 
 
 @pytest.mark.parametrize(
@@ -88,19 +88,19 @@ def test_what_a_probability_means_depends_on_neither_spelling_nor_positive(write
     low, high = labels
     path = write(f"target,answer,p_0,p_1\n{low},{low},.9,.1\n{high},{high},.2,.8\n")
     for positive, other in ((high, low), (low, high)):
-        found = read_predictions(path, positive=positive)
-        assert [name.lower() for name in found.classes] == [other.lower(), positive.lower()]
-        assert found.target.tolist() == found.probability(1).round().tolist()
-        assert found.probability(1).tolist() == ([0.1, 0.8] if positive == high else [0.9, 0.2])
+        predictions = read_predictions(path, positive=positive)
+        assert [name.lower() for name in predictions.classes] == [other.lower(), positive.lower()]
+        assert predictions.target.tolist() == predictions.probability(1).round().tolist()
+        assert predictions.probability(1).tolist() == ([0.1, 0.8] if positive == high else [0.9, 0.2])
 
 
 def test_of_classes_without_an_order_nobody_knows_what_p_0_is(write):
     path = write("target,answer,p_0,p_1\nsick,sick,.9,.1\nwell,well,.2,.8\n")
     with pytest.raises(FairbenchError, match="what p_0 is the probability of"):
         read_predictions(path, positive="sick")
-    found = read_predictions(path, positive="sick", classes=["sick", "well"])
-    assert found.classes == ("well", "sick")
-    assert found.probability(1).tolist() == [0.9, 0.2]
+    predictions = read_predictions(path, positive="sick", classes=["sick", "well"])
+    assert predictions.classes == ("well", "sick")
+    assert predictions.probability(1).tolist() == [0.9, 0.2]
 
 
 REFUSED = {
@@ -221,8 +221,8 @@ def test_a_value_is_spelt_alike_whatever_type_and_file_it_comes_in(tmp_path, col
     for path in (tmp_path / "p.parquet", tmp_path / "p.csv"):
         if path.suffix == ".csv" and pa.types.is_integer(column.type) and column.null_count and words[0] != "1":
             continue  # pandas itself would lose the digits on the way into the csv
-        found = read_predictions(path, ["site"]).table["site"]
-        assert [word if isinstance(word, str) else None for word in found] == words
+        predictions = read_predictions(path, ["site"]).table["site"]
+        assert [word if isinstance(word, str) else None for word in predictions] == words
 
 
 def test_a_word_for_missing_that_is_a_name_can_be_kept(write):
@@ -282,8 +282,8 @@ def test_our_own_file_is_read_as_it_is_or_refused(tmp_path, column):
     table = pd.DataFrame({"id": ["a", "b"], "target": [0, 1], "answer": [0, -1], "p_0": [0.9, 0.5]})
     table["p_1"] = 1 - table["p_0"]
     Predictions(table.assign(race=["NA", "007"]), ("x", "y"), ("race",)).save(tmp_path / "p.parquet")
-    found = Predictions.load(tmp_path / "p.parquet")
-    assert found.groups("race")[1] == ("007", "NA")  # nothing is guessed
+    predictions = Predictions.load(tmp_path / "p.parquet")
+    assert predictions.groups("race")[1] == ("007", "NA")  # nothing is guessed
     assert read_predictions(tmp_path / "p.parquet", positive="x").classes == ("y", "x")
     with pytest.raises(FairbenchError, match="its classes are x, y"):
         read_predictions(tmp_path / "p.parquet", classes=["y", "x"])

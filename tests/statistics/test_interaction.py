@@ -163,7 +163,7 @@ def test_a_few_draws_tell_how_far_out_in_the_tail_a_value_is():
 def test_the_variance_of_seeds_is_recovered():
     """Paule and Mandel's estimate is the analysis of variance where sampling noise is equal in all groups."""
     rng = np.random.default_rng(5)
-    found = []
+    collected = []
     for _ in range(300):
         values = 0.7 + rng.normal(0, 0.03, (3, 4)) + rng.normal(0, 0.01, (3, 4))
         part = from_groups(values, np.full(4, 0.01**2), contrasts=True)
@@ -171,5 +171,5 @@ def test_the_variance_of_seeds_is_recovered():
         by_hand = max(0.0, (residual**2).sum() / 6 - 0.01**2) / 3
         assert part.between == pytest.approx(by_hand, abs=1e-9)
         assert part.freedom == 6
-        found.append(part.between)
-    assert np.mean(found) == pytest.approx(0.03**2 / 3, rel=0.1)
+        collected.append(part.between)
+    assert np.mean(collected) == pytest.approx(0.03**2 / 3, rel=0.1)

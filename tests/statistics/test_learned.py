@@ -39,9 +39,9 @@ def test_scores_and_answers_at_chance_are_called_better_in_five_percent():
     for _ in range(worlds):
         target, score = (rng.random(200) < 0.1).astype(int), rng.normal(size=200)
         correct = ((score > 0.5) == target).astype(float)
-        for place, found in enumerate((auroc_over_chance(target, score), balanced_over_chance(correct, target))):
-            rejected[place] += found.p <= 0.05
-            assert (found.p <= 0.05) == (found.low > 0 or found.high < 0)
+        for place, outcome in enumerate((auroc_over_chance(target, score), balanced_over_chance(correct, target))):
+            rejected[place] += outcome.p <= 0.05
+            assert (outcome.p <= 0.05) == (outcome.low > 0 or outcome.high < 0)
     assert (rejected <= stats.binom.ppf(0.999, worlds, 0.06)).all()
 
 
@@ -50,16 +50,16 @@ def test_the_difference_of_two_aurocs_is_delongs():
     rng = np.random.default_rng(2)
     target = np.repeat([0, 1], (150, 50))
     a, b = rng.normal(size=(2, 200)) + np.array([[1.2], [0.7]]) * target
-    found = auroc_difference(target, a, b)
-    assert found.value == pytest.approx(roc_auc_score(target, a) - roc_auc_score(target, b))
+    difference = auroc_difference(target, a, b)
+    assert difference.value == pytest.approx(roc_auc_score(target, a) - roc_auc_score(target, b))
     draws = []
     for _ in range(500):
         rows = np.r_[rng.integers(0, 150, 150), 150 + rng.integers(0, 50, 50)]
         draws.append(roc_auc_score(target[rows], a[rows]) - roc_auc_score(target[rows], b[rows]))
-    assert (found.high - found.low) / 2 == pytest.approx(2.01 * np.std(draws), rel=0.12)
-    assert auroc_difference(target, b, a).p == pytest.approx(found.p)
+    assert (difference.high - difference.low) / 2 == pytest.approx(2.01 * np.std(draws), rel=0.12)
+    assert auroc_difference(target, b, a).p == pytest.approx(difference.p)
     several = auroc_difference(target, np.tile(a, (3, 1)), b)
-    assert several.value == pytest.approx(found.value)
+    assert several.value == pytest.approx(difference.value)
     assert auroc_difference(target, a, a).p == 1
     with pytest.raises(FairbenchError, match="seeds"):
         auroc_difference(target, np.tile(a, (3, 1)), np.tile(b, (2, 1)))
@@ -69,10 +69,10 @@ def test_balanced_accuracies_are_compared_by_weighing_rows():
     rng = np.random.default_rng(3)
     target = (rng.random(400) < 0.2).astype(int)
     yes_a, yes_b = (rng.random((2, 400)) < 0.3 + 0.4 * target).astype(int)
-    found = balanced_difference(yes_a == target, yes_b == target, target)
+    difference = balanced_difference(yes_a == target, yes_b == target, target)
     by_hand = balanced_accuracy_score(target, yes_a) - balanced_accuracy_score(target, yes_b)
-    assert found.value == pytest.approx(by_hand)
-    assert (found.p <= 0.05) == (found.low > 0 or found.high < 0)
+    assert difference.value == pytest.approx(by_hand)
+    assert (difference.p <= 0.05) == (difference.low > 0 or difference.high < 0)
 
 
 def test_p_is_where_the_interval_touches():
@@ -90,12 +90,12 @@ def test_an_equity_scaled_score_stands_beside_its_chance_value_and_is_covered():
     group, covered, values = np.repeat([0, 1, 2], sizes), 0, []
     for world in range(worlds):
         right = (rng.random(2000) < 0.8).astype(float)
-        found = judge_equity_scaled(right, group, fairllava, repeats=199, seed=world)
-        covered += found.low <= 0.8 <= found.high + 0.03
-        values.append(found.value)
-        assert (found.p <= 0.05) == (judge([right], group, repeats=199, seed=world).p <= 0.05)
-        assert found.low <= found.value <= found.high
+        judged = judge_equity_scaled(right, group, fairllava, repeats=199, seed=world)
+        covered += judged.low <= 0.8 <= judged.high + 0.03
+        values.append(judged.value)
+        assert (judged.p <= 0.05) == (judge([right], group, repeats=199, seed=world).p <= 0.05)
+        assert judged.low <= judged.value <= judged.high
     assert covered / worlds >= 0.9
-    assert found.floor_mean == pytest.approx(np.mean(values), rel=0.2)
-    assert found.floor_95 < np.median(values)
+    assert judged.floor_mean == pytest.approx(np.mean(values), rel=0.2)
+    assert judged.floor_95 < np.median(values)
     assert judge_equity_scaled(right, np.zeros(2000, int), fairllava).value is None

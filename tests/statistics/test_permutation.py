@@ -195,17 +195,17 @@ def test_case_mix_makes_no_standardised_gap(shared):
 def test_the_standardised_gap_holds_its_level_and_finds_a_difference():
     rng, worlds = np.random.default_rng(11), 200
     group = np.repeat([0, 1, 2], 300)
-    alarms, found = 0, 0
+    alarms, detected = 0, 0
     for world in range(worlds):
         target = rng.random(900) < np.array([0.1, 0.3, 0.5])[group]
         chance = np.where(target, 0.5, 0.95)
         correct, worse = (rng.random(900) < rate for rate in (chance, chance - 0.15 * (group == 2)))
         alarms += standardised_gap(correct, target, group, repeats=199, seed=world).p <= 0.05
         result = standardised_gap(worse, target, group, repeats=199, seed=world)
-        found += result.p <= 0.05
+        detected += result.p <= 0.05
         assert (result.p <= 0.05) == (result.low > 0)
     assert alarms / worlds <= band(worlds)[1]
-    assert found / worlds > 0.75
+    assert detected / worlds > 0.75
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
@@ -345,9 +345,9 @@ def test_intervals_and_p_values_of_two_methods_agree(cut):
         b = (np.where(rng.random(900) < 0.8, luck, rng.random(900)) < 0.75 - cut * (group == 2)).astype(float)
         result = compare([a], [b], group, repeats=399, seed=world, equity=equity)
         for name in ("gap", "accuracy", "worst_group", "best_group", "equity_scaled"):
-            found = getattr(result, name)
-            assert (found.p <= 0.05) == (found.low > 0 or found.high < 0), (world, name, found)
-            assert found.low <= found.value <= found.high
+            difference = getattr(result, name)
+            assert (difference.p <= 0.05) == (difference.low > 0 or difference.high < 0), (world, name, difference)
+            assert difference.low <= difference.value <= difference.high
         rejected += result.gap.p <= 0.05
     assert (rejected > 10) == (cut > 0)
 

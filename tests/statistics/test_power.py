@@ -32,35 +32,35 @@ def pair(rng, sizes, right_a, right_b, agreement):
 
 @pytest.mark.parametrize(("sizes", "held_by"), [(THIRDS, 1), (PAPER, 2)])
 def test_the_detectable_gap_is_detected_four_times_in_five(sizes, held_by):
-    rng, found = np.random.default_rng(0), 0
+    rng, detected = np.random.default_rng(0), 0
     size = detectable_gap(sizes, 0.75).value
     group = np.repeat([0, 1, 2], sizes)
     for world in range(WORLDS):
         correct = (rng.random(group.size) < np.where(group == held_by, 0.75 - size, 0.75)).astype(float)
-        found += judge([correct], group, repeats=199, seed=world).p <= 0.05
-    assert found / WORLDS == NEAR
+        detected += judge([correct], group, repeats=199, seed=world).p <= 0.05
+    assert detected / WORLDS == NEAR
 
 
 @pytest.mark.parametrize(("sizes", "agreement"), [(THIRDS, 0.87), (PAPER, 0.9)])
 def test_the_detectable_interaction_is_detected_four_times_in_five(sizes, agreement):
-    rng, found = np.random.default_rng(1), 0
+    rng, detected = np.random.default_rng(1), 0
     size = detectable_interaction(sizes, agreement).value
     for world in range(WORLDS):
         group, a, b = pair(rng, sizes, [0.75] * 3, [0.75, 0.75, 0.75 - size], agreement)
-        found += interaction([a], [b], group, repeats=199, seed=world).p <= 0.05
-    assert found / WORLDS == NEAR
+        detected += interaction([a], [b], group, repeats=199, seed=world).p <= 0.05
+    assert detected / WORLDS == NEAR
 
 
 @pytest.mark.parametrize(("sizes", "agreement", "gap"), [((1000,) * 3, 0.85, 0.2), (THIRDS, 0.8, 0.3)])
 def test_the_detectable_improvement_is_detected_four_times_in_five(sizes, agreement, gap):
     """By the printed p of the difference of two gaps: another test's power used to be printed, 52 to 69 % of 80."""
-    rng, found = np.random.default_rng(2), 0
+    rng, detected = np.random.default_rng(2), 0
     cut = detectable_improvement(sizes, 0.75, agreement, gap).value
     for world in range(WORLDS):
         group, a, b = pair(rng, sizes, [0.8, 0.8, 0.8 - gap + cut], [0.8, 0.8, 0.8 - gap], agreement)
         result = compare([a], [b], group, repeats=299, seed=world).gap
-        found += result.p <= 0.05 and result.value < 0
-    assert found / WORLDS == NEAR
+        detected += result.p <= 0.05 and result.value < 0
+    assert detected / WORLDS == NEAR
 
 
 def test_two_equal_groups_match_the_textbook():
@@ -91,11 +91,11 @@ def test_more_agreement_between_methods_detects_less():
 
 def test_accuracy_matches_the_paired_test():
     rng = np.random.default_rng(1)
-    size, found = detectable_accuracy(900, 0.8), 0
+    size, detected = detectable_accuracy(900, 0.8), 0
     for world in range(WORLDS):
         group, a, b = pair(rng, THIRDS, [0.75 + size] * 3, [0.75] * 3, 0.8)
-        found += compare([a], [b], group, repeats=199, seed=world).accuracy.p <= 0.05
-    assert found / WORLDS == NEAR
+        detected += compare([a], [b], group, repeats=199, seed=world).accuracy.p <= 0.05
+    assert detected / WORLDS == NEAR
 
 
 def test_what_cannot_be_detected_is_none_with_a_reason():

@@ -39,7 +39,7 @@ def everything(score, worst_group, gap):
 
 def test_better_in_one_and_worse_in_none_stands_above():
     same = (0.0, 1.0)
-    found = dominance(
+    order = dominance(
         ["fair", "plain", "broken", "other"],
         {
             ("fair", "plain"): everything(same, (0.1, 1e-6), (-0.1, 1e-6)),
@@ -50,25 +50,25 @@ def test_better_in_one_and_worse_in_none_stands_above():
             ("other", "broken"): everything((0.3, 1e-9), same, same),
         },
     )
-    assert found.trade_offs == {("plain", "broken")}
-    assert found.better["plain", "broken"] == {"score"}
-    assert found.better["broken", "plain"] == {"gap"}
-    assert found.above == {("fair", "plain"), ("fair", "broken"), ("other", "broken")}
-    assert [(row.name, row.text, row.tier) for row in found.ranks] == [
+    assert order.trade_offs == {("plain", "broken")}
+    assert order.better["plain", "broken"] == {"score"}
+    assert order.better["broken", "plain"] == {"gap"}
+    assert order.above == {("fair", "plain"), ("fair", "broken"), ("other", "broken")}
+    assert [(row.name, row.text, row.tier) for row in order.ranks] == [
         ("fair", "1-2", 1),
         ("plain", "2-4", 2),
         ("broken", "3-4", 2),
         ("other", "1-3", 1),
     ]
-    assert found.adjusted["plain", "other"]["gap"] > 0.05
+    assert order.adjusted["plain", "other"]["gap"] > 0.05
 
 
 def test_primary_comparisons_are_a_family_of_their_own():
     tests = {pair: {"gap": difference(-0.1, 0.02)} for pair in combinations("abcdef", 2)}
     assert not dominance("abcdef", tests, {"gap": False}).above
-    found = dominance("abcdef", tests, {"gap": False}, primary=[("b", "a")])
-    assert found.above == {("a", "b")}
-    assert found.adjusted["a", "b"]["gap"] == 0.02
+    order = dominance("abcdef", tests, {"gap": False}, primary=[("b", "a")])
+    assert order.above == {("a", "b")}
+    assert order.adjusted["a", "b"]["gap"] == 0.02
     circle = {
         ("a", "b"): {"x": difference(1, 0)},
         ("b", "c"): {"x": difference(1, 0)},
@@ -86,8 +86,8 @@ def board(rng, rates):
         answers[name] = (own < np.array(rate)[group]).astype(float)
     tests = {}
     for a, b in combinations(answers, 2):
-        found = compare([answers[a]], [answers[b]], group, repeats=499)
-        tests[a, b] = {"score": found.accuracy, "worst_group": found.worst_group, "gap": found.gap}
+        compared = compare([answers[a]], [answers[b]], group, repeats=499)
+        tests[a, b] = {"score": compared.accuracy, "worst_group": compared.worst_group, "gap": compared.gap}
     return dominance(list(answers), tests)
 
 
@@ -102,6 +102,6 @@ def test_fifteen_rows_still_see_a_gap_of_fifty_points():
     """Ranks used to die here: p >= 1/2001 times 105 pairs."""
     rng = np.random.default_rng(1)
     rates = {f"m{i}": (0.95, 0.45, 0.95) for i in range(14)} | {"fair": (0.95, 0.95, 0.95)}
-    found = board(rng, rates)
-    assert {pair for pair in found.above if "fair" in pair} == {("fair", f"m{i}") for i in range(14)}
-    assert [row.text for row in found.ranks if row.name == "fair"] == ["1"]
+    order = board(rng, rates)
+    assert {pair for pair in order.above if "fair" in pair} == {("fair", f"m{i}") for i in range(14)}
+    assert [row.text for row in order.ranks if row.name == "fair"] == ["1"]

@@ -60,8 +60,8 @@ def loaded(kind=Narrow):
 def test_an_image_that_no_processor_takes_is_named_with_its_size(folder, verify):
     kind, settings = ward(folder)
     dataset = kind(**settings, verify=verify)
-    found = refused(dataset, rows(dataset), loaded())
-    assert found == {"i007": "7.png, 40×3 pixels: ValueError: aspect ratio must be smaller"}
+    faults = refused(dataset, rows(dataset), loaded())
+    assert faults == {"i007": "7.png, 40×3 pixels: ValueError: aspect ratio must be smaller"}
     with pytest.raises(
         FairbenchError, match=r"narrow cannot take 1 of 40 rows of ward: i007 \(7\.png, 40×3 .*0\.00%"
     ):
@@ -93,8 +93,8 @@ def test_the_images_own_token_in_a_question_or_an_answer_is_found(folder):
     told = ["none"] * 3 + ["see <image> above"] + ["none"] * 36
     kind, settings = ward(folder, prompt=asked, reference=told, task="generate")
     dataset = kind(**settings)
-    found = refused(dataset, rows(dataset), loaded(toys.ToyBackbone))
-    assert found == {
+    faults = refused(dataset, rows(dataset), loaded(toys.ToyBackbone))
+    assert faults == {
         "i003": "3.png, reference: it holds the token that stands for the image",
         "i039": "39.png, prompt: it holds the token that stands for the image",
     }

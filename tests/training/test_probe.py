@@ -41,19 +41,19 @@ def splits(seed=0, distance=2.0, **more):
 @pytest.mark.parametrize("values", [("f", "m"), ("a", "b", "c")])
 def test_it_is_what_scikit_learn_finds(values):
     train_, val, test = splits(values=len(values))
-    found = read(train_, val, test, values)
+    table = read(train_, val, test, values)
     scaler = StandardScaler().fit(train_.states)
     known = (scaler.transform(train_.states), train_.codes)
     readers = [LogisticRegression(C=c, class_weight="balanced", max_iter=1000).fit(*known) for c in PENALTIES]
     best = max(readers, key=lambda r: balanced_accuracy_score(val.codes, r.predict(scaler.transform(val.states))))
     states = scaler.transform(test.states)
-    assert found["value"] == pytest.approx(balanced_accuracy_score(test.codes, best.predict(states)))
+    assert table["value"] == pytest.approx(balanced_accuracy_score(test.codes, best.predict(states)))
     scores = best.predict_proba(states)
     scores = scores[:, 1] if len(values) == 2 else scores
-    assert found["auroc"] == pytest.approx(roc_auc_score(test.codes, scores, multi_class="ovr", average="macro"))
-    assert found["low"] < found["value"] < found["high"]
-    assert found["p"] < 0.01
-    assert found["chance"] == 1 / len(values)
+    assert table["auroc"] == pytest.approx(roc_auc_score(test.codes, scores, multi_class="ovr", average="macro"))
+    assert table["low"] < table["value"] < table["high"]
+    assert table["p"] < 0.01
+    assert table["chance"] == 1 / len(values)
 
 
 def test_what_is_not_there_is_found_as_often_as_chance_says():
@@ -64,10 +64,10 @@ def test_what_is_not_there_is_found_as_often_as_chance_says():
 
 def test_rows_without_the_attribute_are_left_out():
     train_, val, test = splits(known=0.7)
-    found = read(train_, val, test, ("f", "m"))
-    assert found["rows"] == [int((train_.codes >= 0).sum()), int((test.codes >= 0).sum())]
+    table = read(train_, val, test, ("f", "m"))
+    assert table["rows"] == [int((train_.codes >= 0).sum()), int((test.codes >= 0).sum())]
     odd = [replace(s, states=np.where(s.codes[:, None] < 0, 1e6, s.states)) for s in (train_, val, test)]
-    assert read(*odd, ("f", "m")) == found
+    assert read(*odd, ("f", "m")) == table
 
 
 def test_seeing_a_patient_twice_makes_nothing_surer():
@@ -88,9 +88,9 @@ def test_seeing_a_patient_twice_makes_nothing_surer():
 )
 def test_what_cannot_be_tested_says_why(change, reason):
     train_, val, test = splits()
-    found = read(train_, val, change(test), ("f", "m"))
-    assert found["reason"] == reason
-    assert "value" not in found
+    table = read(train_, val, change(test), ("f", "m"))
+    assert table["reason"] == reason
+    assert "value" not in table
 
 
 # ── on toys ──────────────────────────────────────────────────────────────────────────────────────
@@ -132,18 +132,18 @@ def finished(tmp_path):
 
 def test_a_visible_attribute_is_read_and_an_invisible_one_is_not(finished):
     record, folder = finished
-    found = worker(folder, Probe()).probe_again(record).readable
-    assert found["sex"]["value"] > 0.9
-    assert found["sex"]["p"] < 0.01
-    assert found["site"]["p"] > 0.05
-    assert found["sex"]["layer"] == "middle"
+    probes = worker(folder, Probe()).probe_again(record).readable
+    assert probes["sex"]["value"] > 0.9
+    assert probes["sex"]["p"] < 0.01
+    assert probes["site"]["p"] > 0.05
+    assert probes["sex"]["layer"] == "middle"
 
 
 def test_states_are_those_that_training_would_see(finished):
     """By hand: the trained backbone's own pooled states, row by row, and another reader of the same kind."""
     record, folder = finished
     made = worker(folder, Probe("last", "text"))
-    found = made.probe_again(record).readable["sex"]
+    probed = made.probe_again(record).readable["sex"]
     backbone, (data, table) = made.kept("backbone"), made.kept("dataset")
     reads, unknown = States((1.0,), "text"), torch.tensor([-1])
     with torch.no_grad():
@@ -162,8 +162,8 @@ def test_states_are_those_that_training_would_see(finished):
         codes = (table["sex"][here] == "male").astype(int).to_numpy()
         parts.append(Split(states[here], codes, np.arange(here.sum())))
     by_hand = read(*parts, ("female", "male"))
-    assert found["value"] == pytest.approx(by_hand["value"], abs=0.03)
-    assert found["auroc"] == pytest.approx(by_hand["auroc"], abs=0.01)
+    assert probed["value"] == pytest.approx(by_hand["value"], abs=0.03)
+    assert probed["auroc"] == pytest.approx(by_hand["auroc"], abs=0.01)
 
 
 def test_afterwards_is_as_good_as_at_once_and_touches_nothing_else(finished, tmp_path_factory):

@@ -8,10 +8,10 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from fairbench import (
-    Absent,
     Backbone,
     Count,
     Family,
+    OmittedPart,
     Pretrained,
     Stage,
     Tiny,
@@ -155,7 +155,7 @@ class TinyQwen25VL(Tiny, Qwen25VL):
         """Make a tokenizer of bytes and the processor."""
         tokenizer = tiny_tokenizer(SPECIAL, TEMPLATE, end="<|im_end|>")
         made = images_and_text(Qwen2_5_VLProcessor)
-        return made(Qwen2VLImageProcessorPil(), tokenizer, Absent(), chat_template=TEMPLATE)
+        return made(Qwen2VLImageProcessorPil(), tokenizer, OmittedPart(), chat_template=TEMPLATE)
 
 
 @hookimpl

@@ -300,21 +300,21 @@ def _cached(path: Path, shape: tuple[int, ...], dataset: Eyes) -> NDArray[np.uin
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            found = _open(path, shape)
-            if found is None:
+            drawn = _open(path, shape)
+            if drawn is None:
                 _write(path, shape, draw(dataset.eyes()))
-                found = _open(path, shape)
+                drawn = _open(path, shape)
     except OSError as error:
         raise FairbenchError(
             f"{dataset.name}: cannot keep its drawings in {path.parent}: {error}",
             f"free {np.prod(shape) / 1e6:.0f} MB there, or set FAIRBENCH_CACHE to another folder",
         ) from error
-    if found is None:
+    if drawn is None:
         raise FairbenchError(
             f"{dataset.name}: {path} does not hold what was just written to it",
             "set FAIRBENCH_CACHE to a folder on another disk",
         )
-    return found
+    return drawn
 
 
 def _open(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:

@@ -162,7 +162,7 @@ class Lesions(ImageFolder):
     def lesions(self, localization: bool) -> pd.DataFrame:
         """Read the metadata and find the images, unseen yet; raises FairbenchError saying what is missing."""
         people = self._people(localization).sort_values("image_id", ignore_index=True)
-        found = pd.DataFrame(
+        images = pd.DataFrame(
             {
                 "id": people["image_id"],
                 "cluster": people["lesion_id"],
@@ -174,8 +174,8 @@ class Lesions(ImageFolder):
             }
         )
         # Split before unreadable files are left out: a damaged file must not move other lesions.
-        found["split"] = self.split_clusters(found, "dx", self.fractions, self.split_seed)
-        return found
+        images["split"] = self.split_clusters(images, "dx", self.fractions, self.split_seed)
+        return images
 
     def sources(self) -> Sequence[Path]:
         """Return the tables of the folder and, for files that come and go, the folders themselves."""
@@ -314,8 +314,8 @@ class HAM10000(Lesions):
 
     def table(self) -> pd.DataFrame:
         """Read the metadata and find the images; raises FairbenchError saying what is missing."""
-        found = self.lesions(self.localization)
-        return self.readable(found.assign(target=LABELS[self.labels].target(found["dx"])))
+        images = self.lesions(self.localization)
+        return self.readable(images.assign(target=LABELS[self.labels].target(images["dx"])))
 
 
 class HAM10000VQA(Lesions):
@@ -352,8 +352,8 @@ class HAM10000VQA(Lesions):
 
     def parse(self, text: str) -> int:
         """Return the class that an answer names first, by its code or any of its names; -1 for none."""
-        found = self._calls.search(text)
-        return self.classes.index(self._called[found[0].lower()]) if found else -1
+        named = self._calls.search(text)
+        return self.classes.index(self._called[named[0].lower()]) if named else -1
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -369,12 +369,12 @@ class HAM10000VQA(Lesions):
 
     def table(self) -> pd.DataFrame:
         """Return a row for each image and question that has an answer; a lesion's rows are one cluster."""
-        found = self.lesions(localization=self.localization or "site" in self.questions)
-        verdicts = LABELS["malignant"].target(found["dx"])
-        answers = {"diagnosis": found["dx"], "site": found["localization"], "malignancy": verdicts}
-        asked = [self._asked(found.assign(target=answers[question]), question) for question in self.questions]
+        images = self.lesions(localization=self.localization or "site" in self.questions)
+        verdicts = LABELS["malignant"].target(images["dx"])
+        answers = {"diagnosis": images["dx"], "site": images["localization"], "malignancy": verdicts}
+        asked = [self._asked(images.assign(target=answers[question]), question) for question in self.questions]
         table = pd.concat(asked).sort_index(kind="stable")  # an image's questions stand together
-        if "site" in self.questions and (without := int(found["localization"].isna().sum())):
+        if "site" in self.questions and (without := int(images["localization"].isna().sum())):
             self.warnings.append(f"{without:,} images have no recorded site and are not asked for it")
         return self.readable(table)
 

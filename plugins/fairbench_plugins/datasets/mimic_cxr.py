@@ -239,12 +239,12 @@ class Radiographs(ImageFolder):
                 f"expected {', '.join(SPLITS)}; {SOURCE}",
             )
         table["split"] = table["dicom_id"].map(pd.Series(known.to_numpy(), index=splits["dicom_id"]))
-        found = table["ViewPosition"].dropna().unique()
-        strange = [view for view in self.views if view not in found]
+        held = table["ViewPosition"].dropna().unique()
+        strange = [view for view in self.views if view not in held]
         if strange or not self.views:
             raise FairbenchError(
                 f"{self.name}: {path} has no image with the view {', '.join(strange) or 'of no name'}",
-                f"choose among {', '.join(sorted(found))}",
+                f"choose among {', '.join(sorted(held))}",
             )
         table = table[table["ViewPosition"].isin(self.views)]
         if table["split"].isna().all():
@@ -271,8 +271,8 @@ class Radiographs(ImageFolder):
     def _named(self, stems: pd.Series[Any]) -> pd.Series[Any]:
         """Return the paths with the suffix that the files have, by the first that is there."""
         root = self._root()
-        found = (s for stem in stems for s in SUFFIXES if (root / f"{stem}{s}").is_file())
-        suffix = next(found, None)
+        there = (s for stem in stems for s in SUFFIXES if (root / f"{stem}{s}").is_file())
+        suffix = next(there, None)
         if suffix is None and not self.unseen:
             raise FairbenchError(
                 f"{self.name}: none of {len(stems):,} images is there, for instance {root / stems.iloc[0]}"
@@ -298,14 +298,14 @@ class Radiographs(ImageFolder):
         people = people[people["subject_id"].isin(subjects)].set_index("subject_id")
         for column in ("anchor_age", "anchor_year"):
             self._digits(people[column], path)
-        found = people.reindex(table["subject_id"]).set_index(table.index)
-        age = pd.to_numeric(found["anchor_age"])
+        own = people.reindex(table["subject_id"]).set_index(table.index)
+        age = pd.to_numeric(own["anchor_age"])
         if self.age_at == "study":
-            age = age + table["year"] - pd.to_numeric(found["anchor_year"])
+            age = age + table["year"] - pd.to_numeric(own["anchor_year"])
         race = self._race(subjects, hint)
         return pd.DataFrame(
             {
-                "sex": self._translated(found["gender"], SEXES, path),
+                "sex": self._translated(own["gender"], SEXES, path),
                 "age": self._binned(age),
                 "race": table["subject_id"].map(race),
             }
@@ -517,8 +517,8 @@ class MimicCXRReport(Radiographs):
         if not isinstance(entries, list) or not entries:
             raise FairbenchError(f"{self.name}: {path} is not a list of annotations", TEXTS)
         columns = ["dicom_id", "extraction", "reason", "reference"]
-        found = pd.DataFrame([self._entry(entry, i, path) for i, entry in enumerate(entries, 1)], columns=columns)
-        return found.assign(file=split)
+        rows = pd.DataFrame([self._entry(entry, i, path) for i, entry in enumerate(entries, 1)], columns=columns)
+        return rows.assign(file=split)
 
     def _entry(self, entry: Any, number: int, path: Path) -> tuple[str, str, str, str]:
         try:

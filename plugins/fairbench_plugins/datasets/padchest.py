@@ -129,24 +129,24 @@ class PadChest(ImageFolder):
         """Read the table and find the images; raises FairbenchError saying what is missing or odd."""
         path, people = self._people()
         findings = people["Labels"].map({text: _findings(text) for text in people["Labels"].dropna().unique()})
-        found = pd.DataFrame({"id": people["ImageID"], "cluster": people["PatientID"]})
-        found["normal"] = findings.map(lambda terms: str(terms == frozenset(["normal"])))
+        rows = pd.DataFrame({"id": people["ImageID"], "cluster": people["PatientID"]})
+        rows["normal"] = findings.map(lambda terms: str(terms == frozenset(["normal"])))
         # Split before anything is left out: no setting and no damaged file may move a patient.
-        found["split"] = self.split_clusters(found, "normal", self.fractions, self.split_seed)
-        found["target"] = self._target(findings, path)
-        found["image"] = self._images(people["ImageID"], people["ImageDir"])
+        rows["split"] = self.split_clusters(rows, "normal", self.fractions, self.split_seed)
+        rows["target"] = self._target(findings, path)
+        rows["image"] = self._images(people["ImageID"], people["ImageDir"])
         chosen = self._chosen(people, "Projection", self.projections, path)
         if self.labelled_by != "any":
             chosen &= self._chosen(people, "MethodLabel", (self.labelled_by,), path)
-        silent = chosen & found["target"].isna()
+        silent = chosen & rows["target"].isna()
         if silent.any():
             left = f"{silent.sum():,} of {chosen.sum():,} images"
             self.warnings.append(f"{left} have a report that tells of no finding, and were left out")
-        people, found = people[chosen & ~silent], found[chosen & ~silent]
+        people, rows = people[chosen & ~silent], rows[chosen & ~silent]
         negative = people["PhotometricInterpretation_DICOM"].str.upper() == "MONOCHROME1"
-        self._negatives = frozenset(found["id"][negative & (self.monochrome1 == "invert")])
-        found = found.assign(sex=self._sex(people["PatientSex_DICOM"]), age=self._age(people, path))
-        return self.readable(found)
+        self._negatives = frozenset(rows["id"][negative & (self.monochrome1 == "invert")])
+        rows = rows.assign(sex=self._sex(people["PatientSex_DICOM"]), age=self._age(people, path))
+        return self.readable(rows)
 
     def sources(self) -> Sequence[Path]:
         """Return the table's places and, for files that come and go, the folders themselves."""

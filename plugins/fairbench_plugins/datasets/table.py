@@ -248,16 +248,16 @@ class Table(ImageFolder):
         for folder in (self.root, self.root / "data"):
             if is_saved(folder):
                 return folder
-        found = sorted(path for path in self.root.iterdir() if path.name.lower().endswith((*TEXT, *ARROW)))
-        if len(found) != 1:
-            held = ", ".join(path.name for path in found) or f"no {', '.join((*TEXT, *ARROW))}"
+        tables = sorted(path for path in self.root.iterdir() if path.name.lower().endswith((*TEXT, *ARROW)))
+        if len(tables) != 1:
+            held = ", ".join(path.name for path in tables) or f"no {', '.join((*TEXT, *ARROW))}"
             raise FairbenchError(
                 f"table: which file of {self.root} is the table? It holds {held}",
                 "--set table.file=NAME",
             )
-        if not found[0].is_file():
-            raise FairbenchError(f"table: {found[0]} is not a file", "name another with --set table.file=NAME")
-        return found[0]
+        if not tables[0].is_file():
+            raise FairbenchError(f"table: {tables[0]} is not a file", "name another with --set table.file=NAME")
+        return tables[0]
 
     def _raw(self, path: Path) -> tuple[pd.DataFrame, list[str] | None]:
         """Return the table's cells and, where it holds its images itself, the file names they were unpacked to."""
@@ -323,21 +323,21 @@ class Table(ImageFolder):
             ids = self._whole(ids, path) + "-" + raw[WHICH]
         ids = self._unique(self._whole(ids, path), path)
         images = self._placed(raw, names, left)
-        found = pd.DataFrame({"id": ids, "image": images, "target": target})
+        rows = pd.DataFrame({"id": ids, "image": images, "target": target})
         if self.together:
-            found["further"] = self._further(raw, path, left)
-        found["cluster"] = ids if cluster is None else self._whole(cluster, path)
+            rows["further"] = self._further(raw, path, left)
+        rows["cluster"] = ids if cluster is None else self._whole(cluster, path)
         classes = self._classes(target, path)
         attributes: dict[str, tuple[str, ...]] = {}
         for name, column in self._columns.items():
-            found[name], attributes[name] = self._groups(name, self._column(raw, column, path), path)
+            rows[name], attributes[name] = self._groups(name, self._column(raw, column, path), path)
         split = self._optional(raw, "split_column", path)
-        found["split"] = (
-            self.split_clusters(found, ("target", *attributes), self.fractions, self.split_seed)
+        rows["split"] = (
+            self.split_clusters(rows, ("target", *attributes), self.fractions, self.split_seed)
             if split is None
             else self._splits(split, path)
         )
-        if empty := [name for name in SPLITS if not found["split"].eq(name).any()]:
+        if empty := [name for name in SPLITS if not rows["split"].eq(name).any()]:
             raise FairbenchError(
                 f"table: {path} has no rows in {' and '.join(empty)}",
                 f"a run needs train, val and test; --set table.split_column={NONE} lets fairbench divide the rows",
@@ -345,7 +345,7 @@ class Table(ImageFolder):
         return Content(
             classes,
             attributes,
-            found.sort_values("id", ignore_index=True),
+            rows.sort_values("id", ignore_index=True),
             tuple(self._said(path, split, cluster)),
             (*left, *self._doubts(classes, attributes, cluster, raw)),
             split is not None,
@@ -609,19 +609,19 @@ class Table(ImageFolder):
         return pd.Series([places.get(name, name) for name in names], index=names.index, dtype=object)
 
     def _splits(self, cells: Cells, path: Path) -> Cells:
-        found = self._whole(self._canonical(cells, "split"), path)
-        found = found.map(lambda value: SPELLINGS.get(value, value))
-        odd = found[~found.isin(SPLITS)]
+        splits = self._whole(self._canonical(cells, "split"), path)
+        splits = splits.map(lambda value: SPELLINGS.get(value, value))
+        odd = splits[~splits.isin(SPLITS)]
         if len(odd):
             raise FairbenchError(
                 f"table: {path}: {cells.name} is {cells[odd.index[0]]!r} in {cells.index.name} {odd.index[0]}, "
                 f"which is not among {', '.join(SPLITS)}",
                 f"--set 'table.values=split: {odd.iloc[0]}=train' renames it; table.split_column={NONE} ignores it",
             )
-        return found
+        return splits
 
     def _classes(self, target: Cells, path: Path) -> tuple[str, ...]:
-        found = sorted(target.unique())
+        names = sorted(target.unique())
         if self.order:
             order = tuple(map(_canonical, self.order))
             odd = target[~target.isin(order)]
@@ -632,36 +632,36 @@ class Table(ImageFolder):
                     "add it to table.order, or rename it: --set 'table.values=target: …=…'",
                 )
             return order
-        if "-1" in found:
+        if "-1" in names:
             raise FairbenchError(
                 f"table: {path}: {target.name} has the value -1, which in CheXpert's files means uncertain",
                 "say what it is: --set 'table.values=target: -1=uncertain, …', or leave it out with table.only",
             )
-        if not 2 <= len(found) <= self.most_groups:
+        if not 2 <= len(names) <= self.most_groups:
             raise FairbenchError(
-                f"table: {path}: {target.name} has {_values_of(found)}",
+                f"table: {path}: {target.name} has {_values_of(names)}",
                 f"labels have 2 to {self.most_groups}; --set table.target_column=… names their column"
                 + (
                     "; table.finding=NAME asks for one of several in a cell"
-                    if any(LISTED in x for x in found)
+                    if any(LISTED in x for x in names)
                     else ""
                 ),
             )
-        if len(found) > 2:
+        if len(names) > 2:
             if self.positive:
                 raise FairbenchError(
-                    f"table.positive = {self.positive!r}, but {path} has {len(found)} classes: {', '.join(found)}",
+                    f"table.positive = {self.positive!r}, but {path} has {len(names)} classes: {', '.join(names)}",
                     "say their order with table.order, or nothing",
                 )
-            return tuple(found)
-        usual = [name for name in found if NEGATIVES.get(name) in found]
+            return tuple(names)
+        usual = [name for name in names if NEGATIVES.get(name) in names]
         positive = _canonical(self.positive or "".join(usual))
-        if positive not in found:
+        if positive not in names:
             raise FairbenchError(
-                f"table: {path}: which of {' and '.join(found)} is the positive class?",
+                f"table: {path}: which of {' and '.join(names)} is the positive class?",
                 "--set table.positive=NAME",
             )
-        return (*(name for name in found if name != positive), positive)
+        return (*(name for name in names if name != positive), positive)
 
     def _groups(self, name: str, column: Cells, path: Path) -> tuple[Cells, tuple[str, ...]]:
         """Return an attribute's values, row by row and all there are."""
@@ -674,7 +674,7 @@ class Table(ImageFolder):
         if name in self._bins:
             bins = self._bins[name]
             known = {text: bins.of(text, years=name == "age") for text in cells.dropna().unique()}
-            odd = cells[cells.isin([text for text, found in known.items() if not found])]
+            odd = cells[cells.isin([text for text, name in known.items() if not name])]
             if len(odd):
                 raise FairbenchError(
                     f"table: {path}: {column.name} is {odd.iloc[0]!r} in {odd.index.name} {odd.index[0]}, which "
@@ -682,11 +682,11 @@ class Table(ImageFolder):
                     f"change the bins of {name}, correct the cell, or add it to table.unrecorded",
                 )
             return cells.map(known), bins.names
-        found = sorted(cells.dropna().unique())
-        numbers = [text for text in found if NUMBER.fullmatch(text)]
-        if len(found) > self.most_groups or (numbers and len(found) > 10):
+        names = sorted(cells.dropna().unique())
+        numbers = [text for text in names if NUMBER.fullmatch(text)]
+        if len(names) > self.most_groups or (numbers and len(names) > 10):
             raise FairbenchError(
-                f"table: {path}: {column.name} has {_values_of(found)}, too many to compare",
+                f"table: {path}: {column.name} has {_values_of(names)}, too many to compare",
                 f"--set 'table.bins={name}: 0-44, 45-64, 65+' cuts numbers; otherwise raise table.most_groups",
             )
         if numbers:
@@ -695,7 +695,7 @@ class Table(ImageFolder):
                 f"table: {path}: {column.name} has the value {numbers[0]}: a number does not say who somebody is",
                 f"--set 'table.values={name}: {pairs}' names them",
             )
-        return cells, tuple(found)
+        return cells, tuple(names)
 
     def _by_name(self, key: str) -> dict[str, list[str]]:
         """Take `age: 0-44, 45+; sex: m=male` apart: what it says of each attribute, the target or the split."""
@@ -801,11 +801,11 @@ def _picture(bad: bool, case: int, generator: np.random.Generator) -> Image.Imag
     return Image.fromarray(np.asarray(skin.convert("L")).astype(np.uint16) * 257)
 
 
-def _values_of(found: Sequence[str]) -> str:
-    shown = ", ".join(text if len(text) <= 16 else f"{text[:15]}…" for text in found[:5])
+def _values_of(values: Sequence[str]) -> str:
+    shown = ", ".join(text if len(text) <= 16 else f"{text[:15]}…" for text in values[:5])
     return (
-        f"{len(found):,} values ({shown}{', …' if len(found) > 5 else ''})"
-        if len(found) > 1
+        f"{len(values):,} values ({shown}{', …' if len(values) > 5 else ''})"
+        if len(values) > 1
         else f"one value ({shown})"
     )
 

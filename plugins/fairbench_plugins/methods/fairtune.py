@@ -54,8 +54,8 @@ class FairTune(Method):
 
     def block(self, name: str) -> str | None:
         """Return which block a parameter belongs to, None for what is no LoRA."""
-        found = re.search(r"\.layers\.(\d+)\..*?(\w+)\.lora_", f".{name}")
-        return None if found is None else found[1] if self.units == "layer" else f"{found[1]} {found[2]}"
+        match = re.search(r"\.layers\.(\d+)\..*?(\w+)\.lora_", f".{name}")
+        return None if match is None else match[1] if self.units == "layer" else f"{match[1]} {match[2]}"
 
     def start_stage(self, run: Run) -> Tensor | None:
         """At the start of a trial, judge the last, forget it, and choose the next mask; at the end, the best."""

@@ -21,12 +21,12 @@ class Cuts:
         self.cut = np.concatenate([[-1.0], between, [1.0]])
         self.overall = int((values <= OVERALL).sum())
         self.cut[self.overall] = OVERALL
-        found = (positive.sum() - np.searchsorted(np.sort(p[positive]), self.cut, "right")).astype(int)
+        hits = (positive.sum() - np.searchsorted(np.sort(p[positive]), self.cut, "right")).astype(int)
         alarms = (~positive).sum() - np.searchsorted(np.sort(p[~positive]), self.cut, "right")
-        self.right = found + (~positive).sum() - alarms
+        self.right = hits + (~positive).sum() - alarms
         count, self.of = {
-            "sensitivity": (found, int(positive.sum())),
-            "positive-rate": (found + alarms, len(p)),
+            "sensitivity": (hits, int(positive.sum())),
+            "positive-rate": (hits + alarms, len(p)),
         }.get(criterion, (self.right, len(p)))
         self.rate = count / max(self.of, 1)
 

@@ -1,4 +1,4 @@
-"""The rivals against independent computations, and in the cases where they must be plain fine-tuning."""
+"""Methods against independent computations, and in the cases where they must be plain fine-tuning."""
 
 import importlib.util
 import itertools
@@ -479,15 +479,15 @@ def votes(sizes, seed):
 
 def rates(frame, criterion):
     """A criterion's rate for each group, straight from the definition."""
-    found = {}
+    collected = {}
     for name, part in frame.groupby("race"):
         if criterion == "sensitivity":
-            found[name] = part.loc[part["target"] == 1, "answer"].mean()
+            collected[name] = part.loc[part["target"] == 1, "answer"].mean()
         elif criterion == "positive-rate":
-            found[name] = part["answer"].mean()
+            collected[name] = part["answer"].mean()
         else:
-            found[name] = (part["answer"] == part["target"]).mean()
-    return pd.Series(found)
+            collected[name] = (part["answer"] == part["target"]).mean()
+    return pd.Series(collected)
 
 
 def everything(frame):
