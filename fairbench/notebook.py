@@ -21,7 +21,7 @@ from fairbench.cli import options
 from fairbench.cli.run import run as run_command
 from fairbench.errors import FairbenchError
 from fairbench.jobs.store import Store
-from fairbench.leaderboard.board import Board
+from fairbench.leaderboard.board import Board, RankBy
 from fairbench.leaderboard.build import build
 from fairbench.leaderboard.compare import PairedScores, compare_predictions
 from fairbench.leaderboard.measure import judging_metric
@@ -124,14 +124,20 @@ def leaderboard(
     attributes: Names | None = None,
     *,
     measure: str | None = None,
+    rank: RankBy = "dominance",
+    primary: Names = (),
     min_cell: int = 0,
     title: str = "Leaderboard",
     plugin: Sequence[str] = (),
 ) -> Leaderboard:
-    """Compare all methods of a folder of runs, as `fairbench leaderboard` does."""
+    """Compare all methods of a folder of runs, as `fairbench leaderboard` does.
+
+    `rank` is what ranks go by, and `primary` names the methods whose comparison with the baseline was planned.
+    """
     asked = _listed(attributes) if attributes else None
     metrics = options.metrics(plugin)
-    return Leaderboard(build(Store(Path(runs)), None, asked, title, min_cell, metrics, measure))
+    planned = _listed(primary)
+    return Leaderboard(build(Store(Path(runs)), None, asked, title, min_cell, metrics, measure, rank, planned))
 
 
 def score(
@@ -173,7 +179,7 @@ def compare(
     """Compare two tables of predictions on the same patients, as `fairbench compare` does: A minus B."""
     wanted = _listed(attributes)
     first, second = (_predictions(each, wanted, split, positive, classes, keep) for each in (a, b))
-    judge = judging_metric(measure, registry(_metrics(metrics)), first)
+    judge = judging_metric(measure, registry(_metrics(metrics)), first, second)
     result = compare_predictions(first, second, wanted, unrecorded, judge)
     return Result(result, report.json.paired(result), lambda console: printed.comparison(result, "A", "B", console))
 

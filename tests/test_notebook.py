@@ -17,7 +17,7 @@ TOYS = Path(__file__).with_name("toys.py")
 RACES = {"black": 60, "white": 100}
 
 
-class Foreign:
+class OtherFrame:
     """A frame of another library, of which no more is known than that it speaks Arrow."""
 
     def __init__(self, table):
@@ -30,7 +30,7 @@ class Foreign:
 FORMS = {
     "pandas": lambda table: table,
     "arrow": lambda table: pa.Table.from_pandas(table),
-    "anything that speaks Arrow": Foreign,
+    "anything that speaks Arrow": OtherFrame,
     "arrays": lambda table: {name: table[name].to_numpy() for name in table},
     "lists": lambda table: {name: table[name].tolist() for name in table},
 }
@@ -90,7 +90,9 @@ def test_what_is_no_table_is_refused(data, message):
 
 
 def test_run_and_leaderboard(tmp_path):
+    (tmp_path / "mine.toml").write_text('rank = "gap"\nprimary = ["reweight"]')
     board = fairbench.run(
+        str(tmp_path / "mine.toml"),
         datasets="toy",
         backbones=["toy-backbone"],
         methods=["vanilla", "reweight"],
@@ -104,7 +106,10 @@ def test_run_and_leaderboard(tmp_path):
     )
     frame = board.to_pandas()
     assert set(frame["method"]) == {"vanilla", "reweight"}
-    again = fairbench.leaderboard(tmp_path / "runs", "site")  # the package has the function's name
+    how = {"rank": "gap", "primary": "reweight"}
+    again = fairbench.leaderboard(tmp_path / "runs", "site", **how)  # the package has the function's name
+    (table,) = again.board.tables
+    assert (table.ranked_by, table.primary) == ("gap", ("reweight",))
     assert len(again.board.tables) == len(build(fairbench.Store(tmp_path / "runs"), attributes=["site"]).tables)
     pd.testing.assert_frame_equal(again.to_pandas(), frame)
     assert "<table" in again._repr_html_()

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fairbench.data.locations import located, places
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Stage
 from fairbench.settings import Count, Range, checked, suggest
-
-if TYPE_CHECKING:
-    pass
+from fairbench.statistics.results import RankBy
 
 Names = tuple[str, ...]
 Seeds = tuple[Annotated[int, Range(0)], ...]
@@ -39,6 +37,7 @@ class Benchmark:
     seeds: Seeds = (0,)
     baseline: bool = True
     primary: Names = ()  # methods whose comparison with the baseline is planned; changes no job
+    rank: RankBy = "dominance"  # what its leaderboard ranks by; changes no job
     controls: bool = True
     probe: bool = False  # say how well attributes can be read from the trained models; changes no job
     batch_size: Count | None = None
@@ -68,7 +67,8 @@ class Benchmark:
 
 RUN_KEYS = ("batch_size", "precision", "unrecorded", "select", "folds", "redraw")
 _PLAIN = (
-    *("description", "datasets", "backbones", "attributes", "seeds", "baseline", "primary", "controls", "probe"),
+    *("description", "datasets", "backbones", "attributes", "seeds", "baseline", "primary", "rank", "controls"),
+    "probe",
     *RUN_KEYS,
 )
 

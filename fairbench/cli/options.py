@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -91,6 +91,13 @@ def warn_of_broken(plugins: Plugins) -> None:
     """Name on stderr the plugins that could not be loaded."""
     for broken in plugins.broken:
         say(f"warning: plugin {broken.name} of {broken.source} is broken: {broken.reason}")
+
+
+def warn_of_metrics(reasons: Mapping[str, str | None]) -> None:
+    """Name on stderr the metrics that are undefined by a fault of their own; by metric, why it is undefined."""
+    for name, reason in reasons.items():
+        if reason and reason.startswith(name):
+            say(f"warning: metric {reason}")
 
 
 def say(text: str) -> None:

@@ -19,11 +19,12 @@ from fairbench.cli.options import (
     read,
     say,
     unrecorded_option,
+    warn_of_metrics,
 )
 from fairbench.errors import visible
 
 if TYPE_CHECKING:
-    from fairbench.leaderboard.board import Ranking
+    from fairbench.leaderboard.board import RankBy
 
 FORMATS = ("terminal", "md", "html", "csv", "json")
 RANKINGS = ("dominance", "dominance-odds", "gap", "worst-group", "score", "dto")
@@ -73,9 +74,7 @@ def score(
     from fairbench.metrics.evidence import score_with_evidence
 
     result = score_with_evidence(table, wanted, metrics(files), policy)
-    for name, value in result.overall.metrics.items():
-        if value.reason and value.reason.startswith(name):  # its own fault, not the rows'
-            say(f"warning: metric {value.reason}")
+    warn_of_metrics({name: value.reason for name, value in result.overall.metrics.items()})
     print_json(json.scores(result)) if as_json else scores.scores(result, str(predictions), console())
 
 
@@ -106,7 +105,7 @@ def compare(
 
     wanted = listed(attributes)
     first, second = (read(path, wanted, **how) for path in (a, b))
-    judge = judging_metric(measure, registry(metrics(files)), first)
+    judge = judging_metric(measure, registry(metrics(files)), first, second)
     result = compare_predictions(first, second, wanted, policy, judge)
     print_json(json.paired(result)) if as_json else scores.comparison(result, str(a), str(b), console())
 
@@ -136,7 +135,7 @@ def leaderboard(
     title: str,
     attributes: str | None,
     measure: str | None,
-    ranking: Ranking,
+    ranking: RankBy,
     primary: str | None,
     full: bool,
     min_cell: int,
@@ -152,6 +151,7 @@ def leaderboard(
     planned = listed(primary) if primary else []
     store, measures = Store(runs), metrics(files)
     board = build(store, None, chosen, title, min_cell, measures, measure, ranking, planned)
+    warn_of_metrics({one.measure.name: one.missing for table in board.tables for one in table.further})
     kind = format or (report.format_of(out) if out else "terminal")
     drawn = behind(store, board, measures) if kind == "html" else None
     if out:
@@ -187,6 +187,7 @@ def show(run_folder: Path, attributes: str | None, files: tuple[str, ...], as_js
         from fairbench.report import json
 
         result = score_with_evidence(predictions, wanted, metrics(files), record.job.unrecorded)
+        warn_of_metrics({name: value.reason for name, value in result.overall.metrics.items()})
         print_json({"record": record.to_json(), "scores": json.scores(result)})
         return
     judge = judging_metric(record.measure, registry(metrics(files)), predictions)

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fairbench import __version__
-from fairbench.cli.options import console, json_option, metrics, print_json, say, warn_of_broken, what_to_run
+from fairbench.cli.options import (
+    console,
+    json_option,
+    metrics,
+    print_json,
+    say,
+    warn_of_broken,
+    warn_of_metrics,
+    what_to_run,
+)
 from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
@@ -143,7 +152,9 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, files: Sequence
 
     name = benchmark.name
     asked = sorted({"+".join(map(str.strip, entry.split("+"))) for entry in benchmark.attributes})
-    board = leaderboard.build(store, keys, asked or None, metrics=metrics(files), primary=benchmark.primary)
+    rank, planned, offered = benchmark.rank, benchmark.primary, metrics(files)
+    board = leaderboard.build(store, keys, asked or None, metrics=offered, ranking=rank, primary=planned)
+    warn_of_metrics({one.measure.name: one.missing for table in board.tables for one in table.further})
     terminal.show(board, console())
     try:
         with store.writing():

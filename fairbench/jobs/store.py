@@ -393,8 +393,8 @@ def is_job(folder: Path) -> bool:
 
 
 def _record(path: Path) -> Record | Refused:
-    found = _stored(path)
-    return found if isinstance(found, Refused) else found[0]
+    stored = _stored(path)
+    return stored if isinstance(stored, Refused) else stored[0]
 
 
 def _stored(path: Path) -> tuple[Record, str] | Refused:
@@ -410,8 +410,8 @@ def _stored(path: Path) -> tuple[Record, str] | Refused:
 
 
 def _summary(path: Path) -> Summary | Refused:
-    found = _stored(path)
-    return found if isinstance(found, Refused) else Summary.of(*found, found[0].files.get(PREDICTIONS, ""))
+    stored = _stored(path)
+    return stored if isinstance(stored, Refused) else Summary.of(*stored, stored[0].files.get(PREDICTIONS, ""))
 
 
 def _owned(refused: Refused) -> Refused:

@@ -31,6 +31,7 @@ from fairbench.statistics.standardised import by_class, standardised_gap
 
 NO_SEED = "no seed in common"
 TWO_CLASSES = "defined for two classes only"
+NO_CLASSES = "the predictions have no target and answer classes"
 Kind = Literal["score", "standardised_gap", "eq_odds_max"]  # the disparity whose rates are looked at
 MOST = 10  # contrasts that a board keeps of one comparison
 
@@ -113,7 +114,7 @@ class Answers:
     def standardised_gap(self, groups: Groups) -> Gap:
         """The gap if every group had the classes' mix of all rows together, tested within class."""
         if "target" not in self.predictions[0].table:
-            return Gap(reason="the predictions have no target and answer classes")
+            return Gap(reason=NO_CLASSES)
         target = self.predictions[0].target.astype(np.int64)
         return standardised_gap(self.scores, target, groups.codes, groups.cluster, names=groups.names)
 
@@ -185,8 +186,9 @@ def shared_seeds(a: Answers, b: Answers) -> tuple[Answers, Answers] | None:
     return (a, b) if min(len(a.seeds), len(b.seeds)) == 1 else None
 
 
-def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats: int = 10_000) -> Comparison:
-    """Compare A minus B on the seeds both have; the gap is MaxAccGap, or EqOdds(max) with `odds`.
+def contrast(a: Answers, b: Answers, groups: Groups, kind: Kind = "score", repeats: int = 10_000) -> Comparison:
+    """Compare A minus B on the seeds both have; the gap is MaxAccGap, that at the pooled mix of classes
+    (`standardised_gap`), or EqOdds(max) (`eq_odds_max`).
 
     A method with one seed is set against every seed of the other. No seed in common is undefined.
     """
@@ -195,10 +197,24 @@ def contrast(a: Answers, b: Answers, groups: Groups, odds: bool = False, repeats
         nothing = Difference(reason=NO_SEED)
         return Comparison(nothing, nothing, nothing, 0)
     a, b = pair
-    correct = (a.scores, b.scores) if odds else None
-    left, right = (a.odds, b.odds) if odds else ([a.scores], [b.scores])
+    left, right, weights = rates_of(a, b, groups, kind)
+    correct = None if kind == "score" else (a.scores, b.scores)
     equity = EQUITY["fairllava"].combine
-    return compare(left, right, groups.codes, groups.cluster, correct, "max", repeats, 0, groups.names, equity)
+    names, cluster = groups.names, groups.cluster
+    return compare(left, right, groups.codes, cluster, correct, "max", repeats, 0, names, equity, weights)
+
+
+def rates_of(
+    a: Answers, b: Answers, groups: Groups, kind: Kind
+) -> tuple[list[Floats], list[Floats], tuple[float, ...] | None]:
+    """Return both methods' rates that a disparity is made of, and the weights of their sum where it is of a sum."""
+    if kind == "eq_odds_max":
+        return a.odds, b.odds, None
+    if kind == "score":
+        return [a.scores], [b.scores], None
+    target = a.predictions[0].target.astype(np.int64)
+    (left, weights), (right, _) = (by_class(one.scores, target, groups.codes) for one in (a, b))
+    return left, right, weights
 
 
 def interaction_with(a: Answers, b: Answers, groups: Groups, kind: Kind = "score") -> Interaction:
@@ -209,17 +225,13 @@ def interaction_with(a: Answers, b: Answers, groups: Groups, kind: Kind = "score
     if pair is None:
         return Interaction(reason=NO_SEED)
     a, b = pair
-    weights, title = None, a.measure.title.lower()
-    titles: tuple[str, ...] = (title,)
-    if kind == "eq_odds_max":
-        titles = (TPR.title.lower(), FPR.title.lower())
-        left, right = a.odds, b.odds
-    elif kind == "standardised_gap":
-        titles = (f"{title} at one class mix",)
-        target = a.predictions[0].target.astype(np.int64)
-        (left, weights), (right, _) = (by_class(one.scores, target, groups.codes) for one in (a, b))
-    else:
-        left, right = [a.scores], [b.scores]
+    title = a.measure.title.lower()
+    titles = {
+        "score": (title,),
+        "standardised_gap": (f"{title} at one class mix",),
+        "eq_odds_max": (TPR.title.lower(), FPR.title.lower()),
+    }[kind]
+    left, right, weights = rates_of(a, b, groups, kind)
     tested = interaction(left, right, groups.codes, groups.cluster, weights, names=groups.names)
     apart = [one for one in tested.contrasts if one.low > 0][:MOST]
     shown = apart or tested.contrasts[:1]

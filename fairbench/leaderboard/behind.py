@@ -128,11 +128,11 @@ def _table(table: Table, store: Store, records: Mapping[str, Record], metrics: M
     own = {label: [records[key] for key in row.keys if key in records] for label, row in rows.items()}
     losses = tuple(
         Losses(label, record.job.seed, points)
-        for label, found in own.items()
-        for record in found
+        for label, mine in own.items()
+        for record in mine
         if (points := loss_curve(store, record.job))
     )
-    loaded = [one for found in own.values() for one in (load(store, record) for record in found)]
+    loaded = [one for mine in own.values() for one in (load(store, record) for record in mine)]
     usable, _ = same_patients([one for one in loaded if isinstance(one, Finished)])
     if not usable:
         return Behind({}, losses)
@@ -159,10 +159,10 @@ def _compared(row: Row, table: Table) -> bool:
 
 def _answers(row: Row, aligned: Mapping[str, Finished], judge: Metric) -> Answers | None:
     """Gather the answers of a row; None where one of its jobs is missing, whose mean would be another."""
-    found = [aligned[key] for key in row.keys if key in aligned]
-    if len(found) < len(row.keys):
+    finished = [aligned[key] for key in row.keys if key in aligned]
+    if len(finished) < len(row.keys):
         return None
-    ordered = sorted(found, key=lambda one: one.job.seed)
+    ordered = sorted(finished, key=lambda one: one.job.seed)
     return Answers(tuple(one.job.seed for one in ordered), tuple(one.predictions for one in ordered), judge)
 
 

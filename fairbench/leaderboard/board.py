@@ -15,9 +15,9 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import departures, from_json
 from fairbench.jobs.job import Role
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
+from fairbench.statistics.results import RankBy as RankBy
 from fairbench.statistics.variance import VarianceParts
 
-Ranking = Literal["dominance", "dominance-odds", "gap", "worst-group", "score", "dto"]
 Status = Literal["failed", "unfinished", "unreadable", "refused"]
 
 
@@ -244,7 +244,7 @@ class Table:
     min_cell: int = 0
     measure: Measure = field(default_factory=Measure)
     further: tuple[FurtherMeasure, ...] = ()
-    ranked_by: Ranking = "dominance"
+    ranked_by: RankBy = "dominance"
     primary: tuple[str, ...] = ()
 
 

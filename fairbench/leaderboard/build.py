@@ -8,10 +8,11 @@ from fairbench import __version__
 from fairbench.errors import FairbenchError
 from fairbench.jobs.store import Store
 from fairbench.jobs.summary import Summary, place
-from fairbench.leaderboard.board import Board, Ranking
+from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.collect import Finished, excluded
 from fairbench.leaderboard.tables import Options, Wanted, read, tables
 from fairbench.metrics.metric import Metric, registry
+from fairbench.statistics.results import RankBy
 
 
 def build(
@@ -22,7 +23,7 @@ def build(
     min_cell: int = 0,
     metrics: Sequence[Metric] = (),
     measure: str | None = None,
-    ranking: Ranking = "dominance",
+    ranking: RankBy = "dominance",
     primary: Sequence[str] = (),
 ) -> Board:
     """Build the board of a folder of runs, or of the jobs in `keys`: a table per dataset × backbone × attribute.

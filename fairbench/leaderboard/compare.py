@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairbench.leaderboard.answers import Answers, Kind, contrast, interaction_with
+from fairbench.leaderboard.answers import NO_CLASSES, TWO_CLASSES, Answers, Kind, contrast, interaction_with
 from fairbench.leaderboard.board import Interaction
 from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
@@ -17,6 +17,11 @@ KEYS: dict[Kind, str] = {
     "score": "interaction",
     "standardised_gap": "standardised_interaction",
     "eq_odds_max": "eq_odds_interaction",
+}
+GAPS: dict[Kind, str] = {"standardised_gap": "standardised_acc_gap", "eq_odds_max": "eq_odds_max"}
+UNDEFINED: dict[Kind, Difference] = {
+    "standardised_gap": Difference(reason=NO_CLASSES),
+    "eq_odds_max": Difference(reason=TWO_CLASSES),
 }
 
 
@@ -45,10 +50,10 @@ def compare_predictions(
     policy: str = "keep",
     measure: Metric = ACCURACY,
 ) -> PairedScores:
-    """Compare A minus B on the same rows, matched by id: accuracy, MaxAccGap, EqOdds(max), worst group, and
-    whether the groups were moved unequally.
+    """Compare A minus B on the same rows, matched by id: accuracy, MaxAccGap as it is and at one class mix,
+    EqOdds(max), worst group, ES-Acc, the distance to the optimum, and whether the groups were moved unequally.
 
-    Judged by another `measure`, say `m`, the names are `m`, `m_gap` and `worst_m`, as in `score`. Raises
+    Judged by another `measure`, say `m`, the names are `m`, `m_gap`, `worst_m` and `es_m`, as in `score`. Raises
     FairbenchError when the two are not about the same rows, targets and groups.
     """
     left, right = align(a, b)
@@ -66,16 +71,17 @@ def compare_predictions(
                 "max_acc_gap": whole.gap,
                 "worst_group": whole.worst_group,
                 "es_accuracy": whole.equity_scaled,
+                "dto": whole.distance,
             }
-            if first.odds:
-                differences["eq_odds_max"] = contrast(first, second, groups, odds=True).gap
-            else:
-                differences["eq_odds_max"] = Difference(reason="defined for two classes only")
+            for kind, name in GAPS.items():
+                able = kind in first.kinds
+                differences[name] = contrast(first, second, groups, kind).gap if able else UNDEFINED[kind]
         else:
             differences = {
                 f"{measure.name}_gap": whole.gap,
                 f"worst_{measure.name}": whole.worst_group,
                 f"es_{measure.name}": whole.equity_scaled,
+                "dto": whole.distance,
             }
         compared[attribute] = AttributeComparison(differences, interactions)
     return PairedScores(len(a), {measure.name: overall}, compared, tuple(sorted(notes)))

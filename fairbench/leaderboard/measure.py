@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard.board import Measure
-from fairbench.metrics.metric import ACCURACY, Metric, Undefined
+from fairbench.metrics.metric import ACCURACY, Metric, Undefined, rows_of
 from fairbench.predictions.predictions import Predictions
 from fairbench.settings import suggest
 
 
-def judging_metric(name: str, metrics: Mapping[str, Metric], predictions: Predictions) -> Metric:
-    """Return the metric that a table is judged by; raises FairbenchError when it cannot judge these rows."""
+def judging_metric(name: str, metrics: Mapping[str, Metric], *rows: Predictions) -> Metric:
+    """Return the metric that a table is judged by; raises FairbenchError where it cannot score some rows."""
     if name not in metrics:
         raise suggest("metric", name, metrics)
     metric = metrics[name]
-    try:
-        if _scores_rows(metric) and np.isfinite(metric.scores(predictions)).all():
-            return metric
-    except Undefined as reason:
+    if not _scores_rows(metric):
+        able = [one.name for one in metrics.values() if _scores_rows(one) and "two classes" not in one.needs]
         raise FairbenchError(
-            f"a table cannot be judged by {name}: {reason}", "choose a metric that scores rows (--measure)"
-        ) from reason
-    able = [other.name for other in metrics.values() if _scores_rows(other) and "two classes" not in other.needs]
-    raise FairbenchError(
-        f"a table cannot be judged by {name}",
-        f"it takes a metric that scores every row from 0 to 1, more being better: {', '.join(able)}",
-    )
+            f"a table cannot be judged by {name}",
+            f"it takes a metric that scores every row from 0 to 1, more being better: {', '.join(able)}",
+        )
+    for predictions in rows:
+        if reason := unscored(metric, predictions):
+            raise FairbenchError(
+                f"a table cannot be judged by {name}: {reason}", "choose a metric that scores rows (--measure)"
+            )
+    return metric
+
+
+def unscored(metric: Metric, predictions: Predictions) -> str | None:
+    """Say why a metric does not score every one of these rows; None where it does."""
+    try:
+        lacking = int((~np.isfinite(metric.scores(predictions))).sum())
+    except Undefined as reason:
+        return str(reason)
+    return f"it leaves {rows_of(lacking)} without a score" if lacking else None
 
 
 def _scores_rows(metric: Metric) -> bool:
@@ -37,21 +46,22 @@ def _scores_rows(metric: Metric) -> bool:
 
 
 def further_metrics(
-    judge: Metric, metrics: Mapping[str, Metric], predictions: Predictions
+    judge: Metric, metrics: Mapping[str, Metric], rows: Sequence[Predictions]
 ) -> tuple[list[Metric], dict[str, str]]:
-    """Find what else to measure where answers are written, and by title why something could not be."""
-    if "text" not in predictions.table:
+    """Find what else to measure where answers are written, and by name why something could not be."""
+    if not rows or "text" not in rows[0].table:
         return [], {}
-    able, missing = [], {}
+    able: list[Metric] = []
+    missing: dict[str, str] = {}
     for metric in metrics.values():
         whole = _scores_rows(metric) and (metric is ACCURACY or "text" in metric.needs)
-        if metric is judge or not whole or not metric.listed_for(predictions):
+        if metric is judge or not whole or not metric.listed_for(rows[0]):
             continue
-        try:
-            if np.isfinite(metric.scores(predictions)).all():
-                able.append(metric)
-        except Undefined as reason:
-            missing[metric.name] = str(reason)
+        reason = next((said for one in rows if (said := unscored(metric, one))), None)
+        if reason is None:
+            able.append(metric)
+        else:
+            missing[metric.name] = reason
     return able, missing
 
 

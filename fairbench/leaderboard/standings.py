@@ -10,27 +10,30 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-import numpy as np
-
 from fairbench.leaderboard.answers import Answers, contrast, interaction_with
-from fairbench.leaderboard.board import Interaction, MeasuredRow, Ranking, SideEffect
+from fairbench.leaderboard.board import Interaction, MeasuredRow, SideEffect
 from fairbench.leaderboard.row import Contender
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
-from fairbench.statistics.ranking import DOMINANCE, Rank, dominance, holm, opposite
-from fairbench.statistics.ranking import Ranking as Order
-from fairbench.statistics.results import ALPHA, Difference
+from fairbench.statistics.ranking import DOMINANCE, Ranking, dominance, holm, opposite
+from fairbench.statistics.results import ALPHA, Difference, RankBy
 
 SCREEN = 300  # draws that tell whether a comparison deserves more
-CRITERIA: dict[Ranking, dict[str, bool]] = {
+CRITERIA: dict[RankBy, dict[str, bool]] = {
     "dominance": DOMINANCE,
     "gap": {"gap": False},
     "worst-group": {"worst_group": True},
     "score": {"score": True},
-    "dto": DOMINANCE,
+    "dto": {"distance": False},
     "dominance-odds": {**DOMINANCE, "eq_odds_max": False},
 }
-WORDS = {"score": "overall", "worst_group": "in the worst group", "gap": "in the gap", "eq_odds_max": "in EqOdds"}
+WORDS = {
+    "score": "overall",
+    "worst_group": "in the worst group",
+    "gap": "in the gap",
+    "eq_odds_max": "in EqOdds",
+    "distance": "in the distance to the optimum",
+}
 Pairs = Mapping[tuple[str, str], Mapping[str, Difference]]
 
 
@@ -48,7 +51,7 @@ class Standing:
 def standings(
     contenders: Sequence[Contender],
     groups: Groups,
-    ranking: Ranking = "dominance",
+    ranking: RankBy = "dominance",
     primary: Collection[str] = (),
 ) -> dict[str, Standing]:
     """Compare the rows of a table on the same patients, and rank them; by label.
@@ -62,7 +65,7 @@ def standings(
     pairs = {(a.label, b.label): _compared(a, b, base, groups, criteria) for a, b in combinations(contenders, 2)}
     planned = [(label, base.label) for label in primary] if base else []
     order = dominance([c.label for c in contenders], pairs, criteria, planned)
-    ranks = by_distance(contenders, groups) if ranking == "dto" else {rank.name: rank for rank in order.ranks}
+    ranks = {rank.name: rank for rank in order.ranks}
     trade_offs = _trade_offs(order)
     changes = _changes(contenders, base, pairs, order, groups)
     moved = _moved(contenders, base, groups)
@@ -79,7 +82,7 @@ def standings(
 
 
 def _changes(
-    contenders: Sequence[Contender], base: Contender | None, pairs: Pairs, order: Order, groups: Groups
+    contenders: Sequence[Contender], base: Contender | None, pairs: Pairs, order: Ranking, groups: Groups
 ) -> dict[str, dict[str, Difference]]:
     """Every row minus the baseline: in what ranks rest on with the ranks' own p, in all else adjusted over rows."""
     if base is None:
@@ -90,7 +93,7 @@ def _changes(
     names = [name for name in each[others[0].label] if name not in counted] if others else []
     more = {name: [each[c.label][name] for c in others] for name in names}
     if base.answers.odds and "eq_odds_max" not in counted:
-        more["eq_odds_max"] = [contrast(c.answers, base.answers, groups, odds=True).gap for c in others]
+        more["eq_odds_max"] = [contrast(c.answers, base.answers, groups, "eq_odds_max").gap for c in others]
     for name, differences in more.items():
         for c, one in zip(others, adjusted(differences), strict=True):
             each[c.label][name] = one
@@ -127,7 +130,7 @@ def _differences(
     a: Answers, b: Answers, groups: Groups, repeats: int, criteria: Collection[str]
 ) -> dict[str, Difference]:
     whole = contrast(a, b, groups, repeats=repeats)
-    odds = contrast(a, b, groups, odds=True, repeats=repeats).gap if "eq_odds_max" in criteria else None
+    odds = contrast(a, b, groups, "eq_odds_max", repeats).gap if "eq_odds_max" in criteria else None
     return {
         **({"eq_odds_max": odds} if odds else {}),
         "score": whole.accuracy,
@@ -135,10 +138,11 @@ def _differences(
         "gap": whole.gap,
         "best_group": whole.best_group,
         "equity_scaled": whole.equity_scaled,
+        **({"distance": whole.distance} if "distance" in criteria else {}),
     }
 
 
-def _from_pair(pairs: Pairs, order: Order, label: str, other: str) -> dict[str, Difference]:
+def _from_pair(pairs: Pairs, order: Ranking, label: str, other: str) -> dict[str, Difference]:
     """Return one row minus another, whichever way round they were compared, with the p that the ranks rest on."""
     pair = (label, other) if (label, other) in pairs else (other, label)
     p = order.adjusted[pair]
@@ -146,7 +150,7 @@ def _from_pair(pairs: Pairs, order: Order, label: str, other: str) -> dict[str, 
     return each if pair == (label, other) else {name: opposite(one) for name, one in each.items()}
 
 
-def _trade_offs(order: Order) -> dict[str, list[str]]:
+def _trade_offs(order: Ranking) -> dict[str, list[str]]:
     """Say of each row whom it is better than in one respect and worse than in another."""
     said: dict[str, list[str]] = {}
     for a, b in sorted(order.trade_offs):
@@ -157,19 +161,6 @@ def _trade_offs(order: Order) -> dict[str, list[str]]:
             )
             said.setdefault(one, []).append(f"better than {other} {gained}, worse {lost}")
     return said
-
-
-def by_distance(contenders: Sequence[Contender], groups: Groups) -> dict[str, Rank]:
-    """Rank by distance to the optimum (score 1, gap 0), point values without a test (Han et al. 2022)."""
-    distance = {}
-    for c in contenders:
-        gap = c.answers.plain_gap(groups)
-        distance[c.label] = np.inf if gap is None else float(np.hypot(1 - c.answers.scores.mean(), gap))
-    order = sorted(distance.values())
-    return {
-        label: Rank(label, 1 + order.index(value), len(order) - order[::-1].index(value))
-        for label, value in distance.items()
-    }
 
 
 def adjusted(differences: Sequence[Difference]) -> list[Difference]:

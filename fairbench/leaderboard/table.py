@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fairbench.leaderboard.answers import constant
-from fairbench.leaderboard.board import Constant, Flag, FurtherMeasure, Group, Ranking, Row, Table
+from fairbench.leaderboard.board import Constant, Flag, FurtherMeasure, Group, Row, Table
 from fairbench.leaderboard.collect import stale_rows
 from fairbench.leaderboard.flags import (
     LEVELLING_DOWN,
@@ -26,13 +26,14 @@ from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.ranking import holm
+from fairbench.statistics.results import RankBy
 
 
 def fill(
     empty: Table,
     everybody: Sequence[Contender],
     metrics: Mapping[str, Metric],
-    ranking: Ranking = "dominance",
+    ranking: RankBy = "dominance",
     primary: Collection[str] = (),
 ) -> Table:
     """Put the rows into a table, and what is said of all of them.
@@ -49,7 +50,7 @@ def fill(
     methods.sort(key=lambda c: (*placed[c.label].order, c.role != "baseline", c.label))
     base = next((c for c in methods if c.role == "baseline"), None)
     others = [c.answers for c in methods if c is not base]
-    able, missing = further_metrics(judge, metrics, predictions)
+    able, missing = further_metrics(judge, metrics, [p for c in methods for p in c.answers.predictions])
     further = [FurtherMeasure(describe(metric), measured_rows(methods, groups, metric)) for metric in able]
     further += [FurtherMeasure(describe(metrics[name]), missing=why) for name, why in missing.items()]
     return replace(

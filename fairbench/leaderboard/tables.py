@@ -22,12 +22,13 @@ from fairbench.jobs.conversion import departures, from_json
 from fairbench.jobs.job import Record
 from fairbench.jobs.store import Store
 from fairbench.jobs.summary import Refused, Summary
-from fairbench.leaderboard.board import Excluded, Ranking, Table, Trials
-from fairbench.leaderboard.collect import Finished, contenders, joined, load, same_patients
-from fairbench.leaderboard.measure import judging_metric
+from fairbench.leaderboard.board import Excluded, Table, Trials
+from fairbench.leaderboard.collect import Finished, contenders, excluded, joined, load, same_patients
+from fairbench.leaderboard.measure import judging_metric, unscored
 from fairbench.leaderboard.suppression import withhold
 from fairbench.leaderboard.table import fill
 from fairbench.metrics.metric import Metric
+from fairbench.statistics.results import RankBy
 
 MADE_BY = ("jobs", "leaderboard", "metrics", "predictions", "statistics")  # whose code a table rests on
 MADE_WITH = ("numpy", "pandas", "scipy", "scikit-learn", "statsmodels")
@@ -42,7 +43,7 @@ class Options:
 
     metrics: Mapping[str, Metric]
     measure: str | None = None
-    ranking: Ranking = "dominance"
+    ranking: RankBy = "dominance"
     min_cell: int = 0
     primary: tuple[str, ...] = ()
 
@@ -167,22 +168,25 @@ def computed(store: Store, wanted: Wanted, options: Options) -> tuple[Table, dic
     if not wanted.attribute or not usable:
         return empty, digests
     judge = judging_metric(options.measure or usable[0].record.measure, options.metrics, usable[0].predictions)
-    rows, duplicates = contenders(usable, wanted.attribute, judge)
-    listed = replace(empty, excluded=_ordered([*others, *refused, *lacking, *duplicates]))
+    faults = [unscored(judge, one.predictions) for one in usable]
+    unjudged = [excluded(one.job, "refused", why) for one, why in zip(usable, faults, strict=True) if why]
+    scored = [one for one, why in zip(usable, faults, strict=True) if not why]
+    rows, duplicates = contenders(scored, wanted.attribute, judge)
+    listed = replace(empty, excluded=_ordered([*others, *refused, *lacking, *unjudged, *duplicates]))
     filled = fill(listed, rows, options.metrics, options.ranking, options.primary)
     return (withhold(filled, options.min_cell) if options.min_cell else filled), digests
 
 
 def read(store: Store, key: str) -> tuple[Record, Finished | Excluded, str]:
     """Read the record and predictions of the job with this key; also return the record's SHA-256."""
-    found = store.stored(key)
-    if isinstance(found, Refused):
-        raise FairbenchError(f"{found}; it was sound a moment ago", "run the same command again")
-    return found[0], load(store, found[0]), found[1]
+    stored = store.stored(key)
+    if isinstance(stored, Refused):
+        raise FairbenchError(f"{stored}; it was sound a moment ago", "run the same command again")
+    return stored[0], load(store, stored[0]), stored[1]
 
 
-def _ordered(excluded: Iterable[Excluded]) -> tuple[Excluded, ...]:
-    return tuple(sorted(excluded, key=lambda one: (one.label, one.seed, one.key)))
+def _ordered(jobs: Iterable[Excluded]) -> tuple[Excluded, ...]:
+    return tuple(sorted(jobs, key=lambda one: (one.label, one.seed, one.key)))
 
 
 def _trials(records: Sequence[Record]) -> Trials:

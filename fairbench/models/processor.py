@@ -72,7 +72,7 @@ class OmittedPart(dict[str, None]):
 
 
 def images_and_text(kind: Any, pixels: Pixels = "pil") -> Any:
-    """Return a processor class that is as it was, but takes an `OmittedPart` half, and reads images by one backend."""
+    """Return a processor class that is as it was, but takes an `OmittedPart`, and reads images by one backend."""
     from transformers import AutoImageProcessor, AutoTokenizer
 
     def parts(cls: Any, folder: Any, processor_dict: Any = None, /, **_: Any) -> list[Any]:

@@ -84,7 +84,8 @@ def converted(result: Converted) -> Json:
 
 
 def paired(result: PairedScores) -> Json:
-    """Write A minus B: `n`, `overall.<metric>` and per attribute every disparity, each `{difference, ci, p}`.
+    """Write A minus B: `n`, `overall.<metric>` and per attribute every disparity and `dto`, the distance to the
+    optimum (score 1, gap 0), each `{difference, ci, p}`.
 
     `interaction` (at one class mix: `standardised_interaction`; of TPR and FPR: `eq_odds_interaction`) is
     `{p, contrasts: [{groups, difference, ci, p, rate}]}`: the first group was moved by so much more than the

@@ -23,7 +23,7 @@ RANKINGS = {
     "gap": f"By MaxAccGap alone: {ONE_TEST}",
     "worst-group": f"By the worst group's score alone: {ONE_TEST}",
     "score": f"By the score alone: {ONE_TEST}",
-    "dto": "By distance to the optimum, the length of (1 − score, MaxAccGap): point values, not tested.",
+    "dto": f"By distance to the optimum, √((1 − score)² + MaxAccGap²): {ONE_TEST}",
 }
 TERMS = (
     (

@@ -136,7 +136,7 @@ def converted(result: Converted, console: Console) -> None:
         table(console, ("Number", "Value>", "Formula", "Remark"), rows)
 
 
-NAMES = {"max_acc_gap": "MaxAccGap", "eq_odds_max": "EqOdds(max)", "worst_group": "worst-group accuracy"}
+NAMES = GAPS | {"dto": "Distance to the optimum (DTO)"}
 
 
 def comparison(result: PairedScores, a: str, b: str, console: Console) -> None:

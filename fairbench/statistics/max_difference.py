@@ -47,15 +47,24 @@ class Extreme:
         Two methods whose gaps are equal but lie between different groups are not exchangeable; this is their
         null.
         """
+        placed = self.placed()
+        difference: Floats = placed[:, 0] - placed[:, 1]
+        return difference
+
+    def placed(self) -> Floats:
+        """Noise of either extreme where it was observed, (draws, methods, seeds)."""
         at = _at(self.errors, np.where(np.isnan(self.values), -np.inf, self.values).argmax(axis=-1))
         lowest = _at(self.errors, np.where(np.isnan(self.values), np.inf, self.values).argmin(axis=-1))
         noise = {"range": at - lowest, "best": at, "worst": lowest}[self.kind]
         if self.reduce == "mean" or self.kind != "range":
-            by_rate = noise.mean(axis=-1)
-        else:
-            by_rate = _at(noise, _range(self.values).argmax(axis=-1))
-        difference: Floats = by_rate[:, 0] - by_rate[:, 1]
-        return difference
+            averaged: Floats = noise.mean(axis=-1)
+            return averaged
+        return _at(noise, _range(self.values).argmax(axis=-1))
+
+    def bias(self) -> Floats:
+        """The most by which either extreme can be too large on average (of `worst`: too small), (methods,)."""
+        largest: Floats = self.of(self.errors).mean(axis=(0, 2))
+        return largest
 
     def bounds(self) -> tuple[float, float]:
         """Bound A − B (seed means) with 95 %: the tighter of two bounds that each hold on their own."""
@@ -71,7 +80,7 @@ class Extreme:
         """
         value, errors = self.of(self.values).mean(axis=-1), self.errors
         drawn = self.of(self.values + errors).mean(axis=-1)
-        bias = self.of(errors).mean(axis=(0, 2))
+        bias = self.bias()
         difference = value[0] - value[1]
         reach = stats.norm.ppf(1 - ALPHA / 2) * (drawn[:, 0] - drawn[:, 1]).std()
         if self.kind == "worst":  # minus a maximum

@@ -27,7 +27,7 @@ CELLS = 20_000_000  # distinct units of a group that are drawn at most, in all d
 ONE_SEED = "one seed: this compares two trained models, not two methods"
 NOT_COMPARED = Difference(reason="not compared")
 NO_SCORE = Difference(reason="no accuracy was given beside the rates")
-MEASURES = ("gap", "worst_group", "best_group", "equity_scaled")
+MEASURES = ("gap", "worst_group", "best_group", "equity_scaled", "distance")
 
 Bounds = tuple[float, float]
 Equity = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
@@ -35,7 +35,8 @@ Equity = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A minus B for the gap, the overall score, the worst and the best group's score and the equity-scaled score.
+    """A minus B for the gap, the overall score, the worst and the best group's score, the equity-scaled score, and
+    the distance to the optimum, √((1 − score)² + gap²) (Han et al. 2022), of which less is better.
 
     Warnings are in `flags`. `best_group` < 0 beside a smaller gap is levelling down.
     """
@@ -47,6 +48,7 @@ class Comparison:
     flags: tuple[str, ...] = ()
     best_group: Difference = NOT_COMPARED
     equity_scaled: Difference = NOT_COMPARED
+    distance: Difference = NOT_COMPARED
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Pair:
     correct: int | None  # index of the rate that is accuracy
     reduce: str = "max"
     equity: Equity | None = None
+    weights: tuple[float, ...] | None = None  # of the rates whose weighted sum makes the gap
 
     def values(self, sums: Floats, sizes: Floats) -> Floats:
         """Divide sums (draws, groups + 1, columns) into values (draws, methods, seeds, rates, groups)."""
@@ -67,6 +70,14 @@ class Pair:
         with np.errstate(divide="ignore", invalid="ignore"):
             means: Floats = shaped / sizes.transpose(0, 2, 1)[:, None, None]
         return means[..., :-1]
+
+    def gap_rates(self, values: Floats) -> Floats:
+        """Return the rates that make the gap, of values (..., rates, groups); with weights, their one sum."""
+        rates = values[..., : self.rates, :]
+        if self.weights is None:
+            return rates
+        weighted: Floats = (np.array(self.weights)[:, None] * rates).sum(axis=-2, keepdims=True)
+        return weighted
 
     def overall(self, sums: Floats, sizes: Floats) -> Floats:
         """Score over all patients, recorded or not; (draws, methods, seeds)."""
@@ -79,15 +90,13 @@ class Pair:
     def measures(self, sums: Floats, sizes: Floats) -> Floats:
         """MEASURES of sums (draws, groups + 1, columns): (draws, measures, methods, seeds), NaN where undefined."""
         values = self.values(sums, sizes)
-        gap = extreme(values[..., : self.rates, :], "range", self.reduce)
+        gap = extreme(self.gap_rates(values), "range", self.reduce)
         if self.correct is None:
-            return np.stack([gap, *[np.full(gap.shape, np.nan)] * 3], axis=1)
-        score = values[..., self.correct, :]
+            return np.stack([gap, *[np.full(gap.shape, np.nan)] * 4], axis=1)
+        score, overall = values[..., self.correct, :], self.overall(sums, sizes)
         worst, best = (extreme(score[..., None, :], kind, "mean") for kind in ("worst", "best"))
-        scaled = np.full(gap.shape, np.nan)
-        if self.equity is not None:
-            scaled = self.equity([score], [self.overall(sums, sizes)])
-        return np.stack([gap, worst, best, scaled], axis=1)
+        scaled = np.full(gap.shape, np.nan) if self.equity is None else self.equity([score], [overall])
+        return np.stack([gap, worst, best, scaled, np.hypot(1 - overall, gap)], axis=1)
 
 
 def compare(
@@ -101,13 +110,15 @@ def compare(
     seed: int = 0,
     names: Sequence[str] | None = None,
     equity: Equity | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Comparison:
     """Compare A minus B on the same patients and seeds: gap, overall score, worst and best group, jointly.
 
     a, b: per rate an array (seeds, n) or (n,), NaN where a row does not enter the rate (in both methods alike);
     correct: both methods' (seeds, n) correctness where the rates are not accuracy itself. One seed is set against
     every seed of the other. reduce: "max" or "mean" over rates of max - min. equity: what ES-M is, of [groups'
-    values (..., groups)] and [overall (...)].
+    values (..., groups)] and [overall (...)]. weights: the gap is that of the weighted sum of the rates, such as
+    the classes' accuracies by the pooled class mix (`standardised.by_class`).
 
     `exchange_p`: the two methods' answers on any one patient could be swapped (Fisher 1935; Pitman 1937); exact
     with one seed. But methods with equal gaps between different groups are not exchangeable, and the swap test
@@ -120,26 +131,43 @@ def compare(
     """
     if _later(a, b):
         swap = None if correct is None else (correct[1], correct[0])
-        return mirrored(compare(b, a, group, cluster, swap, reduce, repeats, seed, names, equity))
-    pair, flags = paired(a, b, group, cluster, correct, reduce, names, equity)
+        return mirrored(compare(b, a, group, cluster, swap, reduce, repeats, seed, names, equity, weights))
+    pair, flags = paired(a, b, group, cluster, correct, reduce, names, equity, weights)
     right = correct or ((a[0], b[0]) if len(a) == 1 else None)
     overall = mean_difference(*right, cluster, repeats, seed) if right else NO_SCORE
     rng, table = np.random.default_rng(seed), pair.table
     sums, sizes = (table.counts.T @ table.sums)[None], (table.counts.T @ table.sizes)[None]
     own = pair.measures(sums, sizes)[0]
     null = exchanged(pair, sums[0], sizes[0], repeats, rng)
-    extremes, scaled = resampled(pair, sums, sizes, min(repeats, DRAWS), rng)
+    drawn = resampled(pair, sums, sizes, min(repeats, DRAWS), rng)
+    bounds = [equity_bounds(rate, group, equity, cluster) for rate in right or ()] if equity else []
+    spans = cluster is not None and table.units > np.unique(cluster).size
+    each = _judged_each(pair, own, null, drawn, bounds, overall if spans else None, rng)
+    return Comparison(accuracy=overall, seeds=pair.seeds, flags=flags, **each)
+
+
+def _judged_each(
+    pair: Pair,
+    own: Floats,
+    null: Floats,
+    drawn: tuple[dict[str, Extreme], Floats, Floats],
+    bounds: Sequence[Bounds | None],
+    whole: Difference | None,
+    rng: np.random.Generator,
+) -> dict[str, Difference]:
+    """Judge every one of MEASURES by its own values, swaps and draws; see the functions that do."""
+    extremes, scaled, noise = drawn
     differences = {}
-    for index, name in enumerate(MEASURES):
-        observed, swaps = own[index, 0] - own[index, 1], null[:, index]
+    for index, (name, observed) in enumerate(zip(MEASURES, own[:, 0] - own[:, 1], strict=True)):
         if np.isnan(observed).any():
             differences[name] = Difference(reason=undefined(pair, name))
         elif name == "equity_scaled":
-            bounds = [equity_bounds(rate, group, equity, cluster) for rate in right or ()] if equity else []
-            differences[name] = judged_scaled(own[index], swaps, scaled, bounds, rng)
+            differences[name] = judged_scaled(own[index], null[:, index], scaled, bounds, rng)
+        elif name == "distance":
+            differences[name] = judged_distance(own, null[:, index], noise, extremes["gap"], whole, rng)
         else:
-            differences[name] = judged(observed, swaps, extremes[name], rng)
-    return Comparison(accuracy=overall, seeds=pair.seeds, flags=flags, **differences)
+            differences[name] = judged(observed, null[:, index], extremes[name], rng)
+    return differences
 
 
 def mirrored(comparison: Comparison) -> Comparison:
@@ -151,6 +179,7 @@ def mirrored(comparison: Comparison) -> Comparison:
         worst_group=opposite(comparison.worst_group),
         best_group=opposite(comparison.best_group),
         equity_scaled=opposite(comparison.equity_scaled),
+        distance=opposite(comparison.distance),
     )
 
 
@@ -169,6 +198,7 @@ def paired(
     reduce: str = "max",
     names: Sequence[str] | None = None,
     equity: Equity | None = None,
+    weights: Sequence[float] | None = None,
 ) -> tuple[Pair, tuple[str, ...]]:
     """Both methods' rows as one table. Raises FairbenchError where they are not the same rows or seeds."""
     if reduce not in ("max", "mean"):
@@ -183,7 +213,8 @@ def paired(
     columns = [row for x, y in zip(left, right, strict=True) for row in (*x, *y)]
     table = tabulate(columns, codes, clusters, len(labels) + 1, paired=2 * seeds)
     accuracy = len(a) if correct is not None else 0 if len(a) == 1 else None
-    return Pair(table, seeds, len(a), accuracy, reduce, equity), (ONE_SEED,) if seeds == 1 else ()
+    shares = None if weights is None else tuple(weights)
+    return Pair(table, seeds, len(a), accuracy, reduce, equity, shares), (ONE_SEED,) if seeds == 1 else ()
 
 
 def same_rows(
@@ -264,26 +295,32 @@ def exchanged(pair: Pair, sums: Floats, sizes: Floats, repeats: int, rng: np.ran
 
 def resampled(
     pair: Pair, sums: Floats, sizes: Floats, repeats: int, rng: np.random.Generator
-) -> tuple[dict[str, Extreme], Floats]:
-    """Gap, worst and best group from one set of bootstrap draws; and draws of ES-M, (draws, methods, seeds)."""
+) -> tuple[dict[str, Extreme], Floats, Floats]:
+    """Resample whole clusters: gap, worst and best group; draws of ES-M, (draws, methods, seeds), where there is an
+    `equity`; and the noise in the overall score, (draws, methods, seeds), where there is a score.
+    """
     table, width = pair.table, pair.table.sums.shape[1]
-    drawn, scaled = [], []
+    drawn, scaled, overall = [], [], []
     for draw in bootstrapped(table, np.concatenate([table.sums, table.sizes], axis=1), repeats, rng):
         drawn.append(pair.values(draw[..., :width], draw[..., width:]))
-        if pair.equity is not None:
-            scaled.append(pair.measures(draw[..., :width], draw[..., width:])[:, 3])
+        if pair.correct is not None:
+            overall.append(pair.overall(draw[..., :width], draw[..., width:]))
+            if pair.equity is not None:
+                scaled.append(pair.equity([drawn[-1][..., pair.correct, :]], [overall[-1]]))
     draws, values = np.concatenate(drawn), pair.values(sums, sizes)[0]
     row = 1.0 if table.binary else float(np.std(table.sums))
     pad = (row / np.maximum(sizes[0, :-1].T, 1)) ** 2
-    kinds = {"gap": ("range", pair.reduce, slice(0, pair.rates))}
-    if pair.correct is not None:
-        score = slice(pair.correct, pair.correct + 1)
-        kinds |= {"worst_group": ("worst", "mean", score), "best_group": ("best", "mean", score)}
-    extremes = {
-        name: Extreme(kind, reduce, values[..., part, :], draws[..., part, :], pad[part])
-        for name, (kind, reduce, part) in kinds.items()
-    }
-    return extremes, np.concatenate(scaled) if scaled else np.empty(0)
+    of_gap = pad[: pair.rates]
+    if pair.weights is not None:
+        of_gap = (np.square(pair.weights)[:, None] * of_gap).sum(axis=0, keepdims=True)
+    extremes = {"gap": Extreme("range", pair.reduce, pair.gap_rates(values), pair.gap_rates(draws), of_gap)}
+    if pair.correct is None:
+        return extremes, np.empty(0), np.empty(0)
+    score = slice(pair.correct, pair.correct + 1)
+    for name, kind in (("worst_group", "worst"), ("best_group", "best")):
+        extremes[name] = Extreme(kind, "mean", values[..., score, :], draws[..., score, :], pad[score])
+    errors = np.concatenate(overall) - pair.overall(sums, sizes)
+    return extremes, np.concatenate(scaled) if scaled else np.empty(0), errors
 
 
 def judged(observed: Floats, null: Floats, extremes_of: Extreme, rng: np.random.Generator) -> Difference:
@@ -318,6 +355,38 @@ def judged_scaled(
     a, b = (limits or (0.0, 1.0) for limits in bounds)
     low, high = agreeing(value, a[0] - b[1], a[1] - b[0], max(map(critical_value, tests)))
     return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
+
+
+def judged_distance(
+    own: Floats, null: Floats, noise: Floats, gaps: Extreme, whole: Difference | None, rng: np.random.Generator
+) -> Difference:
+    """Difference of two distances to the optimum, D = hypot(1 − score, gap).
+
+    own: MEASURES (measures, 2, seeds), the first the gap and the last D; null: swaps, (draws, seeds); noise: in the
+    score, (draws, 2, seeds). Noise in D follows from that in score and gap by its derivatives, and the interval is
+    widened by the bias that the gaps can have (`Extreme.bias`). Where clusters span groups the draws take them
+    apart; `whole` is then A − B in the score with clusters whole, and both kinds of draws are stretched to it.
+    """
+    gap, distance = own[0], np.maximum(own[-1], CLOSE)
+    observed = own[-1, 0] - own[-1, 1]
+    value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
+    by_score, by_gap = -np.sqrt(np.maximum(distance**2 - gap**2, 0)) / distance, gap / distance
+    moved = by_score * noise + by_gap * gaps.placed()
+    stretch = 1.0 if whole is None else _stretch(noise[:, 0] - noise[:, 1], whole)
+    draws = (stretch * null, stretch * (moved[:, 0] - moved[:, 1]))
+    tests = [two_sided(observed, one, rng) for one in draws]
+    exchange, placed = (p_value(one, abs(value), freedom) for one in tests)
+    reach, bias = critical_value(tests[1]), by_gap.mean(axis=1) * gaps.bias()
+    ends = (value - reach - float(bias[0]), value + reach + float(bias[1]))
+    low, high = agreeing(value, *ends, max(map(critical_value, tests)))
+    return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
+
+
+def _stretch(noise: Floats, whole: Difference) -> float:
+    """How much wider the score's interval is with clusters whole than by noise (draws, seeds) of their parts."""
+    value, (low, high) = whole.value or 0.0, whole.interval or (0.0, 0.0)
+    apart = critical_value(np.abs(noise.mean(axis=1)))
+    return max(1.0, max(high - value, value - low) / apart) if apart > CLOSE else 1.0
 
 
 def agreeing(value: float, low: float, high: float, critical: float) -> tuple[float, float]:

@@ -7,8 +7,11 @@ value, `notes` say what a reader must mind. Units are those of the rows: fractio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 ALPHA = 0.05  # error of every interval and test
+# What ranks go by: several measures at once (by dominance), or one.
+RankBy = Literal["dominance", "dominance-odds", "gap", "worst-group", "score", "dto"]
 
 
 @dataclass(frozen=True)

@@ -233,9 +233,9 @@ def _chunks(
     starts = range(0, len(prepared), CHUNK)
     chunks: dict[int, list[Example]] = {}
     for start in starts:
-        found = _load(_file(folder, start))
-        if found is not None:
-            chunks[start] = found if keep else []
+        examples = _load(_file(folder, start))
+        if examples is not None:
+            chunks[start] = examples if keep else []
     wait = False
     while len(chunks) < len(starts):
         for start in [start for start in starts if start not in chunks]:

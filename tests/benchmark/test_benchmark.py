@@ -235,6 +235,8 @@ backbones = ["toy-backbone"]
 methods = ["plain", {name = "pull", strength = 0.1}, {name = "pull", strength = 2}, "ask"]
 attributes = ["site", "site+sex"]
 seeds = [3, 1]
+primary = ["pull"]
+rank = "dominance-odds"
 baseline = false
 batch_size = 4
 precision = "float32"
@@ -259,6 +261,7 @@ def test_what_was_run_is_written_as_a_file_that_runs_the_same_jobs(write, assign
     assert len(keys) == (8 if assignments else 12)
     assert [job.key for job in jobs(again)] == keys
     assert to_toml(again) == to_toml(bench)
+    assert (again.rank, again.primary) == ("dominance-odds", ("pull",))
 
 
 def test_narrowing_a_file_drops_what_it_says_of_the_rest(write):

@@ -149,7 +149,7 @@ def test_compare_is_a_minus_b_on_the_same_rows(write):
     gap = (by_a.max() - by_a.min()) - (by_b.max() - by_b.min())
     assert race["max_acc_gap"]["difference"] == pytest.approx(gap)
     assert race["worst_group"]["difference"] == pytest.approx(by_a.min() - by_b.min())
-    differences = ["max_acc_gap", "eq_odds_max", "worst_group", "es_accuracy"]
+    differences = ["max_acc_gap", "standardised_acc_gap", "eq_odds_max", "worst_group", "es_accuracy", "dto"]
     assert set(race) == {*differences, "interaction", "standardised_interaction", "eq_odds_interaction"}
     for one in (printed["overall"]["accuracy"], *(race[name] for name in differences)):
         assert {"difference", "ci", "p"} <= {*one}
@@ -159,6 +159,20 @@ def test_compare_is_a_minus_b_on_the_same_rows(write):
     text = call("compare", a, b, "--attr", "race")
     assert "A − B" in text
     assert "one seed" in text
+
+
+def test_a_metric_that_fails_on_one_of_two_files_compares_neither(write, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from fairbench import Metric, hookimpl\n\n"
+        "@hookimpl\ndef fairbench_metrics():\n"
+        "    return [Metric(name='mine', title='M', formula='m', source='this test',\n"
+        "                   each=lambda rows: rows.answer / (0 if rows.answer.all() else 1))]\n"
+    )
+    right = scored(RACES)
+    paths = write(right, "a.csv"), write(right.assign(answer=1), "b.csv")
+    for order in (paths, paths[::-1]):
+        with pytest.raises(FairbenchError, match="cannot be judged by mine: mine gave inf for row 1"):
+            call("compare", *order, "--attr", "race", "--measure", "mine", "--plugin", tmp_path / "mine.py")
 
 
 def test_texts_are_compared_by_the_metric_that_is_asked_for(tmp_path):

@@ -131,6 +131,21 @@ def test_a_table_is_not_judged_by_what_scores_no_rows(store):
         build(store, measure="acuracy")
 
 
+def test_a_row_that_the_measure_cannot_score_is_left_out_with_the_reason(store):
+    vanilla(store)
+    add(store, "all", accuracy_of({"black": 1.0, "white": 1.0}, seed=1))
+
+    def half(rows):
+        return (rows.answer == rows.target) / (0 if (rows.answer == rows.target).all() else 2)
+
+    mine = Metric(name="half", title="Half", formula="", source="", each=half)
+    table, rows = only(build(store, metrics=(mine,), measure="half"))
+    assert {*rows} == {"vanilla"}
+    assert [(one.label, one.status, one.reason) for one in table.excluded] == [
+        ("all", "refused", "half gave inf for row 1, outside 0 to 1")
+    ]
+
+
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "runs")

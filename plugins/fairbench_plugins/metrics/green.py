@@ -165,6 +165,11 @@ def _fingerprint(folder: str) -> str:
     return checkpoint_fingerprint(folder)
 
 
+def made_with() -> str:
+    """Name the checkpoint by its fingerprint, and what ran it."""
+    return f"GREEN {_fingerprint(os.environ[GREEN])}, greedy, transformers {version('transformers')}"
+
+
 @hookimpl
 def fairbench_metrics() -> Iterable[Metric]:
     """Offer GREEN."""
@@ -180,8 +185,6 @@ def fairbench_metrics() -> Iterable[Metric]:
             needs=("text",),
             checkpoint=GREEN,
             obtain=OBTAIN,
-            made_with=lambda: (
-                f"GREEN {_fingerprint(os.environ[GREEN])}, greedy, transformers {version('transformers')}"
-            ),
+            made_with=made_with,
         )
     ]

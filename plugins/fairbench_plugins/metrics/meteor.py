@@ -47,6 +47,11 @@ def by_row(rows: Predictions) -> npt.NDArray[np.float64]:
     return np.array([meteor(*pair, os.environ[WORDNET]) for pair in rows.pairs], dtype=np.float64)
 
 
+def made_with() -> str:
+    """Name nltk's version and where WordNet lies."""
+    return f"nltk {version('nltk')}, WordNet of {os.environ[WORDNET]}"
+
+
 @hookimpl
 def fairbench_metrics() -> Iterable[Metric]:
     """Offer METEOR."""
@@ -62,6 +67,6 @@ def fairbench_metrics() -> Iterable[Metric]:
             needs=("text",),
             checkpoint=WORDNET,
             obtain=OBTAIN,
-            made_with=lambda: f"nltk {version('nltk')}, WordNet of {os.environ[WORDNET]}",
+            made_with=made_with,
         )
     ]

@@ -30,6 +30,11 @@ def by_row(rows: Predictions) -> npt.NDArray[np.float64]:
     return np.array([rouge_l(*pair) for pair in rows.pairs], dtype=np.float64)
 
 
+def made_with() -> str:
+    """Name rouge-score's version and how it is used."""
+    return f"rouge-score {version('rouge-score')}, F, no stemming"
+
+
 @hookimpl
 def fairbench_metrics() -> Iterable[Metric]:
     """Offer ROUGE-L."""
@@ -43,6 +48,6 @@ def fairbench_metrics() -> Iterable[Metric]:
             each=by_row,
             scale="fraction",
             needs=("text",),
-            made_with=lambda: f"rouge-score {version('rouge-score')}, F, no stemming",
+            made_with=made_with,
         )
     ]
