@@ -5,7 +5,7 @@
 Every seed is another set of patients (`fundus-sim.seed`), the training seed is the quickstart's own. The first
 table has, for each, every row's EqOdds with its p-value, and whom its method moved against whom (the leaderboard's
 interaction within class); the second counts over the seeds what the tests say. Results stay in the folder: the
-same command goes on where it stopped, and prints from what is there.
+same command goes on where it stopped; when interrupted it prints the seeds whose jobs are all done.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 
 from fairbench import Store, plugins
@@ -86,15 +88,16 @@ def main() -> None:
     every = [job for mine in each for job in mine]
     missing = store.missing(every)
     if missing:
-        with progress.watch(len(every), len(every) - len(missing)) as watch:
+        with suppress(KeyboardInterrupt), progress.watch(len(every), len(every) - len(missing)) as watch:
             launch.launch(missing, launch.Setup(out=str(store.root), roots={}), options.workers, watch)
+    done = [(seed, mine) for seed, mine in zip(seeds, each, strict=True) if not store.missing(mine)]
     count: Counter[tuple[str, str]] = Counter()
     print("| patients | row | EqOdds(max), points | moved |\n| ---: | --- | --- | --- |")
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        for lines, said in pool.map(story, [options.out] * len(each), seeds, each):
+        for lines, said in pool.map(partial(story, options.out), *zip(*done, strict=True)):
             print("\n".join(lines), flush=True)
             count.update(said)
-    print(f"\n| row | what the tests say | of {len(each)} |\n| --- | --- | ---: |")
+    print(f"\n| row | what the tests say | of {len(done)} |\n| --- | --- | ---: |")
     for (label, what), times in sorted(count.items()):
         print(f"| {label} | {what} | {times} |")
 

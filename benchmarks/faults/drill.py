@@ -35,6 +35,7 @@ from fairbench.jobs.job import Choice, Record
 from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.leaderboard.build import build
 
+NOBODY = 65534
 TOYS = Path(__file__).parents[2] / "tests" / "toys.py"
 CHOICES = (
     *("--datasets", "toy", "--backbones", "toy-backbone", "--attr", "site", "--plugin", str(TOYS)),
@@ -287,6 +288,24 @@ def future(drill, dice):
     return "went on"
 
 
+def clock_set_back(drill, dice):
+    """A worker whose clock jumps back, once, by up to ten years."""
+    folder = drill.fresh()
+    real, left, back = time.time, [dice.randrange(1, 60)], dice.randrange(60, 10 * 365 * 86400)
+
+    def action():
+        def earlier():
+            left[0] -= 1
+            return real() - (back if left[0] <= 0 else 0)
+
+        time.time = earlier
+        drill.work(folder)
+
+    assert drill.forked(action).wait() == 0
+    drill.mend(folder)
+    return "unmoved"
+
+
 # ── processes ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -465,6 +484,29 @@ def command(*more, before="", status=(0,)):
     return fault
 
 
+def unprivileged(writable):
+    """The command without root's power over permissions, with somebody else's home; in a writable folder or not."""
+
+    def fault(drill, dice):
+        if os.getuid() or not shutil.which("setpriv"):
+            return "not tried: needs root and setpriv"
+        folder, home = drill.fresh(), drill.folder / "home"
+        for path in (folder, home):
+            path.mkdir(mode=0o755, exist_ok=True)
+        os.chown(home, NOBODY, NOBODY)
+        os.chown(folder, 0 if writable else NOBODY, 0)
+        words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--", *COMMAND, *CHOICES]
+        environment = {**os.environ, "HOME": str(home)}
+        ended = subprocess.run([*words, "--out", str(folder)], env=environment, capture_output=True, text=True)
+        assert (ended.returncode == 0) == writable, ended.stderr
+        assert writable or "Traceback" not in ended.stderr, ended.stderr
+        os.chown(folder, 0, 0)
+        drill.mend(folder)
+        return "unmoved" if writable else "refused in words"
+
+    return fault
+
+
 def disk_full(drill, dice):
     folder = drill.fresh()
     folder.mkdir()
@@ -503,22 +545,23 @@ def kinds():
     import errno
     import resource
 
-    found = {}
+    faults = {}
     for file in FILES:
         for kind in DAMAGE:
-            found[f"{file} {kind}"] = (5, damaged(file, kind))
-        found[f"{file} of another job"] = (5, swapped(file))
-    found |= {name: (4, rewritten(change)) for name, change in REWRITTEN.items()}
+            faults[f"{file} {kind}"] = (5, damaged(file, kind))
+        faults[f"{file} of another job"] = (5, swapped(file))
+    faults |= {name: (4, rewritten(change)) for name, change in REWRITTEN.items()}
     for kind in DAMAGE:
-        found[f"features {kind}"] = (4, features(kind))
-        found[f"newest checkpoint {kind}"] = (4, checkpoints(kind, every=False))
-        found[f"all checkpoints {kind}"] = (2, checkpoints(kind, every=True))
-    found["files from the future (clock set back)"] = (3, future)
+        faults[f"features {kind}"] = (4, features(kind))
+        faults[f"newest checkpoint {kind}"] = (4, checkpoints(kind, every=False))
+        faults[f"all checkpoints {kind}"] = (2, checkpoints(kind, every=True))
+    faults["files from the future (clock set back)"] = (3, future)
+    faults["clock set back while a worker works"] = (3, clock_set_back)
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV):
-        found[f"worker: {number.name} at any moment"] = (12, signalled(number))
+        faults[f"worker: {number.name} at any moment"] = (12, signalled(number))
     for name in ("record.json", "job.json", "predictions.parquet", ".pt", ".safetensors"):
-        found[f"worker: SIGKILL as {name} gets its name"] = (5, in_the_write_window(name))
-    found["two workers, one killed"] = (5, two_at_once)
+        faults[f"worker: SIGKILL as {name} gets its name"] = (5, in_the_write_window(name))
+    faults["two workers, one killed"] = (5, two_at_once)
     for call, number in (
         ("fsync", errno.ENOSPC),
         ("replace", errno.EIO),
@@ -526,19 +569,21 @@ def kinds():
         ("open", errno.EMFILE),
     ):
         name = f"{call} refused: {os.strerror(number)}"
-        found[name] = (4, refused_by_the_system(call, number))
-    found["ulimit -n 24"] = (2, limited(resource.RLIMIT_NOFILE, lambda: 24))
-    found["ulimit -v, little more than used"] = (3, limited(resource.RLIMIT_AS, _used))
-    found["ulimit -f, 100 kB"] = (2, limited(resource.RLIMIT_FSIZE, lambda: 100_000))
+        faults[name] = (4, refused_by_the_system(call, number))
+    faults["ulimit -n 24"] = (2, limited(resource.RLIMIT_NOFILE, lambda: 24))
+    faults["ulimit -v, little more than used"] = (3, limited(resource.RLIMIT_AS, _used))
+    faults["ulimit -f, 100 kB"] = (2, limited(resource.RLIMIT_FSIZE, lambda: 100_000))
     for how in ("exits in plan", "raises in plan", "GeneratorExit in loss", "no UTF-8", "no message", "is killed"):
-        found[f"job that {how}"] = (3, poisoned(how))
-    found["disk full at some level"] = (10, disk_full)
-    found["read-only folder, all done"] = (1, read_only)
+        faults[f"job that {how}"] = (3, poisoned(how))
+    faults["disk full at some level"] = (10, disk_full)
+    faults["read-only folder, all done"] = (1, read_only)
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        found[f"command: {number.name}"] = (2, command_signalled(number))
-    found["command: stdout and stderr closed"] = (1, command(before="exec >&- 2>&-"))
-    found["command: ulimit -n 64"] = (1, command("--workers", "2", before="ulimit -n 64", status=(0, 1, 2)))
-    return found
+        faults[f"command: {number.name}"] = (2, command_signalled(number))
+    faults["command: unprivileged, home not writable"] = (1, unprivileged(writable=True))
+    faults["command: unprivileged, home and folder not writable"] = (1, unprivileged(writable=False))
+    faults["command: stdout and stderr closed"] = (1, command(before="exec >&- 2>&-"))
+    faults["command: ulimit -n 64"] = (1, command("--workers", "2", before="ulimit -n 64", status=(0, 1, 2)))
+    return faults
 
 
 def _used():
