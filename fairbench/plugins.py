@@ -163,7 +163,7 @@ def load(
         if not path.is_file():
             raise FairbenchError(f"--plugin {path}: there is no such file", _nearest(path))
         source = f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
-        _register(loaded, str(path), source, lambda path=path: _import_file(path))
+        _register(loaded, str(path), source, lambda path=path: import_file(path))
         if loaded.broken and loaded.broken[-1].source == source:
             raise FairbenchError(
                 f"--plugin {path}: {loaded.broken[-1].reason}", "`python FILE` shows the whole traceback"
@@ -227,7 +227,8 @@ def _register(loaded: Plugins, name: str, source: str, importer: Any) -> None:
     loaded.sources[name] = source
 
 
-def _import_file(path: Path) -> Any:
+def import_file(path: Path) -> Any:
+    """Import a Python file by its path, under a name that follows from it."""
     name = f"fairbench_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pandas as pd
+import pytest
 from click.testing import CliRunner
 from PIL import Image
 
@@ -17,6 +18,27 @@ from fairbench.predictions.predictions import Predictions
 
 # What a name from data may hold: a formula, markup, script, a line break, a colour, reversed direction.
 HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l](javascript:x) \x1b[31m‮"
+
+# Checks of the conformance kit that start another Python, which takes seconds each.
+ELSEWHERE = (
+    "check_order_and_fingerprint_are_the_same_elsewhere",
+    "check_fingerprint_names_the_weights",
+    "check_other_processes_learn_the_same",
+)
+
+
+def kit_checks(checks):
+    """Make a test's parameters of the kit's checks, of which those that start another Python are slow."""
+    return [pytest.param(check, id=check.__name__, marks=_marks(check)) for check in checks]
+
+
+def mutants(cases):
+    """Make a test's parameters of (mutant, check, fault)."""
+    return [pytest.param(*case, id=case[0].__name__, marks=_marks(case[1])) for case in cases]
+
+
+def _marks(check):
+    return [pytest.mark.slow] if check.__name__ in ELSEWHERE else []
 
 
 def people(count=40, folder="", classes=("no", "yes")):

@@ -194,7 +194,8 @@ class CLASS(Backbone):
 
     def encode(self, inputs: Inputs) -> Tensor:
         """Return the frozen vision features, one row for each image token."""
-        return self.model["eye"](inputs["pixel_values"] - 0.5).reshape(-1, WIDTH)
+        eye = self.model["eye"]
+        return eye((inputs["pixel_values"] - 0.5).to(eye.weight.dtype)).reshape(-1, WIDTH)
 
     def vocabulary_scores(self, hidden: Tensor) -> Tensor:
         """Return the vocabulary's logits."""

@@ -1,4 +1,4 @@
-"""What every backbone must do: checks whose names are accusations."""
+"""What every backbone must do: checks whose names say what is promised."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Inputs, States
+from fairbench.testing import elsewhere
 
 PROMPTS = ("Is it?", "Is there any sign of disease in this image?", "Well?")
 SHAPES = ((64, 96), (96, 64), (50, 120))  # height, width
@@ -28,6 +29,39 @@ def _ready(backbone: type[Backbone], generates: bool = False, **settings: Any) -
 
 def _unknown(examples: list[Inputs]) -> Tensor:
     return torch.full((len(examples),), -1)
+
+
+def check_reads_image_and_prompt(backbone: type[Backbone]) -> None:
+    """Another image, and another prompt, give other scores."""
+    model, _ = _ready(backbone)
+    generator = np.random.default_rng(1)
+    pictures = [Image.fromarray(generator.integers(0, 255, (64, 96, 3), dtype=np.uint8)) for _ in range(2)]
+    asked = [(pictures[0], PROMPTS[0]), (pictures[1], PROMPTS[0]), (pictures[0], PROMPTS[1])]
+    examples = [model.prepare(picture, prompt) for picture, prompt in asked]
+    with torch.no_grad():
+        one, other, asked_else = (model(model.stack([e]), _unknown([e])).scores for e in examples)
+    assert not torch.equal(one, other), "the scores of two images are the same: it does not see them"
+    assert not torch.equal(one, asked_else), "the scores of two prompts are the same: it does not read them"
+
+
+def check_fingerprint_names_the_weights(backbone: type[Backbone]) -> None:
+    """Whatever was drawn before, and in another process, the same fingerprint means the same frozen weights."""
+    known = elsewhere.identity(elsewhere.built(backbone))
+    torch.manual_seed(5)
+    assert elsewhere.identity(elsewhere.built(backbone)) == known, "built twice, it has other weights"
+    assert elsewhere.frozen(backbone) == known, "another process builds other weights, or names them otherwise"
+
+
+def check_computes_in_bfloat16(backbone: type[Backbone]) -> None:
+    """In half the memory it still gives finite scores, near those of float32."""
+    scores = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = elsewhere.built(backbone, dtype)
+        example = model.prepare(Image.new("RGB", (64, 64), (90, 120, 30)), PROMPTS[0])
+        with torch.no_grad(), model.precision(torch.device("cpu")):
+            scores.append(model(model.stack([example]), _unknown([example])).scores.float())
+    assert scores[1].isfinite().all(), "its scores in bfloat16 are not finite"
+    assert torch.allclose(*scores, atol=0.1 + 0.05 * float(scores[0].abs().max())), "bfloat16 gives other scores"
 
 
 def check_padding_changes_nothing(backbone: type[Backbone]) -> None:
@@ -55,8 +89,9 @@ def check_seeing_once_is_enough(backbone: type[Backbone]) -> None:
         for key in model.encoder_inputs:
             inputs.pop(key, None)
         cached = model({**inputs, "features": features}, _unknown(examples)).scores
-    assert len(features) == int((inputs["input_ids"] == model.image_token_id).sum())
-    assert torch.equal(direct, cached)
+    count = int((inputs["input_ids"] == model.image_token_id).sum())
+    assert len(features) == count, f"{len(features)} features for {count} image tokens"
+    assert torch.equal(direct, cached), "cached features give other scores than the image"
 
 
 def check_features_are_each_images_own(backbone: type[Backbone]) -> None:
@@ -142,10 +177,11 @@ def check_only_the_language_model_is_adapted(backbone: type[Backbone]) -> None:
     model, _ = _ready(backbone)
     inside = {id(p) for p in model.language_model.parameters()}
     lora = [p for name, p in model.named_parameters() if "lora_" in name]
-    assert lora
-    assert all(id(p) in inside for p in lora)
+    assert lora, "there is no LoRA"
+    assert all(id(p) in inside for p in lora), "LoRA sits outside the language model"
     trained = {id(p) for p in model.trainable().values()}
-    assert all(p.requires_grad == (id(p) in trained) for p in model.parameters())
+    free = [name for name, p in model.named_parameters() if p.requires_grad != (id(p) in trained)]
+    assert not free, f"{free[0]} is trained without being among what is trainable, or the reverse"
 
 
 def check_reset_forgets(backbone: type[Backbone]) -> None:
@@ -157,21 +193,21 @@ def check_reset_forgets(backbone: type[Backbone]) -> None:
         for parameter in model.trainable().values():
             parameter.add_(1.0)
     model.reset(1)
-    assert all(torch.equal(p, first[name]) for name, p in model.trainable().items())
+    assert all(torch.equal(p, first[name]) for name, p in model.trainable().items()), "a reset does not forget"
     model.reset(2)
-    assert any(not torch.equal(p, first[name]) for name, p in model.trainable().items())
+    assert any(not torch.equal(p, first[name]) for name, p in model.trainable().items()), "seeds make no difference"
 
 
 def check_words_read_the_vocabulary(backbone: type[Backbone]) -> None:
     """The readout `words` is the vocabulary's logits of the words' first tokens, after the last real token."""
     model, examples = _ready(backbone, readout="words")
-    assert model.part("head") == []
+    assert model.part("head") == [], "with the readout `words` it still has a head to train"
     first = [model.tokenise(word)[0] for word in ("no", "yes")]
     with torch.no_grad():
         for side in SIDES:
             model.padding_side = side
             scores = model(model.stack(examples), _unknown(examples)).scores
-            assert scores.shape == (len(examples), 2)
+            assert scores.shape == (len(examples), 2), f"scores of two words have the shape {tuple(scores.shape)}"
             for i, example in enumerate(examples):
                 alone = model.stack([example])
                 hidden = model.decode(alone, model.features(alone))[-1]
@@ -188,7 +224,8 @@ def check_writing_depends_on_the_example_alone(backbone: type[Backbone]) -> None
         assert model.generate(model.stack(examples, prompt_only=True), LENGTH) == alone, (
             "neighbours change an answer"
         )
-        assert model.generate(model.stack(examples[::-1], prompt_only=True), LENGTH) == alone[::-1]
+        turned = model.generate(model.stack(examples[::-1], prompt_only=True), LENGTH)
+        assert turned == alone[::-1], "the order of examples changes an answer"
     for example, text in zip(examples, alone, strict=True):
         assert _step_by_step(model, example) == text, "remembering earlier tokens changes an answer"
 
@@ -217,11 +254,15 @@ def check_text_survives_the_tokenizer(backbone: type[Backbone]) -> None:
     model, _ = _ready(backbone)
     for text in ("no finding", "Größe 12.75 mm²"):
         ids = model.tokenise(text)
-        assert model.detokenise(ids).strip() == text
-        assert not {model.image_token_id, model.end_token_id} & set(ids)
+        assert model.detokenise(ids).strip() == text, f"{text!r} is read back as {model.detokenise(ids)!r}"
+        special = {model.image_token_id, model.end_token_id} & set(ids)
+        assert not special, f"tokenised text holds the special token {special}"
 
 
 BACKBONE_CHECKS: tuple[Callable[[type[Backbone]], None], ...] = (
+    check_reads_image_and_prompt,
+    check_fingerprint_names_the_weights,
+    check_computes_in_bfloat16,
     check_padding_changes_nothing,
     check_seeing_once_is_enough,
     check_features_are_each_images_own,

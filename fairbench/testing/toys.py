@@ -20,7 +20,7 @@ from fairbench import hookspecs
 from fairbench import plugins as plugin_loader
 from fairbench.data.dataset import Dataset
 from fairbench.hookspecs import hookimpl
-from fairbench.jobs.job import Choice, Job, Record, Stage
+from fairbench.jobs.job import Choice, Job, Precision, Record, Stage
 from fairbench.jobs.store import Store
 from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.metrics.metric import RATES, Metric
@@ -135,7 +135,8 @@ class ToyBackbone(Backbone):
 
     def encode(self, inputs: Inputs) -> Tensor:
         """Two features of the grey level."""
-        return self.model["eye"](inputs["pixel_values"] - 0.5).reshape(-1, 16)  # type: ignore[no-any-return]
+        eye = self.model["eye"]
+        return eye((inputs["pixel_values"] - 0.5).to(eye.weight.dtype)).reshape(-1, 16)  # type: ignore[no-any-return]
 
     def embed(self, inputs: Inputs, features: Tensor) -> Tensor:
         """Place the features, pretending to run out of memory beyond `fits` examples."""
@@ -204,6 +205,7 @@ def train(
     micro_batch: int | None = None,
     seed: int = 0,
     select: str = "last",
+    precision: Precision = "float32",
     features: bool = True,
     folds: int = 1,
     fold: int = 0,
@@ -228,6 +230,7 @@ def train(
         select=select,
         folds=folds,
         fold=fold,
+        precision=precision,
     )
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         options = WorkerOptions(micro_batch, (8 << 30) if features else 0)

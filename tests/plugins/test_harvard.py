@@ -10,7 +10,7 @@ import builders
 import numpy as np
 import pandas as pd
 import pytest
-from builders import noise
+from builders import kit_checks, noise
 from fairbench_plugins.datasets.fairvision import FairVision
 from fairbench_plugins.datasets.harvard_fairvlmed import HarvardFairVLMed
 from fairbench_plugins.datasets.harvard_gf import HarvardGF
@@ -117,7 +117,7 @@ def same(left, right):
 # ── the examples, end to end ─────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("check_", testing.DATASET_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check_", kit_checks(testing.DATASET_CHECKS))
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_example_keeps_the_contract(examples, variant, check_):
     kind, settings = VARIANTS[variant]

@@ -10,7 +10,7 @@ import builders
 import numpy as np
 import pandas as pd
 import pytest
-from builders import opened, write_dataset
+from builders import ELSEWHERE, opened, write_dataset
 from fairbench_plugins.datasets.table import Table
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -167,7 +167,8 @@ def test_the_example_is_read_with_its_settings(tmp_path):
     assert {line["Alter"] for line in lines} >= {"44,5", "k. A."}
     assert {line["Geschlecht"] for line in lines} >= {"w", "W", "", "unbekannt"}
     for kept in DATASET_CHECKS:
-        kept(dataset)
+        if kept.__name__ not in ELSEWHERE:
+            kept(dataset)
 
 
 # ── columns ──────────────────────────────────────────────────────────────────────────────────────

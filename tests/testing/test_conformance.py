@@ -1,8 +1,11 @@
 """Every plugin that is installed with fairbench passes the conformance kit."""
 
 import pytest
+from builders import ELSEWHERE, kit_checks
 
 from fairbench import plugins, testing
+from fairbench.testing import elsewhere
+from fairbench.testing.methods import tolerance, trained
 
 LOADED = plugins.load(("backbone", "method"))
 # An adapter's folder and a server have tests of their own.
@@ -11,24 +14,35 @@ METHODS = [method for name, method in LOADED.tables["method"].items() if name no
 BACKBONES = [item for name, item in LOADED.tables["backbone"].items() if name.startswith("tiny")]
 
 
-def product(checks, items):
-    return [pytest.param(c, i, id=f"{i.name}-{c.__name__}") for i in items for c in checks]
+def named(items):
+    return pytest.mark.parametrize("item", items, ids=lambda item: item.name)
 
 
 def test_nothing_is_broken():
     assert LOADED.broken == []
 
 
-@pytest.mark.parametrize(("check", "method"), product(testing.METHOD_CHECKS, METHODS))
-def test_method(check, method):
-    check(method)
+@named(METHODS)
+@pytest.mark.parametrize("check", [check for check in testing.METHOD_CHECKS if check.__name__ not in ELSEWHERE])
+def test_method(check, item):
+    check(item)
 
 
-@pytest.mark.parametrize(("check", "backbone"), product(testing.BACKBONE_CHECKS, [testing.ToyBackbone, *BACKBONES]))
-def test_backbone(check, backbone):
-    check(backbone)
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns():
+    learned = elsewhere.weights(*METHODS)
+    for method in METHODS:
+        for name, value in trained(method, gentle=True).weights.items():
+            apart = float((learned[method.name][name] - value).abs().max())
+            assert apart < tolerance(method), f"{method.name}: {name} differs by {apart:.1e}"
 
 
-@testing.parametrize_dataset(testing.ToyDataset())
-def test_dataset(check, dataset):
-    check(dataset)
+@named([testing.ToyBackbone, *BACKBONES])
+@pytest.mark.parametrize("check", kit_checks(testing.BACKBONE_CHECKS))
+def test_backbone(check, item):
+    check(item)
+
+
+@pytest.mark.parametrize("check", kit_checks(testing.DATASET_CHECKS))
+def test_dataset(check):
+    check(testing.ToyDataset())

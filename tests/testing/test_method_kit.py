@@ -1,6 +1,7 @@
 """The kit for methods: each kind of fault is caught by the check that names it, and nobody is falsely accused."""
 
 import itertools
+import os
 import time
 from dataclasses import replace
 from typing import Literal
@@ -8,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from builders import mutants
 from torch import nn
 
 from fairbench import Method, NonNegative
@@ -80,6 +82,51 @@ class CountsCalls(Base):
 
     def loss(self, out, batch):
         return out.loss.mean() * (1 + 0.01 * next(self.calls))
+
+
+class KeepsTheBestOfMany(Base):
+    """Several small changes of the weights, of which the validation split chooses one."""
+
+    def end_stage(self, run):
+        start, tries = run.weights(), []
+        for scale in (-3.0, 1.0, 3.0):
+            run.load(scale * start)
+            answers = run.answers("val").table
+            tries.append(((answers["answer"] != answers["target"]).mean(), scale))
+        run.load(min(tries)[1] * start)
+
+
+class SeedsByHash(Base):
+    """A weight of the loss that follows from how a string is hashed in this process."""
+
+    def loss(self, out, batch):
+        return (out.loss ** (1 + hash("mine") % 5)).mean()
+
+
+class RanksAsIfAlone(Base):
+    """Only the rows that this process computed."""
+
+    def step(self, run, batch):
+        out = run.forward(batch)
+        own = torch.arange(len(out.loss)) % max(1, int(os.environ.get("WORLD_SIZE", "1"))) == 0
+        run.descend(out.loss[own].mean())
+
+
+class FailsOnWords(Base):
+    """It takes scores for granted and does not say that it needs them."""
+
+    def loss(self, out, batch):
+        return out.loss.mean() + 0 * out.scores.softmax(-1).amax()
+
+
+class OverflowsInHalf(Base):
+    """Numbers that bfloat16 cannot hold."""
+
+    def setup(self, run):
+        self.scale = float("nan") if run.backbone.dtype == torch.bfloat16 else 1.0
+
+    def loss(self, out, batch):
+        return out.loss.mean() * self.scale
 
 
 class ThreeSteps(Base):
@@ -219,6 +266,11 @@ MUTANTS = [
     (AlwaysTheSameGlobalSeed, kit.check_random_numbers_follow_the_seed, "seeds random numbers with"),
     (DrawsFromTheClock, kit.check_same_bits_twice, "learned other weights"),
     (CountsCalls, kit.check_same_bits_twice, "learned other weights"),
+    (KeepsTheBestOfMany, kit.check_does_not_choose_by_validation, "depends on validation answers"),
+    (SeedsByHash, kit.check_other_processes_learn_the_same, "two processes learn other weights"),
+    (RanksAsIfAlone, kit.check_other_processes_learn_the_same, "two processes learn other weights"),
+    (FailsOnWords, kit.check_bears_other_tasks, "amax"),
+    (OverflowsInHalf, kit.check_bears_other_tasks, "the loss of mine is nan"),
     (ThreeSteps, kit.check_takes_one_step_a_batch, "more than once for a batch"),
     (Contradicts, kit.check_trains_and_predicts, "answers contradict probabilities"),
     (SumsToMore, kit.check_trains_and_predicts, "do not add up to one"),
@@ -239,7 +291,7 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "check", "fault"), MUTANTS, ids=lambda item: getattr(item, "__name__", ""))
+@pytest.mark.parametrize(("method", "check", "fault"), mutants(MUTANTS))
 def test_a_fault_is_named(method, check, fault):
     with pytest.raises(AssertionError, match=fault):
         check(method)
