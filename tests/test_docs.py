@@ -67,11 +67,15 @@ def test_the_whole_plugin_is_the_real_file(page):
     assert marked(page, f"<!-- file: {file} -->") == text(file)
 
 
+QUICK = 'python -m pytest -q -n auto -m "not slow"'
+
+
 def test_ci_runs_what_the_readme_says():
     """The commands are not repeated in .ci/run: it takes them from the README, by this very function."""
     script = text(".ci/run")
+    assert QUICK.replace("not slow", "slow").replace('"', "") in script, "CI runs the slow tests too"
     function = re.search(r"^readme\(\) \{.*?^\}$", script, re.MULTILINE | re.DOTALL)[0]
-    for name, ends in (("run", ".venv/bin/fairbench run\n"), ("test", ".venv/bin/python -m pytest -q -n auto\n")):
+    for name, ends in (("run", ".venv/bin/fairbench run\n"), ("test", f".venv/bin/{QUICK}\n")):
         assert f'"$(readme {name})"' in script
         command = f"{function}\nreadme {name}"
         done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -18,6 +18,8 @@ from fairbench.benchmark import launch
 from fairbench.benchmark.pull import work
 from fairbench.cli.main import main
 
+pytestmark = pytest.mark.slow  # commands, workers and signals, as a user has them
+
 TOYS = Path(__file__).with_name("toys.py")
 ROOT = Path(__file__).parents[1]
 BASE = (
@@ -210,7 +212,6 @@ def test_whatever_a_plugin_raises_is_a_failed_record_and_the_sweep_goes_on(tmp_p
     call("plan", *BASE, "--methods", "wicked,fr", "--out", tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "cause"),
     [("is killed", "was ended by signal 9 (SIGKILL)"), ("leaves by os._exit", "ended with status 0")],
@@ -369,7 +370,6 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path, finished
     assert_same(predictions(tmp_path), undisturbed)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the drill is for Linux")
 @pytest.mark.parametrize("only", ["one bit flipped", "gets its name"])
 def test_a_part_of_the_drill_goes_well(tmp_path, only):

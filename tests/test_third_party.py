@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 SOURCE = HERE / "third_party" / "fairbench-tilted"
 
 
+@pytest.mark.slow
 def test_an_installed_method_is_found_run_and_ranked(tmp_path):
     for needed in ("pip", "hatchling"):
         if importlib.util.find_spec(needed) is None:

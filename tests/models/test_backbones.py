@@ -217,6 +217,7 @@ def test_costs_are_those_of_the_folders_config(saved, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_folder_is_trained_from_the_command_line(saved, tmp_path):
     command = ["run", "--backbones", f"llava-next:{saved(NEXT)}", "--datasets", "fundus-sim", "--attr", "gender"]
     command += ["--methods", "vanilla", "--no-controls", "--out", str(tmp_path / "runs"), "--workers", "1"]

@@ -148,6 +148,7 @@ def test_a_card_names_its_data(tmp_path):
     assert trained_on(tmp_path) == ("one", "two")
 
 
+@pytest.mark.slow
 def test_an_adapter_is_a_row_beside_the_others(base, tmp_path):
     """From the command line, after a job that trains and before one that does not: neither inherits it."""
     folder = tmp_path / "elsewhere"

@@ -91,6 +91,7 @@ def board(rng, rates):
     return dominance(list(answers), tests)
 
 
+@pytest.mark.slow
 def test_ten_identical_methods_are_not_separated():
     """Under 5 % of boards by design; of 12 boards, two would be one in eight at 5 %."""
     rng = np.random.default_rng(0)

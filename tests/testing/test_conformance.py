@@ -9,8 +9,8 @@ from fairbench.testing.methods import tolerance, trained
 
 LOADED = plugins.load(("backbone", "method"))
 # An adapter's folder and a server have tests of their own.
-ELSEWHERE = {"adapter", "endpoint"}
-METHODS = [method for name, method in LOADED.tables["method"].items() if name not in ELSEWHERE]
+TESTED_ALONE = {"adapter", "endpoint"}
+METHODS = [method for name, method in LOADED.tables["method"].items() if name not in TESTED_ALONE]
 BACKBONES = [item for name, item in LOADED.tables["backbone"].items() if name.startswith("tiny")]
 
 

@@ -111,6 +111,7 @@ def same(left, right):
     return set(left) == set(right) and all(torch.equal(left[name], right[name]) for name in left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["last", "best:accuracy"])
 def test_ended_at_random_steps_a_training_goes_on_bit_by_bit(tmp_path, select):
     job = a_job(select=select)
@@ -135,6 +136,7 @@ def test_ended_at_random_steps_a_training_goes_on_bit_by_bit(tmp_path, select):
         assert not Store(folder).checkpoint_folder(job).exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     job = a_job()
     _, weights, _, _ = run(tmp_path / "whole", job)

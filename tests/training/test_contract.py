@@ -52,6 +52,7 @@ if os.environ["RANK"] == "0":
 """
 
 
+@pytest.mark.slow
 def test_every_verb_is_exact_over_micro_batches_and_processes(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(CHILD)

@@ -46,6 +46,7 @@ class Plain(Method):
     name = "plain"
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(CHILD)
@@ -246,6 +247,7 @@ def test_selection_keeps_the_best_validation_epoch():
     assert set(validation["site"].dropna()) <= {"a", "b", "c"}
 
 
+@pytest.mark.slow
 def test_no_code_path_reads_test_targets_before_the_last_step():
     """Scrambling every test target changes nothing but the targets that are written beside the predictions."""
 
