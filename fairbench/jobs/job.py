@@ -152,7 +152,8 @@ class Record:
     `role`, and for a control what it `stands_for`, say what row it is; `measure` names the metric that judges
     it; `stages` are those that its method trained (None when it failed before that was known);
     `adjusts_with_group`: its answers were adjusted knowing each test patient's group; `tried` counts the
-    trainings inside the method before its last. `readable` holds what a probe read, by attribute (None: not
+    trainings inside the method before its last; `looks`, how often it asked how the validation split is answered
+    while it trained. `readable` holds what a probe read, by attribute (None: not
     probed). `files` are the SHA-256 of what lies beside the record, by path.
 
     Times are seconds, memory is bytes, `error` is None for a job that finished. `facts` are free notes that
@@ -175,6 +176,7 @@ class Record:
     stages: tuple[Stage, ...] | None = None
     adjusts_with_group: bool = False
     tried: Steps = 0
+    looks: Steps = 0
     readable: Mapping[str, dict[str, Any]] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

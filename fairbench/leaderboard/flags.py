@@ -41,6 +41,8 @@ LEGEND = {
     "‡ knows groups": "The method may know which group a test patient is in when it adjusts its answers.",
     "§ validation rows": "The method trained on the validation split, so it has seen more patients than the others,"
     " and what is chosen on that split afterwards (an epoch, a threshold) is not chosen on new patients.",
+    "¶ chooses on validation": "The method looked at how the validation split is answered while it trained, and"
+    " may have chosen its weights by that, as other rows cannot.",
     "missing seeds": "Other rows have seeds that this row lacks; comparisons use only the seeds both have.",
     "partial": "A group had no rows to compute a rate from and is left out of the gap.",
 }
@@ -55,6 +57,8 @@ def protocol_flags(contender: Contender, base: Contender | None, seeds: Sequence
         yield Flag("‡ knows groups")
     if record.spends_validation:
         yield Flag("§ validation rows")
+    if record.looks:
+        yield Flag("¶ chooses on validation")
     if base is not None and record.ranked and contender.recipe != base.recipe:
         unlike = [key for key, value in contender.recipe.items() if value != base.recipe.get(key)]
         yield Flag("other recipe", ", ".join(key.replace("_", " ") for key in unlike))

@@ -61,7 +61,7 @@ def check_fingerprint_follows_the_content(dataset: Dataset) -> None:
 
     class Turned(type(dataset)):  # type: ignore[misc]
         def table(self) -> pd.DataFrame:
-            table = super().table()
+            table: pd.DataFrame = super().table()
             return table.assign(split=table["split"].map({"train": "val", "val": "train", "test": "test"}))
 
     settings = dataset.settings()
@@ -75,7 +75,7 @@ def _like(dataset: Dataset, kind: type[Dataset], settings: Mapping[str, object])
     """Make a dataset of another kind or with other settings, of the same folder."""
     other = kind(**settings)
     if (root := getattr(dataset, "root", None)) is not None:
-        other.root = root  # type: ignore[attr-defined]
+        other.root = root
     return other
 
 

@@ -261,12 +261,14 @@ def check_never_reads_the_test_split(method: type[Method]) -> None:
 
 
 def check_does_not_choose_by_validation(method: type[Method]) -> None:
-    """Validation answers change no weights, unless the record says that it spends them or tries several times."""
+    """The validation split changes no weights, unless the record says that it was trained on or looked at."""
     ours = trained(method)
-    if ours.record.spends_validation or ours.record.tried or not ours.record.steps:
+    if ours.record.spends_validation or ours.record.looks or not ours.record.steps:
         return
     same = difference(trained(method, Doubtful), ours) == 0
-    assert same, "what it learns depends on validation answers: say so by a stage on `val` or `run.restart()`"
+    assert same, (
+        "what it learns depends on the validation split, by no stage on `val` and not through `run.answers`"
+    )
 
 
 def check_other_processes_learn_the_same(method: type[Method]) -> None:

@@ -47,6 +47,7 @@ from fairbench.training.run import Run, Split
 from fairbench.training.sampling import Indices, batches_of, epoch_ends
 from fairbench.training.tracker import Trackers
 
+LOOKS = "looked at validation"  # a fact until the record counts it, because checkpoints keep facts
 PACKAGES = ("fairbench", "torch", "transformers", "peft", "accelerate", "numpy", "pandas", "pillow")
 
 
@@ -138,7 +139,7 @@ class Attempt:
                     self._train(run, method, stages[number], place, state, select=number == chosen)
                     place, state = Place(number + 1), None
             self.facts["notes"] = run.noted()
-            self.described["tried"] = run.tried
+            self.described |= {"tried": run.tried, "looks": self.facts.pop(LOOKS, 0)}
             self.micro_batch = run.micro_batch
         with self.phase("predict"):
             names = tuple(self.dataset.attributes)
@@ -230,7 +231,7 @@ class Attempt:
             micro_batch=self.micro_batch,
             generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
             warn=self.warnings.append,
-            answers=self._answers,
+            answers=self._told,
             questions=Questions(
                 self.source.prepared if isinstance(self.source, Encoded) else self.source, self.where["test"]
             ),
@@ -398,6 +399,12 @@ class Attempt:
             yield
         finally:
             self.trackers.close()
+
+    def _told(self, split: Split) -> Predictions:
+        """Answer a method that asks while it trains; the record says how often it asked about validation."""
+        if split == "val":
+            self.facts[LOOKS] = self.facts.get(LOOKS, 0) + 1
+        return self._answers(split)
 
     def _answers(self, split: Split) -> Predictions:
         names = tuple(self.dataset.attributes)

@@ -619,10 +619,12 @@ def test_methods_that_step_outside_the_rules_are_marked(store):
     add(store, "longer", right, about={"stages": ()})
     add(store, "as-told", right, about={"stages": (Stage(),)})
     add(store, "peeks", right, about={"adjusts_with_group": True})
+    add(store, "looks", right, about={"looks": 3})
     _, rows = only(build(store))
     assert "† own stages" in codes(rows["longer"])
     assert not {"† own stages", "‡ knows groups"} & codes(rows["as-told"])
     assert "‡ knows groups" in codes(rows["peeks"])
+    assert "¶ chooses on validation" in codes(rows["looks"]) - codes(rows["peeks"])
 
 
 def test_no_baseline_no_differences(store):
