@@ -17,7 +17,7 @@ from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.equity import judge_equity_scaled
 from fairbench.statistics.interaction import GroupContrast, interaction
-from fairbench.statistics.intervals import Floats, auroc_limits, delong, ends, max_minus_min
+from fairbench.statistics.intervals import MINIMUM, Floats, auroc_limits, auroc_notes, delong, ends, max_minus_min
 from fairbench.statistics.learned import (
     auroc_difference,
     auroc_over_chance,
@@ -25,7 +25,7 @@ from fairbench.statistics.learned import (
     balanced_over_chance,
 )
 from fairbench.statistics.paired import Comparison, compare
-from fairbench.statistics.permutation import MINIMUM, Rows, group_rates, judge, worst_bounds
+from fairbench.statistics.permutation import Rows, group_rates, judge, worst_bounds
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
 from fairbench.statistics.standardised import by_class, standardised_gap
 
@@ -97,15 +97,17 @@ class Answers:
         if not all(p.has_probabilities for p in self.predictions):
             return Estimate(reason="the predictions have no probabilities")
         positives = [1] if len(first.classes) == 2 else list(range(len(first.classes)))
-        each = []
+        each, notes = [], set[str]()
         for p in self.predictions:
             for index in positives:
                 one = delong(p.target == index, p.probability(index), groups.cluster)
                 if one is None:
                     return Estimate(reason=f"no {first.classes[index]}, or nothing else, among {len(p):,} rows")
                 each.append((one.value, *auroc_limits(one, ALPHA)))
+                notes.update(auroc_notes(one))
         value, low, high = np.mean(each, axis=0)
-        return Estimate(float(value), *ends(low, high))
+        lower, upper = ends(low, high)
+        return Estimate(float(value), lower, upper, notes=tuple(notes))
 
     def gap(self, groups: Groups) -> Gap:
         """Largest minus smallest group's value (MaxAccGap), mean of the seeds' gaps, with its evidence."""

@@ -23,9 +23,8 @@ from fairbench.leaderboard.measure import judging_metric
 from fairbench.metrics.metric import Metric, registry
 from fairbench.predictions.groups import Groups
 from fairbench.statistics.curves import Reliability, reliability, roc
-from fairbench.statistics.intervals import max_minus_min
+from fairbench.statistics.intervals import MINIMUM, max_minus_min
 from fairbench.statistics.paired import DRAWS, mean_difference
-from fairbench.statistics.permutation import MINIMUM
 from fairbench.statistics.results import Difference
 
 POINTS = 120  # of a loss curve that are kept; of more, each is the mean of several

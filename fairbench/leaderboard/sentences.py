@@ -8,7 +8,8 @@ import numpy as np
 
 from fairbench.leaderboard.board import Contrast, Row, Table
 from fairbench.leaderboard.flags import CASE_MIX, NOT_LEARNED
-from fairbench.statistics.permutation import MINIMUM
+from fairbench.statistics.intervals import FEW_OF_A_CLASS, MINIMUM
+from fairbench.statistics.permutation import WIDE
 from fairbench.statistics.results import ALPHA, Difference, Gap
 
 MANY = 6  # names that a sentence can hold
@@ -200,6 +201,10 @@ def notes(table: Table) -> Iterable[str]:
     ]
     if small:
         yield f"Too small to say anything on their own (fewer than {MINIMUM} rows of a class): {', '.join(small)}."
+    if any(WIDE in value.notes for row in table.rows for value in row.groups):
+        yield "Some groups' intervals are wider than 95 % needs: few of their rows differ from the commonest score."
+    if any(FEW_OF_A_CLASS in row.auroc.notes for row in table.rows):
+        yield f"AUROC: {FEW_OF_A_CLASS}."
     for one in table.further:
         if one.missing:
             yield f"{one.measure.title} is not measured: {one.missing}."

@@ -15,8 +15,8 @@ from fairbench.predictions.groups import UNRECORDED, Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.auroc import judge_auroc
 from fairbench.statistics.equity import judge_equity_scaled
-from fairbench.statistics.intervals import auroc_limits, delong, ends
-from fairbench.statistics.permutation import group_rates, judge
+from fairbench.statistics.intervals import Auroc, auroc_limits, auroc_notes, delong, ends
+from fairbench.statistics.permutation import WIDE, group_rates, judge
 from fairbench.statistics.results import ALPHA, Estimate, Gap
 from fairbench.statistics.standardised import standardised_gap
 
@@ -89,19 +89,20 @@ def _with_intervals(
         except Undefined:
             continue
         for own, rate in zip(bounded, group_rates(by_row, groups.codes, groups.cluster, groups.names), strict=True):
-            own[metric.name] = replace(own[metric.name], low=rate.low, high=rate.high)
+            notes = (*own[metric.name].notes, *(note for note in rate.notes if note == WIDE))
+            own[metric.name] = replace(own[metric.name], low=rate.low, high=rate.high, notes=notes)
     if AUROC in bounded[0] and predictions.has_probabilities and len(predictions.classes) == 2:
         for place, own in enumerate(bounded):
-            low, high = _auroc_ends(predictions, groups, place)
-            own[AUROC] = replace(own[AUROC], low=low, high=high)
+            if one := _auroc(predictions, groups, place):
+                low, high = ends(*auroc_limits(one, ALPHA))
+                own[AUROC] = replace(own[AUROC], low=low, high=high, notes=(*own[AUROC].notes, *auroc_notes(one)))
     return [replace(one, metrics=own) for one, own in zip(scores, bounded, strict=True)]
 
 
-def _auroc_ends(predictions: Predictions, groups: Groups, place: int) -> tuple[float, float] | tuple[None, None]:
+def _auroc(predictions: Predictions, groups: Groups, place: int) -> Auroc | None:
     inside = groups.codes == place
     cluster = None if groups.cluster is None else groups.cluster[inside]
-    one = delong(predictions.target[inside] == 1, predictions.probability(1)[inside], cluster)
-    return ends(*auroc_limits(one, ALPHA)) if one else (None, None)
+    return delong(predictions.target[inside] == 1, predictions.probability(1)[inside], cluster)
 
 
 def _tested(rule: Disparity, gap: Gap, predictions: Predictions, groups: Groups) -> Gap:

@@ -120,6 +120,10 @@ def _remarks(result: Scores, part: AttributeScores) -> Iterable[str]:
     for key, text in SHOWN.items():
         if key in result.overall.metrics and (reason := result.overall.metrics[key].reason):
             yield f"{text.split(' ')[0]}: {reason}"
+    named = {"all": result.overall, **part.groups}
+    wide = {name: one.metrics["auroc"].notes for name, one in named.items() if "auroc" in one.metrics}
+    for note in dict.fromkeys(note for said in wide.values() for note in said):
+        yield f"AUROC of {', '.join(name for name, said in wide.items() if note in said)}: {note}"
     if part.unrecorded:
         yield f"{part.unrecorded:,} rows are unrecorded: {part.policy}"
 

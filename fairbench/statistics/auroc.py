@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fairbench.errors import FairbenchError
 from fairbench.statistics.intervals import (
+    MINIMUM,
     Auroc,
     Floats,
     Ints,
@@ -26,7 +27,7 @@ from fairbench.statistics.intervals import (
     pairwise_alpha,
     warning,
 )
-from fairbench.statistics.permutation import MINIMUM, parity_end
+from fairbench.statistics.permutation import parity_end
 from fairbench.statistics.power import detectable_gap
 from fairbench.statistics.resampling import checked, chunks, codes
 from fairbench.statistics.results import ALPHA, Gap

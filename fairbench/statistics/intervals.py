@@ -19,6 +19,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from fairbench.statistics.results import ALPHA
 
+FEW_OF_A_CLASS = "few independent rows of the smaller class, so the interval is wider than 95 % needs"
+MINIMUM = 20  # rows, or independent units of a class, below which a number is flagged
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -171,6 +174,12 @@ def auroc_limits(a: Auroc, alpha: float = ALPHA) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
+def auroc_notes(a: Auroc) -> tuple[str, ...]:
+    """Say that an AUROC's limits are wider than they need be, where the smaller class has few independent units."""
+    units = min(a.positives, a.negatives, a.freedom + 1)
+    return (FEW_OF_A_CLASS,) if units < MINIMUM else ()
+
+
 def labelled(group: Ints, names: Sequence[str] | None) -> tuple[str, ...]:
     """Group names: those given, else the codes themselves."""
     if names is not None:
@@ -178,11 +187,11 @@ def labelled(group: Ints, names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(str(code) for code in range(int(group.max(initial=-1)) + 1))
 
 
-def warning(rows: float, minimum: int) -> str | None:
-    """Flag a group that is too small to say anything; None for the others."""
+def warning(rows: float, minimum: int, of: str = "") -> str | None:
+    """Flag a group that is too small to say anything; None for the others. `of`: of which rows, if not all."""
     if rows == 0:
         return "no rows: undefined"
-    return f"only {int(rows)} rows (fewer than {minimum})" if rows < minimum else None
+    return f"only {int(rows)} rows{of} (fewer than {minimum})" if rows < minimum else None
 
 
 def ends(low: Any, high: Any) -> tuple[float, float] | tuple[None, None]:

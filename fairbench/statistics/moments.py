@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from fairbench.statistics.intervals import Floats, proportion_limits
+from fairbench.statistics.intervals import MINIMUM, Floats, proportion_limits
 from fairbench.statistics.resampling import Table
 from fairbench.statistics.seeds import SeedVariance
 
@@ -107,6 +107,14 @@ def effective_rows(m: Moments) -> Floats:
         fallback = m.rows / m.units if np.isnan(pooled) else np.full_like(m.rows, pooled)
         rows: Floats = m.rows / np.where(np.isnan(effect), np.minimum(fallback, m.rows / m.units), effect)
     return rows
+
+
+def few_differ(m: Moments) -> NDArray[np.bool_]:
+    """Which groups have so few rows beside the commonest score that their limits are wider than they need be.
+
+    Then only the bound for 0/1 rows is known to hold; (rates, groups).
+    """
+    return (m.rows > 0) & (m.freedom + 1 < MINIMUM) & (m.fractions and not m.binary)
 
 
 def limits(m: Moments, alpha: float) -> tuple[Floats, Floats]:

@@ -166,7 +166,9 @@ def _judged_each(
         elif name == "distance":
             differences[name] = judged_distance(own, null[:, index], noise, extremes["gap"], whole, rng)
         else:
-            differences[name] = judged(observed, null[:, index], extremes[name], rng)
+            one = judged(observed, null[:, index], extremes[name], rng)
+            low, high = within(pair.table, *(one.interval or (-np.inf, np.inf)))
+            differences[name] = replace(one, low=low, high=high)
     return differences
 
 

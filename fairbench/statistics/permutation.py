@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fairbench.errors import FairbenchError
 from fairbench.statistics.contrasts import max_t, own_cells
 from fairbench.statistics.intervals import (
+    MINIMUM,
     Floats,
     Ints,
     ends,
@@ -29,6 +30,7 @@ from fairbench.statistics.intervals import (
 from fairbench.statistics.moments import (
     Moments,
     effective_rows,
+    few_differ,
     group_features,
     group_moments,
     known,
@@ -42,7 +44,7 @@ from fairbench.statistics.results import ALPHA, Estimate, Gap
 from fairbench.statistics.seeds import SeedVariance, seed_variances
 from fairbench.statistics.tail import p_value
 
-MINIMUM = 20  # rows of one class below which a group is flagged
+WIDE = "few rows differ from the commonest score, so the interval is wider than 95 % needs"
 LEAST = 2_000  # permutations behind chance values
 MOVED = 20_000_000  # units that are moved for them beyond that
 
@@ -297,7 +299,7 @@ def group_rates(
     rows = Rows.of([rate], group, cluster, names)
     m = group_moments(rows.table)
     mean, low, high = limits_with_seeds(m, ALPHA, None, rows.seed_parts(contrasts=False))
-    rates = []
+    rates, few = [], few_differ(m)
     for k in range(len(rows.labels)):
         size, note = int(m.rows[0, k]), warning(m.rows[0, k], minimum)
         if size == 0:
@@ -307,6 +309,8 @@ def group_rates(
         notes = (note,) if note else ()
         if bottom is None:
             notes = (*notes, "too few rows differ for an interval")
+        elif few[0, k]:
+            notes = (*notes, WIDE)
         rates.append(Estimate(float(mean[0, k]), bottom, top, rows=size, notes=notes))
     return tuple(rates)
 
@@ -328,9 +332,12 @@ def cautions(m: Moments, rows: Rows) -> tuple[str, ...]:
     """Everything a reader must know before trusting a number, one sentence each."""
     notes, labels, table = [], rows.labels, rows.table
     for k, label in enumerate(labels):
-        note = warning(m.rows[:, k].min(), MINIMUM)
+        note = warning(m.rows[:, k].min(), MINIMUM, " of a class" if len(m.rows) > 1 else "")
         if note:
             notes.append(f"{label}: {note}")
+    wide = [label for label, few in zip(labels, np.logical_or.reduce(few_differ(m)), strict=True) if few]
+    if wide:
+        notes.append(f"{', '.join(wide)}: {WIDE}")
     covered = int((m.rows > 0).all(axis=0).sum())
     if covered < len(labels):
         notes.append(f"over {covered} of {len(labels)} groups")

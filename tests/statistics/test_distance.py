@@ -66,3 +66,14 @@ def test_the_gap_at_one_class_mix_is_compared_as_it_is_measured():
     assert one.gap.high < 0
     same = compare(left, left, THIRDS, correct=(a, a), repeats=999, weights=weights).gap
     assert (same.value, same.p) == (0, 1)
+
+
+def test_no_interval_leaves_what_a_difference_of_gaps_can_be():
+    rng = np.random.default_rng(4)
+    group, target = np.repeat([0, 1, 2], 5), np.arange(15) % 2
+    yes = [(rng.random(15) < 0.5).astype(float) for _ in range(2)]
+    a, b = ([np.where(target == one, x, np.nan) for one in (1, 0)] for x in yes)
+    one = compare(a, b, group, correct=tuple((x == target).astype(float) for x in yes), repeats=300)
+    for difference in (one.gap, one.worst_group, one.best_group, one.accuracy):
+        assert -1 <= difference.low <= difference.value <= difference.high <= 1
+    assert one.gap.high - one.gap.low > 1.5  # without the bounds it would be wider than they are

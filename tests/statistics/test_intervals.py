@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairbench.statistics.intervals import auroc_limits, delong, gap_interval, pairwise_alpha, wilson
+from fairbench.statistics.intervals import (
+    FEW_OF_A_CLASS,
+    auroc_limits,
+    auroc_notes,
+    delong,
+    gap_interval,
+    pairwise_alpha,
+    wilson,
+)
 from fairbench.statistics.moments import group_moments
-from fairbench.statistics.permutation import gap_bounds, group_rates
+from fairbench.statistics.permutation import WIDE, gap_bounds, group_rates, judge
 from fairbench.statistics.resampling import tabulate
 
 
@@ -115,3 +123,17 @@ def test_an_eqodds_interval_needs_two_groups_with_each_class():
     yes = [np.array([1.0, np.nan, np.nan, np.nan]), np.array([np.nan, 0.0, 1.0, 0.0])]
     table = tabulate(yes, group, None, 2)
     assert gap_bounds(group_moments(table), "max") == (None, None)
+
+
+def test_an_interval_that_is_wider_than_it_need_be_says_so():
+    """Few rows that are not 0, and few positives; not a board of 0/1 rows, nor many of either."""
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1], (60, 600))
+    scores = np.where(rng.random(660) < 0.9, 0.0, rng.random(660))
+    few, many = group_rates(scores, group)
+    assert WIDE in few.notes
+    assert WIDE not in many.notes
+    assert f"0: {WIDE}" in judge([scores], group, repeats=50).notes
+    assert not any(WIDE in one.notes for one in group_rates((scores > 0).astype(float), group))
+    for positives, said in ((8, (FEW_OF_A_CLASS,)), (80, ())):
+        assert auroc_notes(delong(np.arange(300) < positives, rng.random(300))) == said
