@@ -57,6 +57,7 @@ def check_computes_in_bfloat16(backbone: type[Backbone]) -> None:
     scores = []
     for dtype in (torch.float32, torch.bfloat16):
         model = elsewhere.built(backbone, dtype)
+        model.reset(0)
         example = model.prepare(Image.new("RGB", (64, 64), (90, 120, 30)), PROMPTS[0])
         with torch.no_grad(), model.precision(torch.device("cpu")):
             scores.append(model(model.stack([example]), _unknown([example])).scores.float())
