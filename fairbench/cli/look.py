@@ -19,7 +19,8 @@ FIGURES = ("pareto", "change", "groups", "seeds", "calibration", "loss")
 
 def add_to(cli: click.Group) -> None:
     """Give a command line these commands."""
-    cli.add_command(plot)
+    for command in (plot, serve):
+        cli.add_command(command)
 
 
 @click.command()
@@ -60,6 +61,26 @@ def plot(
     except OSError as error:
         raise FairbenchError(f"cannot write {out}: {error.strerror}", "choose another --out") from error
     say(f"wrote {out}")
+
+
+@click.command()
+@click.argument("runs", type=click.Path(path_type=Path))
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@plugin_option
+def serve(runs: Path, port: int, files: tuple[str, ...]) -> None:
+    """Show a folder of runs in this machine's browser while it fills: what runs, losses, the board so far.
+
+    Nobody else can connect. Ctrl-C ends it.
+    """
+    from fairbench.jobs.store import Store
+    from fairbench.report.serve import Server
+
+    with Server(Store(runs), port, metrics(files)) as server:
+        try:
+            click.echo(f"{server.address} shows {runs}; Ctrl-C ends it")
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("ended")
 
 
 def _table(

@@ -114,7 +114,7 @@ def run(
     if launch.leads() and missing:
         for job in missing:
             store.forget_failure(job)
-        _write_benchmark(benchmark, store)
+        _announce(benchmark, planned, store)
     memory = int(feature_cache * 2**30)
     how = WorkerOptions(micro_batch, memory, loaders, threads, reading, track, 60 * checkpoint_every)
     setup = Setup(str(store.root), roots, files, how, plugins.unkeyed)
@@ -255,13 +255,15 @@ def _resolved(
     return plugins, benchmark, roots
 
 
-def _write_benchmark(benchmark: Benchmark, store: Store) -> None:
+def _announce(benchmark: Benchmark, planned: Planned, store: Store) -> None:
+    """Write down what is going to run: the benchmark, to run it again, and its jobs, for who watches."""
     from fairbench.benchmark.benchmark import to_toml
 
     text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
     with store.writing():
         store.root.mkdir(parents=True, exist_ok=True)
         store.sheet(benchmark.name, "toml").write_text(text + to_toml(benchmark), encoding="utf-8")
+    store.announce(planned.jobs)
 
 
 def _print_plan(planned: Planned, store: Store, retry_failed: bool = False, as_json: bool = False) -> None:

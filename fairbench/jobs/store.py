@@ -37,6 +37,7 @@ RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, AT
     "answers.jsonl",
 )
 SURVIVING = (ATTEMPTS, CHECKPOINTS, LOG, ANSWERS)  # what the next attempt at a job goes on from
+PLAN = ".plan.json"
 DEATHS = 2  # of a job's process, after which the job has failed
 ASIDE = "what lies beside it is untouched; move the folder elsewhere to run the job again"
 
@@ -102,6 +103,10 @@ class Store:
     def sheet(self, benchmark: str, kind: str) -> Path:
         """Return where a benchmark's leaderboard (`md`, `json`) or the benchmark itself (`toml`) goes."""
         return self.root / f"{benchmark}.{kind}"
+
+    @property
+    def _plan_file(self) -> Path:
+        return self.root / PLAN
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -199,6 +204,13 @@ class Store:
                 f"{path} is not what its record describes: it was damaged or changed, or is another job's",
                 "put the right file back, or move the folder elsewhere to run the job again",
             )
+
+    def planned(self) -> tuple[Job, ...]:
+        """Return the jobs of the sweep that was started last; none where that is not known."""
+        try:
+            return tuple(Job.from_json(job) for job in read_json(self._plan_file))
+        except (FairbenchError, TypeError):  # no sweep was started here, or by another version
+            return ()
 
     def missing(self, jobs: Iterable[Job], retry_failed: bool = False, probe: Probe | None = None) -> list[Job]:
         """Return the jobs that have no record yet (or, on request, a failed one, or one without this probe)."""
@@ -311,6 +323,11 @@ class Store:
             f"the disk that holds {self.name} is full; finished jobs are safe",
             "make room and run the same command again",
         )
+
+    def announce(self, jobs: Iterable[Job]) -> None:
+        """Write down which jobs a sweep is going to run, for who watches it."""
+        with self.writing():
+            write_json(self._plan_file, [job.to_json() for job in jobs])
 
     def prepare(self, job: Job) -> Path:
         """Begin an attempt at a job: describe it in its folder, and keep of earlier ones what it can go on from."""

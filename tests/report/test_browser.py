@@ -6,6 +6,7 @@ these tests are skipped and say so.
 
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from builders import HOSTILE, scored_runs
 from fairbench import report
 from fairbench.leaderboard.behind import behind
 from fairbench.leaderboard.build import build
+from fairbench.report.serve import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test")
 CHROMIUM = os.environ.get("FAIRBENCH_CHROMIUM") or next(
@@ -256,3 +258,29 @@ def test_five_thousand_rows_are_usable(visit, quickstart):
     page.locator(".filter input").fill("")
     page.locator("button.more:visible").click()
     assert page.locator("table.lead tbody tr:visible").count() == 5000
+
+
+def test_a_sweep_is_watched_and_new_results_come_by_themselves(chromium, tmp_path):
+    store = scored_runs(tmp_path / "runs")
+    job = replace(store.records()[0].job, seed=7)
+    store.prepare(job)
+    store.log_file(job).write_text(
+        '{"stage": "a", "step": 0, "loss": 0.75}\n{"stage": "a", "step": 10, "loss": 0.5}\n'
+    )
+    with Server(store, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = chromium.new_page()
+        said = []
+        page.on("console", lambda message: said.append(message.text))
+        with store.lease(job):
+            page.goto(server.address)
+            page.get_by_text("4 of 5 jobs have ended").wait_for()
+            assert "step 10, loss 0.500" in page.locator("#live .running").inner_text()
+            page.locator("#live figure svg").wait_for()
+        store.save(replace(store.records()[0], job=job, error="out of luck"))
+        page.get_by_text("All 5 jobs have ended").wait_for()
+        page.locator("#live .failed", has_text="out of luck").wait_for()
+        server.shutdown()
+    page.get_by_text("The server has ended").wait_for()
+    page.close()
+    assert [text for text in said if "ERR_CONNECTION_REFUSED" not in text] == []

@@ -66,6 +66,18 @@ def losses(curves: Sequence[Losses]) -> Figure:
     return Figure("loss", title, (panel,) if records else (), note, "No job here left losses.")
 
 
+def under_way() -> Figure:
+    """Draw the training losses of jobs that run, whose records come later."""
+    panel = Panel("Training loss", [], _running, height=200)
+    return Figure("loss", "Training loss of the jobs at work", (panel,), "")
+
+
+def _running(theme: Theme) -> alt.Chart:
+    hue = alt.Color("method:N", scale=alt.Scale(range=[*SERIES]))
+    x, y = alt.X("x:Q", title="Optimizer step"), alt.Y("y:Q", title="Training loss", scale=alt.Scale(zero=False))
+    return base().mark_line(strokeWidth=1.6).encode(x, y, hue)
+
+
 def _smooth(points: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float]]:
     for place, (step, _) in enumerate(points):
         recent = [loss for _, loss in points[max(0, place - WINDOW + 1) : place + 1]]

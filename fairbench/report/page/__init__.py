@@ -20,6 +20,7 @@ from fairbench.leaderboard.board import Board, Table
 from fairbench.report import html
 from fairbench.report.blocks import Block, Fold, Paragraph, Points
 from fairbench.report.charts import KINDS
+from fairbench.report.charts.curves import under_way
 from fairbench.report.charts.heat import heat, place
 from fairbench.report.charts.panel import Figure
 from fairbench.report.charts.theme import SCREEN
@@ -39,7 +40,8 @@ DRAWER = (
 def render(board: Board, behind: Sequence[Behind] | None = None, live: str = "") -> str:
     """Write the page. `behind` holds what stands behind each table, where its runs are at hand.
 
-    `live` is a section that a server keeps current: the page may then connect to that server alone.
+    `live` is the version that a server knows the page by, which then keeps it current: the page may connect to
+    that server alone.
     """
     specs: list[dict[str, Any]] = []
     several = len(board.tables) > 1
@@ -47,7 +49,7 @@ def render(board: Board, behind: Sequence[Behind] | None = None, live: str = "")
         "<noscript><style>tr[hidden] { display: table-row; }</style></noscript>",
         '<a class="skip" href="#main">To the results</a>',
         f"<header><h1>{escape(plain(board.title))}</h1>{_contents(board) if several else ''}</header>",
-        live,
+        _live(live, specs) if live else "",
         '<main id="main">',
         _figure(heat(board), specs, "") if several else "",
     ]
@@ -97,6 +99,21 @@ def _island(name: str, data: object) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return f'<script type="application/json" id="{name}">{text}</script>'
+
+
+def _live(version: str, specs: list[dict[str, Any]]) -> str:
+    """Frame what a server tells of a sweep."""
+    lists = "".join(
+        f'<div class="{name}" hidden><h3>{title}</h3><ul></ul></div>'
+        for name, title in (("running", "At work"), ("failed", "Failed"))
+    )
+    return (
+        f'<section id="live" data-version="{escape(version)}" aria-label="The sweep">'
+        '<p class="finding now" role="status">Looking…</p><progress class="bar" aria-label="Jobs that have ended">'
+        f'</progress><button type="button" class="fresh more" hidden>Show the new results</button>'
+        f'<p class="problem"></p>{lists}{_figure(under_way(), specs, "live")}'
+        '<details class="waiting" hidden><summary>Waiting</summary><ul></ul></details></section>'
+    )
 
 
 def _contents(board: Board) -> str:

@@ -28,10 +28,10 @@ function methods(records) {
 }
 
 async function draw(panel) {
-  if (views.has(panel)) return;
-  views.set(panel, null);
   const { spec, step } = charts.panels[panel.dataset.panel];
   const source = recordsOf(panel);
+  if (views.has(panel) || !source.length) return;
+  views.set(panel, null);
   const height = step ? step * methods(source) : spec.height;
   const own = { ...spec, height, datasets: { ...spec.datasets, source } };
   const legend = { ...charts.config.legend, columns: panel.clientWidth < 420 ? 2 : 5 };
@@ -44,8 +44,8 @@ async function draw(panel) {
 
 function redraw(panel) {
   const view = views.get(panel);
-  if (!view) return;
   const source = recordsOf(panel);
+  if (!view || !source.length) return;
   const { step } = charts.panels[panel.dataset.panel];
   if (step) view.height(step * methods(source));
   view.data("source", source).resize().runAsync();
