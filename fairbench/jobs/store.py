@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -208,8 +209,8 @@ class Store:
     def planned(self) -> tuple[Job, ...]:
         """Return the jobs of the sweep that was started last; none where that is not known."""
         try:
-            return tuple(Job.from_json(job) for job in read_json(self._plan_file))
-        except (FairbenchError, TypeError):  # no sweep was started here, or by another version
+            return _plan(self._plan_file, self._plan_file.stat().st_mtime_ns)
+        except (FairbenchError, OSError, TypeError):  # no sweep was started here, or by another version
             return ()
 
     def missing(self, jobs: Iterable[Job], retry_failed: bool = False, probe: Probe | None = None) -> list[Job]:
@@ -445,6 +446,12 @@ def _begun(path: Path) -> Job | Refused:
     if job.key != path.absolute().parent.name:
         return Refused(path, f"it describes another job: {job.title} ({job.key})")
     return job
+
+
+@functools.lru_cache(maxsize=1)
+def _plan(path: Path, changed: int) -> tuple[Job, ...]:
+    """Read a plan once, until its file's time of change is another."""
+    return tuple(Job.from_json(job) for job in read_json(path)[0])
 
 
 def _clear(folder: Path, kept: tuple[str, ...]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from fairbench.jobs.job import Job, Record
-from fairbench.jobs.store import JOB, Contents, Store
+from fairbench.jobs.job import Job
+from fairbench.jobs.store import JOB, RECORD, Store
+from fairbench.jobs.summary import Overview, Summary
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Running:
 class Sweep:
     """How far the jobs of a folder have come; `left` is a guess in seconds, None where nothing tells."""
 
-    ended: tuple[Record, ...]
+    ended: tuple[Summary, ...]
     running: tuple[Running, ...]
     waiting: tuple[Job, ...]
     left: float | None
@@ -36,29 +37,35 @@ class Sweep:
 
 def sweep(store: Store) -> Sweep:
     """Look at a folder of runs: the jobs of the sweep started last, and all others that ended or were begun."""
-    contents = store.contents()
-    running = tuple(_running(store, contents))
-    seen = {record.job.key for record in contents.records}
-    seen |= {one.job.key for one in running} | {one.key for one in contents.refused}
-    waiting = {job.key: job for job in (*store.planned(), *contents.begun) if job.key not in seen}
-    left = _left(contents.records, running, tuple(waiting.values()))
-    return Sweep(contents.records, running, tuple(waiting.values()), left)
+    overview, planned = store.overview(), store.planned()
+    running = tuple(_running(store, overview))
+    elsewhere = {*overview.ended, *overview.refused, *(one.job.key for one in running)}
+    waiting = {job.key: job for job in (*planned, *overview.begun) if job.key not in elsewhere}
+    took = _durations(store, (job for job in planned if job.key in overview.ended))
+    left = _left(took, running, tuple(waiting.values()))
+    return Sweep(tuple(overview.ended.values()), running, tuple(waiting.values()), left)
 
 
-def _running(store: Store, contents: Contents) -> list[Running]:
+def _running(store: Store, overview: Overview) -> Iterable[Running]:
     now = time.time()
-    held = [job for job in contents.begun if store.held(job)]
-    return [Running(job, max(0.0, now - (store.folder(job) / JOB).stat().st_mtime)) for job in held]
+    for job in overview.begun:
+        if store.held(job):
+            yield Running(job, max(0.0, now - (store.folder(job) / JOB).stat().st_mtime))
 
 
-def _left(ended: Sequence[Record], running: Sequence[Running], waiting: Sequence[Job]) -> float | None:
+def _durations(store: Store, jobs: Iterable[Job]) -> dict[str, list[float]]:
+    """Say how long jobs took, by method: from their description to their record, as the files' times have it."""
+    took: dict[str, list[float]] = {}
+    for job in jobs:
+        begun, ended = ((store.folder(job) / name).stat().st_mtime for name in (JOB, RECORD))
+        took.setdefault(job.method.name, []).append(max(0.0, ended - begun))
+    return took
+
+
+def _left(took: Mapping[str, Sequence[float]], running: Sequence[Running], waiting: Sequence[Job]) -> float | None:
     """Guess from how long jobs of the same method took, else jobs of all methods, as many at once as now."""
     if not running:
         return None if waiting else 0.0
-    took: dict[str, list[float]] = {}
-    for record in ended:
-        if not record.failed:
-            took.setdefault(record.job.method.name, []).append(sum(record.seconds.values()))
     if not took:
         return None
     usual = mean(second for seconds in took.values() for second in seconds)

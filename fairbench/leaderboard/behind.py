@@ -18,7 +18,7 @@ from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.answers import Answers, shared_seeds
 from fairbench.leaderboard.board import Board, Row, Table
-from fairbench.leaderboard.collect import Finished, load, same_patients
+from fairbench.leaderboard.collect import Finished, joined, load, same_patients
 from fairbench.leaderboard.measure import judging_metric
 from fairbench.metrics.metric import Metric, registry
 from fairbench.predictions.groups import Groups
@@ -131,12 +131,13 @@ def _table(table: Table, store: Store, records: Mapping[str, Record], metrics: M
         for record in mine
         if (points := loss_curve(store, record.job))
     )
-    loaded = [one for mine in own.values() for one in (load(store, record) for record in mine)]
-    usable, _ = same_patients([one for one in loaded if isinstance(one, Finished)])
+    loaded = [load(store, record) for record in {r.job.key: r for mine in own.values() for r in mine}.values()]
+    whole, _ = joined([one for one in loaded if isinstance(one, Finished)])
+    usable, _ = same_patients(whole)
     if not usable:
         return Behind({}, losses)
     judge = judging_metric(table.measure.name, metrics, usable[0].predictions)
-    aligned = {one.job.key: one for one in usable}
+    aligned = {record.job.key: one for one in usable for record in one.records}
     answers = {label: _answers(row, aligned, judge) for label, row in rows.items()}
     groups = Groups.of(usable[0].predictions.table, table.attribute, table.unrecorded)
     base = answers.get(table.baseline or "")
@@ -158,11 +159,10 @@ def _compared(row: Row, table: Table) -> bool:
 
 def _answers(row: Row, aligned: Mapping[str, Finished], judge: Metric) -> Answers | None:
     """Gather the answers of a row; None where one of its jobs is missing, whose mean would be another."""
-    finished = [aligned[key] for key in row.keys if key in aligned]
-    if len(finished) < len(row.keys):
+    if any(key not in aligned for key in row.keys):
         return None
-    ordered = sorted(finished, key=lambda one: one.job.seed)
-    return Answers(tuple(one.job.seed for one in ordered), tuple(one.predictions for one in ordered), judge)
+    by_seed = {aligned[key].job.seed: aligned[key].predictions for key in row.keys}
+    return Answers(tuple(sorted(by_seed)), tuple(by_seed[seed] for seed in sorted(by_seed)), judge)
 
 
 def _seeds(answers: Answers, groups: Groups) -> tuple[SeedValue, ...]:

@@ -79,7 +79,6 @@ class Watched:
     def state(self) -> Json:
         """Say what the page shows of the sweep: names and losses, nothing of any patient."""
         now = sweep(self.store)
-        failed = [record for record in now.ended if record.failed]
         return {
             "version": str(self.version),
             "problem": plain(self.problem),
@@ -91,7 +90,7 @@ class Watched:
                 for one in now.running
             ],
             "waiting": [_name(job) for job in now.waiting[:LISTED]],
-            "failed": [f"{_name(record.job)}: {plain(record.error or '')}" for record in failed],
+            "failed": [plain(f"{one.title}: {one.error}") for one in now.ended if one.error is not None],
         }
 
 
