@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -133,7 +132,7 @@ class Script:
         self.process.start()
 
     def ask(self, what: str) -> float:
-        """Return the CPU seconds of a `step` or `answer`, its `flops`, or the process's peak `memory` in bytes."""
+        """Return the CPU seconds of the process's `start`, a `step` or `answer`, or a step's `flops`."""
         self.pipe.send(what)
         result: float = self.pipe.recv()
         return result
@@ -147,10 +146,11 @@ def _serve(shape: str, steps: int, pipe: Connection) -> None:
         "step": lambda: script.step(images, PROMPT, target),
         "answer": lambda: script.answer(images * (ROWS // BATCH), PROMPT),
     }
+    started = time.process_time()
     while True:
         what = pipe.recv()
-        if what == "memory":
-            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        if what == "start":
+            pipe.send(started)
         elif what == "flops":
             with Flops() as counter:
                 works["step"]()

@@ -34,7 +34,9 @@ TRIED = 1 << 30  # bytes of weights up to which a plan loads a backbone and trie
 WIDEST = 40  # characters of a name in the plan
 PATIENCE = 10.0  # seconds that a step may take for that
 BYTES_TRAINED = 16  # a float32 weight, its gradient and AdamW's two moments
-BYTES_ACTIVATION = 34  # per token, layer and unit of width, at two bytes a number (arXiv 2205.05198, eq. 2)
+# What a decoder layer keeps of each token for the backward pass, counted with torch's saved_tensors_hooks on Llama
+# and Qwen2.5 decoders with LoRA on the attention: bytes in any number format, numbers of the width and the MLP's.
+BYTES_KEPT, WIDTHS_KEPT, INNER_KEPT = 18, 7, 3
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def _rates(
             held = min(tried.example * len(table), WorkerOptions().feature_bytes) if base else 0
             looking = tried.image * len(table)
             return Rates(tried.step, tried.answer, looking, base + tried.memory + held, "tried out")
-    memory = frozen + size.trained * BYTES_TRAINED + _activation_bytes(planned, job, size) * width / 2
+    kept = activation_bytes(planned.backbones[job.backbone.name], job, size, width)
+    memory = frozen + size.trained * BYTES_TRAINED + kept
     return Rates(step, step / job.batch_size / 2, 0.0, base + memory, "arithmetic", note)
 
 
@@ -197,9 +200,12 @@ def _size(planned: Planned, job: Job) -> Size:
     return Size(total, language, trained, float(backbone.tokens))
 
 
-def _activation_bytes(planned: Planned, job: Job, size: Size) -> float:
-    backbone = planned.backbones[job.backbone.name]
-    return BYTES_ACTIVATION * size.activations * job.batch_size * backbone.width * backbone.depth
+def activation_bytes(backbone: Backbone, job: Job, size: Size, width: float) -> float:
+    """Return what a step keeps for its backward pass, with a number of `width` bytes."""
+    inner = getattr(backbone.language_model.config, "intermediate_size", 4 * backbone.width)
+    layer = (BYTES_KEPT + WIDTHS_KEPT * width) * backbone.width + INNER_KEPT * width * inner
+    whole = backbone.depth * (width * backbone.width if backbone.checkpointing else layer)
+    return size.activations * job.batch_size * (whole + layer * backbone.checkpointing)
 
 
 def _finished(alike: Sequence[Summary], table: pd.DataFrame) -> Rates:

@@ -7,13 +7,16 @@ import sys
 import time
 from functools import partial
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
+import torch
+from PIL import Image
 
-from fairbench import Method
+from fairbench import Method, plugins
 from fairbench.benchmark import plan
 from fairbench.benchmark.benchmark import Benchmark
-from fairbench.benchmark.cost import estimate
+from fairbench.benchmark.cost import Size, activation_bytes, estimate
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Stage
 from fairbench.jobs.store import Store
@@ -95,6 +98,29 @@ def test_a_plan_is_right_within_a_factor_of_two(tmp_path):
     start = time.process_time()
     assert worker.run(jobs.jobs[1]).error is None
     assert 0.5 < (time.process_time() - start) / said < 2
+
+
+@pytest.mark.parametrize("name", ["tiny-llava", "tiny-qwen2.5-vl"])
+def test_activations_are_what_autograd_keeps(name):
+    """Counted storage by storage; weights are no activations."""
+    backbone = plugins.load(("backbone",)).tables["backbone"][name]()
+    backbone.build(("no", "yes"), ("no", "yes"), torch.float32, torch.device("cpu"))
+    example = backbone.prepare(Image.new("RGB", (112, 112)), "Is it?")
+    inputs = backbone.stack([example] * 8)
+    weights = {p.untyped_storage().data_ptr() for p in backbone.parameters()}
+    kept, held = {}, []
+
+    def keep(tensor):
+        held.append(tensor)  # or another would come to lie in its place
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    backbone.train(True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        backbone(inputs, torch.zeros(8, dtype=torch.long)).loss.sum()
+    job = SimpleNamespace(batch_size=8)
+    said = activation_bytes(backbone, job, Size(0, 0, 0, len(example["input_ids"])), 4)
+    assert said == pytest.approx(sum(size for place, size in kept.items() if place not in weights), rel=0.3)
 
 
 @pytest.mark.slow
