@@ -115,8 +115,8 @@ def run(
         for job in missing:
             store.forget_failure(job)
         _announce(benchmark, planned, store)
-    memory = int(feature_cache * 2**30)
-    how = WorkerOptions(micro_batch, memory, loaders, threads, reading, track, 60 * checkpoint_every)
+    how = WorkerOptions(micro_batch=micro_batch, loaders=loaders, threads=threads, probe=reading, track=track)
+    how = replace(how, feature_bytes=int(feature_cache * 2**30), checkpoint_every=60 * checkpoint_every)
     setup = Setup(str(store.root), roots, files, how, plugins.unkeyed)
     if missing:
         count = workers or launch.default_workers(len(missing))

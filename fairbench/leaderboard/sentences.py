@@ -21,12 +21,14 @@ def finding(table: Table) -> list[str]:
     if not table.rows:
         reason = "No job of this table finished." if table.attribute else "This dataset records no attribute."
         return [reason]
+    idle = [row.label for row in table.rows if not learned(row)]
+    if len(idle) == len(table.rows):
+        return ["No method here has learned to tell patients apart: this table says nothing about fairness."]
     if table.baseline is None:
         said = ["There is no baseline in this table, so nothing says what the methods changed."]
         said += [_chance(table), *_case_mix(table)]
     else:
         said = [_conclusion(table), _chance(table), *_case_mix(table), *_changes(table), *_moved(table)]
-    idle = [row.label for row in table.rows if not learned(row)]
     if idle:
         are = "has" if len(idle) == 1 else "have"
         said.append(f"{named(idle)} {are} not learned to tell patients apart, so {_their(idle)} gaps mean nothing.")
@@ -78,7 +80,7 @@ def beyond_chance(
     known = [gap for gap in first.values() if gap.p is not None]
     if not known:
         reasons = sorted({gap.reason for gap in first.values() if gap.reason})
-        return f"No {attribute} gap is defined {on}: {'; '.join(reasons) or 'nothing was evaluated'}."
+        return f"No {attribute} gap is defined {on}: {'; '.join(reasons)}."
     beyond = {
         name: [label for label, gap in methods.items() if gap.adjusted is not None and gap.adjusted <= ALPHA]
         for name, methods in gaps.items()

@@ -38,6 +38,7 @@ class Trackers:
         self.open: list[Tracker] = []
         for kind in kinds:
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 self.open.append(kind(job, folder))
             except Exception as error:
                 warn(f"the tracker {kind.name} did not begin: {error}")

@@ -1,6 +1,10 @@
 """Sentences say what the numbers say, and no more."""
 
-from fairbench.leaderboard.sentences import beyond_chance, named
+from types import SimpleNamespace
+
+from fairbench.leaderboard.board import Flag
+from fairbench.leaderboard.flags import NOT_LEARNED
+from fairbench.leaderboard.sentences import beyond_chance, finding, learned, named
 from fairbench.statistics.results import Gap
 
 
@@ -41,6 +45,17 @@ def test_an_undefined_gap_is_said_with_its_reason_and_a_small_group_too():
     )
     small = {"MaxAccGap": {"x": gap(0.5, detectable=None)}}
     assert "some group is too small for any MaxAccGap it holds to be found" in beyond_chance(small, "race", 50)
+
+
+def test_a_table_in_which_nobody_has_learned_says_nothing_about_fairness():
+    idle, able = (
+        SimpleNamespace(label=label, flags=flags) for label, flags in (("m", (Flag(NOT_LEARNED),)), ("n", ()))
+    )
+    assert finding(SimpleNamespace(rows=(idle, idle), attribute="race", baseline="m")) == [
+        "No method here has learned to tell patients apart: this table says nothing about fairness."
+    ]
+    assert learned(able)
+    assert not learned(idle)
 
 
 def test_long_lists_are_counted():

@@ -28,6 +28,7 @@ class Keeps(Tracker):
     heard = []
 
     def __init__(self, job, folder):
+        (folder / f"{type(self).name}.txt").write_text(job.key)  # the folder is there
         self.heard.append(("began", job.key))
 
     def log(self, values, step):
