@@ -78,6 +78,7 @@ class ToyBackbone(Backbone):
     name = "toy-backbone"
     rank = 4
     dropout = 0.0
+    takes_several = True
     recipe: ClassVar[tuple[Stage, ...]] = STAGES
     fits: ClassVar[int] = 1_000_000  # examples that its pretended device can hold
 
@@ -130,8 +131,13 @@ class ToyBackbone(Backbone):
 
     def prepare(self, image: Image.Image, prompt: str) -> Inputs:
         """Two image tokens, then the prompt."""
-        pixels = torch.from_numpy(np.asarray(image.resize((8, 8)), dtype=np.float32)).flatten()[None] / 255
-        return {"input_ids": torch.tensor([257, 257, *self.tokenise(prompt)]), "pixel_values": pixels}
+        return self.prepare_images([image], prompt)
+
+    def prepare_images(self, images: Sequence[Image.Image], prompt: str) -> Inputs:
+        """Two tokens of each image, then the prompt."""
+        pixels = np.stack([np.asarray(image.resize((8, 8)), dtype=np.float32).flatten() for image in images])
+        ids = torch.tensor([*[257, 257] * len(images), *self.tokenise(prompt)])
+        return {"input_ids": ids, "pixel_values": torch.from_numpy(pixels) / 255}
 
     def encode(self, inputs: Inputs) -> Tensor:
         """Two features of the grey level."""

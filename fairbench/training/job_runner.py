@@ -232,9 +232,8 @@ class Attempt:
             generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
             warn=self.warnings.append,
             answers=self._told,
-            questions=Questions(
-                self.source.prepared if isinstance(self.source, Encoded) else self.source, self.where["test"]
-            ),
+            questions=self._shown("test"),
+            known=self._shown("train"),
             words=self.dataset.words,
             limit=self.dataset.max_new_tokens,
             journal=Journal(self.store.answers_file(job)),
@@ -249,6 +248,11 @@ class Attempt:
         method.setup(run)
         method.to(self.device)
         return run
+
+    def _shown(self, split: str) -> Questions:
+        """Return a split's rows as a model is shown them."""
+        prepared = self.source.prepared if isinstance(self.source, Encoded) else self.source
+        return Questions(prepared, self.where[split])
 
     def _rows(self, split: Split) -> Rows:
         """Say who the patients of a split are, as a method may know them."""

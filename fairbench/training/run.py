@@ -9,13 +9,15 @@ weights. When the batch fits at once its graph is kept and nothing is computed t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError
@@ -60,7 +62,8 @@ class Run:
     `train` and `validation` are the rows of these splits (never the test split), `rows` those that this stage
     draws from, `device` where tensors live, `progress` the share of this stage's steps already taken,
     `generator` random numbers that are the same on every process. `answers` are the model's to a split, with
-    the weights as they are. `questions` are the test rows, for a method that answers them itself; `words` what an
+    the weights as they are. `questions` are the test rows, for a method that answers them itself, and
+    `known` the training rows as a model would be shown them; `words` what an
     answer to them may be and `limit` how many tokens it may take; `journal` keeps what was answered over a kill.
     `facts` are free notes for the record; `tried` is how many settings a method tried
     before it chose one.
@@ -77,6 +80,7 @@ class Run:
     warn: Callable[[str], None]
     answers: Callable[[Split], Predictions]
     questions: Questions
+    known: Questions
     words: Sequence[str]
     limit: int
     journal: Journal
@@ -146,6 +150,25 @@ class Run:
             for example in examples if "features" in examples[0] else seen(self.backbone, examples):
                 summaries.append(self.backbone.summary(example["features"].to(self.device)).float().cpu())
         return torch.stack(summaries)
+
+    @torch.no_grad()
+    def answered(self, test: pd.DataFrame, shown: Iterable[tuple[Sequence[Image.Image], str]]) -> pd.DataFrame:
+        """Return the test rows with the model's answers to other questions: of each row its images and a text."""
+        answers: list[Any] = []
+        for images, text in shown:
+            example = self.backbone.prepare_images(images, text)
+            inputs = self.backbone.stack([example], prompt_only=self.backbone.generates)
+            inputs = {key: value.to(self.device) for key, value in inputs.items()}
+            if self.backbone.generates:
+                answers += self.backbone.generate(inputs, self.limit)
+            else:
+                unknown = torch.full((1,), -1, device=self.device)
+                answers += self.backbone(inputs, unknown).scores.double().softmax(-1).cpu().tolist()
+        if self.backbone.generates:
+            return test.assign(text=answers)
+        shares = np.array(answers)
+        columns = {f"p_{index}": shares[:, index] for index in range(shares.shape[1])}
+        return test.assign(answer=shares.argmax(axis=1), **columns)
 
     def restart(self) -> None:
         """Forget what was trained: every part of the backbone is again as it was before the first stage."""

@@ -24,7 +24,7 @@ from fairbench.benchmark.pull import Setup, work
 from fairbench.data.dataset import most_images, rows
 from fairbench.data.splits import split_clusters
 from fairbench.jobs.job import Choice
-from fairbench.testing import DATASET_CHECKS
+from fairbench.testing import DATASET_CHECKS, ToyBackbone
 
 TOYS = Path(__file__).parents[1] / "toys.py"
 PLAIN = {"attribute_columns": "sex,age", "bins": "age: 0-44, 45+", "prompt": "Is it?", "positive": "ill"}
@@ -490,7 +490,7 @@ def test_a_row_may_show_several_images_together(tmp_path):
             at(tmp_path, **{"image_column": "left,right", "together": "true", **wrong})
 
 
-def test_a_model_trains_on_several_images_a_row_and_one_that_cannot_is_refused(tmp_path):
+def test_a_model_trains_on_several_images_a_row_and_one_that_cannot_is_refused(tmp_path, monkeypatch):
     eyes(tmp_path / "ward")
     settings = {**PLAIN, "image_column": ("left", "right"), "together": True}
     loaded = plugins.load()
@@ -502,6 +502,7 @@ def test_a_model_trains_on_several_images_a_row_and_one_that_cannot_is_refused(t
     (record,) = Store(tmp_path / "runs").records()
     assert record.error is None
     assert record.facts["difference from transformers"] < 1e-5
+    monkeypatch.setattr(ToyBackbone, "takes_several", False)
     alone = replace(bench, backbones=("toy-backbone",))
     with pytest.raises(FairbenchError, match="toy-backbone takes one image a row, and table has 2"):
         plan.jobs(alone, plugins.load(files=[TOYS]), roots)
