@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from fairbench.statistics.intervals import Floats, Ints
+from fairbench.statistics.intervals import Floats, Ints, max_minus_min
 from fairbench.statistics.results import ALPHA
 
 
@@ -59,7 +59,7 @@ class Extreme:
         if self.reduce == "mean" or self.kind != "range":
             averaged: Floats = noise.mean(axis=-1)
             return averaged
-        return _at(noise, _range(self.values).argmax(axis=-1))
+        return _at(noise, max_minus_min(self.values).argmax(axis=-1))
 
     def bias(self) -> Floats:
         """The most by which either extreme can be too large on average (of `worst`: too small), (methods,)."""
@@ -109,7 +109,7 @@ class Extreme:
 def extreme(values: Floats, kind: str, reduce: str) -> Floats:
     """Range, best or worst over groups, then the largest or the mean over rates; (..., rates, groups) -> (...)."""
     if kind == "range":
-        by_rate = _range(values)
+        by_rate = max_minus_min(values)
     elif values.shape[-1] == 0:
         by_rate = np.full(values.shape[:-1], np.nan)
     else:
@@ -117,14 +117,6 @@ def extreme(values: Floats, kind: str, reduce: str) -> Floats:
         by_rate = limit.reduce(values, axis=-1)
     combined: Floats = by_rate.max(axis=-1) if reduce == "max" else by_rate.mean(axis=-1)
     return combined
-
-
-def _range(values: Floats) -> Floats:
-    """Largest minus smallest; NaN where fewer than two groups have a value."""
-    enough = (~np.isnan(values)).sum(axis=-1) > 1
-    if not enough.any():
-        return np.full(enough.shape, np.nan)
-    return np.where(enough, np.fmax.reduce(values, axis=-1) - np.fmin.reduce(values, axis=-1), np.nan)
 
 
 def _at(values: Floats, place: Ints) -> Floats:

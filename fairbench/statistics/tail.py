@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fairbench.statistics.results import ALPHA
+
 Floats = NDArray[np.float64]
 
-ALPHA = 0.05
 COUNTED = 10  # draws beyond the observed value that make counting precise enough
 TAIL = 0.025  # share of the draws that the tail is continued from
 CLOSE = 1e-9  # draws that differ by less than this from the observed value are ties

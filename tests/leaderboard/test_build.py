@@ -680,7 +680,7 @@ def test_small_cells_are_withheld_and_cannot_be_worked_out(store):
         }
 
 
-def _reworded(rows, least):
+def _reworded(rows, least, of=""):
     return f"<{int(rows)} persons>" if rows < least else None
 
 
