@@ -2,6 +2,9 @@
 
 __version__: str
 
+from .benchmark.launcher import Launcher as Launcher
+from .benchmark.launcher import Work as Work
+from .benchmark.pull import Event as Event
 from .cache import cache_folder as cache_folder
 from .data.archives import HARVARD_PEOPLE as HARVARD_PEOPLE
 from .data.archives import ArchiveFolder as ArchiveFolder

@@ -10,6 +10,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from fairbench.benchmark.launcher import Launcher
     from fairbench.data.dataset import Dataset
     from fairbench.jobs.job import Record
     from fairbench.metrics.metric import Metric
@@ -44,6 +45,11 @@ def fairbench_metrics() -> Iterable[Metric]:  # type: ignore[empty-body]
 @hookspec
 def fairbench_trackers() -> Iterable[type[Tracker]]:  # type: ignore[empty-body]
     """Offer trackers, which hear of every step of a job where `--track NAME` asks for them."""
+
+
+@hookspec
+def fairbench_launchers() -> Iterable[type[Launcher]]:  # type: ignore[empty-body]
+    """Offer launchers, one of which gets the jobs done where `--launcher NAME` asks for it."""
 
 
 @hookspec

@@ -31,7 +31,7 @@ from fairbench.jobs.job import Choice
 from fairbench.settings import suggest
 
 GROUP = "fairbench"
-KINDS = ("dataset", "backbone", "method", "metric", "tracker")
+KINDS = ("dataset", "backbone", "method", "metric", "tracker", "launcher")
 _OTHER = "plugin"  # commands, notifiers: loaded with every command
 
 

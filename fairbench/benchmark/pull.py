@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -94,9 +94,32 @@ def child(number: int, jobs: Sequence[Job], setup: Setup, gpu: str | None, event
     os._exit(status)  # no thread or hook of a plugin may keep a process that is at its end
 
 
-def work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
+class Keeper:
+    """A process's worker that outlives one call, so that what a job loads is there for the next."""
+
+    _here: ClassVar[Keeper | None] = None
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.worker = _worker(0, setup, lambda event: self.tell(event))
+
+    @classmethod
+    def of(cls, setup: Setup) -> Keeper:
+        """Return this process's own, made anew where it is set up otherwise."""
+        if cls._here is None or cls._here.setup != setup:
+            cls._here = None  # what it holds goes first
+            cls._here = cls(setup)
+        return cls._here
+
+    def run(self, job: Job, tell: Watch) -> None:
+        """Run a job unless it has ended."""
+        self.tell = tell
+        work(0, [job], self.setup, tell, self.worker)
+
+
+def work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch, worker: Worker | None = None) -> None:
     """Run all jobs that have no record and that no one else runs; return when every one has ended."""
-    worker = _worker(number, setup, watch)
+    worker = worker or _worker(number, setup, watch)
     known = set(worker.plugins.broken)
     waiting = worker.agree(list(jobs))
     while waiting:

@@ -26,6 +26,7 @@ from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
     from fairbench.benchmark.benchmark import Benchmark
+    from fairbench.benchmark.launcher import Launcher
     from fairbench.benchmark.plan import Planned
     from fairbench.benchmark.power_plan import Assumed
     from fairbench.jobs.store import Store
@@ -75,11 +76,21 @@ def add_to(cli: click.Group) -> None:
     metavar="GIB",
     help="Memory for image features; more stay on disk.  [0: images are seen anew each time]",
 )
+@click.option(
+    "--launcher",
+    metavar="NAME",
+    default="local",
+    show_default=True,
+    help="Who gets the jobs done: processes here, or a launcher (`fairbench list launchers`).",
+)
+@click.option("--launch", "launching", multiple=True, metavar="KEY=VALUE", help="A launcher's setting; repeatable.")
 def run(
     dry_run: bool,
     probe: bool,
     retry_failed: bool,
     track: tuple[str, ...],
+    launcher: str,
+    launching: tuple[str, ...],
     workers: int | None,
     micro_batch: int | None,
     threads: int,
@@ -95,6 +106,7 @@ def run(
     from dataclasses import replace
 
     from fairbench.benchmark import launch, progress
+    from fairbench.benchmark import launcher as launcher_contract
     from fairbench.benchmark.pull import Setup
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store
@@ -105,6 +117,7 @@ def run(
     plugins, benchmark, planned, roots = _planned(dry_run, **chosen)
     for name in track:
         plugins.find("tracker", name).check()
+    elsewhere = _launcher(plugins, launcher, launching, workers)
     benchmark = replace(benchmark, probe=benchmark.probe or probe)
     reading = Probe() if benchmark.probe else None
     missing = store.missing(planned.jobs, retry_failed, reading)
@@ -121,10 +134,35 @@ def run(
     if missing:
         count = workers or launch.default_workers(len(missing))
         with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
-            launch.launch(missing, setup, count, watch)
+            if elsewhere:
+                launcher_contract.launch(elsewhere, launcher_contract.Work(tuple(missing), setup), watch)
+            else:
+                launch.launch(missing, setup, count, watch)
     if launch.leads():
         _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
     _end(store, planned)
+
+
+def _launcher(plugins: Plugins, name: str, settings: Sequence[str], workers: int | None) -> Launcher | None:
+    """Make the launcher that was asked for, None for processes of this machine; what is wrong is said now."""
+    from fairbench.benchmark import launch
+
+    if name == "local":
+        if settings:
+            raise FairbenchError(f"--launch {settings[0]}: processes here have no settings", "name a --launcher")
+        return None
+    kind = plugins.find("launcher", name)
+    if workers is not None:
+        raise FairbenchError("--workers is for processes here", f"say --launch KEY=VALUE (`fairbench list {name}`)")
+    if launch.together():
+        raise FairbenchError(f"--launcher {name} was started once for each device", "start it once, by itself")
+    pairs = [one.partition("=") for one in settings]
+    for one, (_, equals, _) in zip(settings, pairs, strict=True):
+        if not equals:
+            raise FairbenchError(f"--launch {one} has no value", f"write {one}=VALUE")
+    kind.check()
+    made: Launcher = kind(**{key.strip(): value.strip() for key, _, value in pairs})
+    return made
 
 
 def _end(store: Store, planned: Planned) -> None:

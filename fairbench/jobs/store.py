@@ -37,6 +37,7 @@ RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, AT
     "checkpoints",
     "answers.jsonl",
 )
+WORK = ".work"
 SURVIVING = (ATTEMPTS, CHECKPOINTS, LOG, ANSWERS)  # what the next attempt at a job goes on from
 PLAN = ".plan.json"
 DEATHS = 2  # of a job's process, after which the job has failed
@@ -96,6 +97,11 @@ class Store:
     def trackers_folder(self) -> Path:
         """Return where trackers that write files write those of all jobs."""
         return self.root / TRACKED
+
+    @property
+    def work_folder(self) -> Path:
+        """Return where launchers leave what other processes are to do, and their logs."""
+        return self.root / WORK
 
     def features_folder(self, name: str) -> Path:
         """Return where the vision features of one dataset by one backbone are kept for all jobs."""

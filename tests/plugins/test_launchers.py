@@ -1,0 +1,150 @@
+"""Whoever gets the jobs done, the same leaderboard comes of it; what is wrong with a launcher is said first."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from builders import call
+
+from fairbench.benchmark.launcher import Work
+from fairbench.benchmark.pull import Setup
+from fairbench.jobs.job import Choice, Job, Stage
+
+ROOT = Path(__file__).parents[2]
+TOYS = str(ROOT / "tests" / "toys.py")
+TOY = ("toy", "--datasets", "toy", "--backbones", "toy-backbone", "--attr", "site", "--plugin", TOYS)
+COST = ("train_seconds", "peak_memory")
+
+
+def run(out, *words):
+    """Run two jobs of the toys in a process of its own, as a user does; return its board but for what it cost."""
+    command = [sys.executable, "-m", "fairbench", "run", "quickstart", *TOY[1:], "--methods", "fr", "--no-controls"]
+    command += ["--set", "lora.epochs=0.5", "--out", str(out), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=out.parent, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert "[2/2]" in done.stderr
+    board = json.loads((out / "quickstart.json").read_text())
+    for table in board["tables"]:
+        for row in table["rows"]:
+            for name in COST:
+                row.pop(name)
+    return json.dumps(board)
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("local") / "runs")
+
+
+@pytest.fixture
+def cluster():
+    """A Ray cluster of two nodes of one CPU."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("accelerate", "processes=2"), ("slurm", "cluster=local", "size=2")], ids=lambda words: words[0]
+)
+def test_every_launcher_leaves_the_board_of_this_machine(words, local, tmp_path):
+    name, *settings = words
+    options = [word for one in settings for word in ("--launch", one)]
+    assert run(tmp_path / "runs", "--launcher", name, *options) == local
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_nodes_leaves_the_board_of_this_machine(local, tmp_path, cluster):
+    options = ["--launch", f"address={cluster.address}", "--launch", "cpus=1"]
+    assert run(tmp_path / "runs", "--launcher", "ray", *options) == local
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (("--launcher", "raj"), "no launcher is called `raj`", "did you mean `ray`?"),
+        (("--launch", "cpus=2"), "processes here have no settings", "name a --launcher"),
+        (("--launcher", "ray", "--workers", "2"), "--workers is for processes here", "fairbench list ray"),
+        (("--launcher", "ray", "--launch", "cpus"), "--launch cpus has no value", "cpus=VALUE"),
+        (("--launcher", "ray", "--launch", "cpu=1"), "no setting of ray is called `cpu`", "did you mean `cpus`?"),
+        (("--launcher", "slurm", "--launch", "hours=-1"), "slurm.hours = '-1' must be above 0", ""),
+        (("--launcher", "accelerate"), "accelerate needs to know on what", "processes=2"),
+    ],
+)
+def test_what_is_wrong_with_a_launcher_is_said_before_anything_runs(words, message, hint, tmp_path):
+    text = call("run", *TOY[1:], "--methods", "fr", "--out", tmp_path / "runs", *words, code=2).stderr
+    assert message in text
+    assert hint in text
+    assert not list(tmp_path.glob("runs/*/job.json"))
+
+
+@pytest.mark.parametrize("name", ["ray", "submitit"])
+def test_an_extra_that_is_missing_is_named(name, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, name, None)
+    launcher = {"submitit": "slurm"}.get(name, name)
+    words = ("--methods", "fr", "--out", tmp_path / "runs", "--launcher", launcher)
+    assert f"pip install fairbench[{launcher}]" in call("run", *TOY[1:], *words, code=2).stderr
+
+
+def some_work(out):
+    parts = [Choice(name, {}, "v", "f") for name in ("toy", "toy-backbone", "vanilla")]
+    jobs = tuple(Job(*parts, (Stage(),), (), seed) for seed in range(2))
+    return Work(jobs, Setup(str(out), {"toy": out / "data"}, (TOYS,)))
+
+
+def test_work_is_written_and_read_whole(tmp_path):
+    work = some_work(tmp_path / "runs")
+    command = work.command()
+    assert command[1:3] == ["-m", "fairbench.benchmark.work"]
+    assert Work.read(Path(command[3])) == work
+
+
+def test_slurm_asks_for_what_was_said(tmp_path, monkeypatch):
+    """As sbatch would see it: the script of the array, from submitit's own Slurm executor."""
+    import submitit
+    from fairbench_plugins.launchers.slurm import Element, Slurm
+
+    seen = {}
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 1))
+
+    def submit(self, command):
+        seen["script"] = self._make_submission_file_text(command, "0")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submitit.SlurmExecutor, "_submit_command", submit)
+    launcher = Slurm(partition="gpu", hours="1.5", cpus="6", gpus="2", memory="64", other="account=lab")
+    with pytest.raises(KeyboardInterrupt):
+        launcher.submit(some_work(tmp_path / "runs"))
+    asked = seen["script"]
+    for line in ("partition=gpu", "time=90", "cpus-per-task=6", "gpus-per-node=2", "mem=64GB", "account=lab",
+                 "array=0-1%2", "signal=USR2@120"):  # fmt: skip
+        assert f"#SBATCH --{line}" in asked, asked
+    again = Element().checkpoint(["true"])
+    assert isinstance(again.function, Element)
+    assert again.args == (["true"],)
+
+
+def test_an_element_ends_its_process_in_order_and_names_a_failure():
+    from fairbench_plugins.launchers.slurm import Element
+
+    element = Element()
+    with pytest.raises(RuntimeError, match="status 3"):
+        element([sys.executable, "-c", "raise SystemExit(3)"])
+    script = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); time.sleep(60)"
+    element.process = subprocess.Popen([sys.executable, "-c", f"print('up', flush=True); {script}"])
+    time.sleep(1)
+    element.checkpoint([])
+    assert element.process.returncode in (7, -signal.SIGTERM)
