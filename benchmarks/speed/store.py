@@ -45,8 +45,9 @@ from fairbench.cli.main import main
 try:
     main(sys.argv[1:])
 finally:
-    whose = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    print("PEAK", max(resource.getrusage(one).ru_maxrss for one in whose), file=sys.stderr)
+    used = [resource.getrusage(one) for one in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu, peak = sum(one.ru_utime + one.ru_stime for one in used), max(one.ru_maxrss for one in used)
+    print("USED", cpu, peak, file=sys.stderr)
 """
 
 
@@ -116,20 +117,21 @@ def fill(root: Path, count: int, rows: int) -> Callable[[], None]:
     raise AssertionError
 
 
-def timed(*words: str) -> tuple[float, float]:
-    """Run `fairbench WORDS`; return its seconds and the peak memory of its largest process in GiB."""
+def timed(*words: str) -> tuple[float, float, float]:
+    """Run `fairbench WORDS`; return its seconds, its CPU seconds, and the peak of its largest process in GiB."""
     start = time.perf_counter()
     command = [sys.executable, "-c", MEASURED, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(done.stderr)
-    return seconds, int(done.stderr.split("PEAK")[-1]) / 2**20
+    cpu, peak = done.stderr.split("USED")[-1].split()
+    return seconds, float(cpu), int(peak) / 2**20
 
 
 def report(name: str, *words: str) -> None:
-    seconds, peak = timed(*words)
-    print(f"  {name:44s} {seconds:8.1f} s   {peak:5.2f} GiB", flush=True)
+    seconds, cpu, peak = timed(*words)
+    print(f"  {name:32s} {seconds:8.1f} s   {cpu:8.1f} s of CPU   {peak:5.2f} GiB", flush=True)
 
 
 def main() -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fairbench.benchmark.launcher import Launcher
     from fairbench.benchmark.plan import Planned
     from fairbench.benchmark.power_plan import Assumed
+    from fairbench.benchmark.pull import Setup
+    from fairbench.jobs.job import Job
     from fairbench.jobs.store import Store
     from fairbench.plugins import Plugins
 
@@ -105,8 +107,7 @@ def run(
     """
     from dataclasses import replace
 
-    from fairbench.benchmark import launch, progress
-    from fairbench.benchmark import launcher as launcher_contract
+    from fairbench.benchmark import launch
     from fairbench.benchmark.pull import Setup
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store
@@ -132,15 +133,22 @@ def run(
     how = replace(how, feature_bytes=int(feature_cache * 2**30), checkpoint_every=60 * checkpoint_every)
     setup = Setup(str(store.root), roots, files, how, plugins.unkeyed)
     if missing:
-        count = workers or launch.default_workers(len(missing))
-        with progress.watch(len(planned.jobs), len(planned.jobs) - len(missing)) as watch:
-            if elsewhere:
-                launcher_contract.launch(elsewhere, launcher_contract.Work(tuple(missing), setup), watch)
-            else:
-                launch.launch(missing, setup, count, watch)
+        _do(missing, setup, len(planned.jobs), workers, elsewhere)
     if launch.leads():
         _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
     _end(store, planned)
+
+
+def _do(missing: Sequence[Job], setup: Setup, total: int, workers: int | None, elsewhere: Launcher | None) -> None:
+    """Get the missing ones of `total` jobs done, here or elsewhere, and show how they come along."""
+    from fairbench.benchmark import launch, progress
+    from fairbench.benchmark import launcher as launchers
+
+    with progress.watch(total, total - len(missing)) as watch:
+        if elsewhere:
+            launchers.launch(elsewhere, launchers.Work(tuple(missing), setup), watch)
+        else:
+            launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)
 
 
 def _launcher(plugins: Plugins, name: str, settings: Sequence[str], workers: int | None) -> Launcher | None:
