@@ -114,7 +114,6 @@ def run(
     from fairbench.jobs.worker_options import WorkerOptions
 
     store = Store(chosen["out"])
-    files = tuple(str(Path(file).resolve()) for file in chosen["files"])
     plugins, benchmark, planned, roots = _planned(dry_run, **chosen)
     for name in track:
         plugins.find("tracker", name).check()
@@ -126,11 +125,10 @@ def run(
         _print_plan(planned, store, retry_failed)
         return
     if launch.leads() and missing:
-        for job in missing:
-            store.forget_failure(job)
-        _announce(benchmark, planned, store)
+        _announce(benchmark, planned, missing, store)
     how = WorkerOptions(micro_batch=micro_batch, loaders=loaders, threads=threads, probe=reading, track=track)
     how = replace(how, feature_bytes=int(feature_cache * 2**30), checkpoint_every=60 * checkpoint_every)
+    files = tuple(str(Path(file).resolve()) for file in chosen["files"])
     setup = Setup(str(store.root), roots, files, how, plugins.unkeyed)
     if missing:
         _do(missing, setup, len(planned.jobs), workers, elsewhere)
@@ -301,10 +299,14 @@ def _resolved(
     return plugins, benchmark, roots
 
 
-def _announce(benchmark: Benchmark, planned: Planned, store: Store) -> None:
-    """Write down what is going to run: the benchmark, to run it again, and its jobs, for who watches."""
+def _announce(benchmark: Benchmark, planned: Planned, missing: Sequence[Job], store: Store) -> None:
+    """Write down what is going to run: the benchmark, to run it again, and its jobs, for who watches; the missing
+    ones that failed have not run.
+    """
     from fairbench.benchmark.benchmark import to_toml
 
+    for job in missing:
+        store.forget_failure(job)
     text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
     with store.writing():
         store.root.mkdir(parents=True, exist_ok=True)
