@@ -42,12 +42,12 @@ from .models.batch import text_positions as text_positions
 from .models.byte_tokenizer import tiny_tokenizer as tiny_tokenizer
 from .models.checkpoint import checkpoint_fingerprint as checkpoint_fingerprint
 from .models.checkpoint import from_checkpoint as from_checkpoint
-from .models.huggingface import Family as Family
-from .models.huggingface import Pretrained as Pretrained
-from .models.huggingface import Tiny as Tiny
+from .models.family import Family as Family
+from .models.pretrained import Pretrained as Pretrained
 from .models.processor import OmittedPart as OmittedPart
 from .models.processor import images_and_text as images_and_text
 from .models.processor import load_processor as load_processor
+from .models.tiny import Tiny as Tiny
 from .notebook import compare as compare
 from .notebook import leaderboard as leaderboard
 from .notebook import run as run

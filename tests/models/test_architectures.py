@@ -20,7 +20,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from fairbench import FairbenchError, plugins
 from fairbench.cli.main import main
 from fairbench.jobs.job import Choice
-from fairbench.models.huggingface import SUFFIX_TYPE, unsupported
+from fairbench.models.family import SUFFIX_TYPE
+from fairbench.models.supported import unsupported
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -483,7 +483,7 @@ def test_a_prompt_that_holds_the_images_token_is_refused(saved):
 @pytest.mark.parametrize("kind", ["8bit", "4bit"])
 def test_quantising_needs_a_package_and_a_gpu(saved, kind, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("fairbench.models.huggingface.find_spec", lambda _: None)
+    monkeypatch.setattr("fairbench.models.pretrained.find_spec", lambda _: None)
     refused(
         saved(QWEN), f"quantise = {kind}", "the package bitsandbytes and a CUDA GPU", "[quantised]", quantise=kind
     )
