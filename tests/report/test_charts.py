@@ -1,5 +1,6 @@
 """Drawings say what the board says: values in percent and points, verdicts, colours, and what is missing."""
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -94,10 +95,10 @@ def test_every_figure_is_drawn_in_every_format(made, kind):
 def test_what_cannot_be_drawn_says_why(table):
     reasons = {kind: draw(table, None).missing for kind, draw in KINDS.items() if not draw(table, None).panels}
     assert set(reasons) == {"seeds", "calibration", "loss"}
-    with pytest.raises(FairbenchError, match="nothing to draw: The values of single seeds need the runs"):
+    with pytest.raises(FairbenchError, match="nothing to draw: the values of single seeds need the runs"):
         picture(KINDS["seeds"](table, None), table, ".png")
     one_seed = KINDS["seeds"](table, Behind({}))
-    assert one_seed.missing == "Every method has one seed here."
+    assert one_seed.missing == "every method has one seed here"
     with pytest.raises(FairbenchError, match=r"cannot draw a file that ends in \.gif"):
         picture(KINDS["pareto"](table, None), table, ".gif")
 
@@ -121,15 +122,17 @@ def test_the_colours_are_told_apart_by_the_colour_blind():
         assert apart[np.triu_indices(len(SERIES), 1)].min() > 15
 
 
-def test_the_heat_map_has_a_cell_for_each_method_and_table(table):
-    other = replace(table, attribute="gender", rows=table.rows[:3])
-    figure = heat(Board("b", (table, other), "0"))
-    (panel,) = figure.panels
-    assert len(panel.records) == 4 + 2  # all but the baseline, in both
-    assert {record["where"] for record in panel.records} == {
-        "race · fundus-sim · tiny-llava",
-        "gender · fundus-sim · tiny-llava",
+def test_the_heat_map_has_a_cell_for_each_method_and_attribute(table):
+    """Also for attributes that it was not trained for; a table of its own says more, and goes before."""
+    trained = replace(table, attribute="gender", rows=table.rows[:2])
+    (panel,) = heat(Board("b", (trained, table), "0")).panels
+    cells = {(one["method"], one["where"]): one["value"] for one in panel.records}
+    assert set(cells) == {(r.label, a) for r in table.rows for a in ("race", "gender", "ethnicity")} - {
+        ("vanilla", a) for a in ("race", "gender", "ethnicity")
     }
+    (fr, _), effects = trained.rows, {(one.label, one.attribute): one.change for one in table.side_effects}
+    assert cells["fr", "gender"] == pytest.approx(100 * fr.changes["gap"].value, abs=0.01)
+    assert cells["gr", "gender"] == pytest.approx(100 * effects["gr", "gender"].value, abs=0.01)
     assert panel.spec(SCREEN, "container", panel.records)["height"] == 4 * 30
 
 
@@ -178,3 +181,12 @@ def test_plot_says_what_to_choose(runs, tmp_path):
     code, said = plotted(QUICKSTART, "--kind", "loss", "--out", out)
     assert (code, said.splitlines()[1]) == (2, "hint: choose another --kind")
     assert plotted(QUICKSTART, "--kind", "pareto", "--attr", "race", "--out", out)[0] == 2
+
+
+def test_the_readmes_picture_is_what_is_published():
+    path = QUICKSTART.parents[1] / "benchmarks" / "readme_picture.py"
+    spec = importlib.util.spec_from_file_location("readme_picture", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.PICTURE.read_bytes() == script.drawn(), "run `python benchmarks/readme_picture.py`"
+    assert script.PICTURE.stat().st_size < 200_000

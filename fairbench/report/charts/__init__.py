@@ -20,5 +20,5 @@ KINDS: dict[str, Callable[[Table, Behind | None], Figure]] = {
     "groups": lambda table, _: groups(table),
     "seeds": seeds,
     "calibration": calibration,
-    "loss": lambda _, behind: losses(behind.losses if behind else ()),
+    "loss": lambda _, behind: losses(behind),
 }

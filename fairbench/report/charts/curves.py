@@ -42,16 +42,17 @@ def calibration(table: Table, behind: Behind | None) -> Figure:
         Panel("ROC", ranking, lambda theme: _roc(theme, [*named.values()]), one=True, height=SIDE),
         Panel("Calibration", belief, lambda theme: _belief(theme, table, [*named.values()]), one=True, height=SIDE),
     )
-    missing = "No predictions here have scores of two classes, or no group has enough rows."
+    missing = "no predictions here have scores of two classes, or no group has enough rows"
     if behind is None:
-        missing = "Curves of scores need the runs."
+        missing = "curves of scores need the runs"
     return Figure(
         "calibration", "Do scores mean the same in every group?", panels if ranking else (), NOTE, missing
     )
 
 
-def losses(curves: Sequence[Losses]) -> Figure:
+def losses(behind: Behind | None) -> Figure:
     """Draw the training loss of every job."""
+    curves: Sequence[Losses] = behind.losses if behind else ()
     records = [
         {"method": plain(one.label), "job": f"{plain(one.label)}, seed {one.seed}", "x": step, "y": round(loss, 4)}
         for one in curves
@@ -63,7 +64,13 @@ def losses(curves: Sequence[Losses]) -> Figure:
         " only lines of one colour compare."
     )
     title = "How did the training go?"
-    return Figure("loss", title, (panel,) if records else (), note, "No job here left losses.")
+    return Figure(
+        "loss",
+        title,
+        (panel,) if records else (),
+        note,
+        "no job here left losses" if behind else "losses need the runs",
+    )
 
 
 def under_way() -> Figure:

@@ -49,9 +49,7 @@ def change(table: Table, behind: Behind | None) -> Figure:
     if groups and not any("low" in record for record in groups if record["series"] != ALL):
         note += " Intervals of single groups need the runs, which this page was made without."
     missing = (
-        "There is no baseline in this table."
-        if table.baseline is None
-        else "Nothing is compared with the baseline."
+        "there is no baseline in this table" if table.baseline is None else "nothing is compared with the baseline"
     )
     return Figure("change", title, tuple(p for p in panels if p.records), note, missing)
 
@@ -68,7 +66,7 @@ def groups(table: Table) -> Figure:
     panel = _lines(f"{measure(table)} by {plain(table.attribute)}", records, names, f"{measure(table)} (%)", None)
     note = "Each group's value, mean of the seeds, with its 95 % interval."
     title = "How does each group fare?"
-    return Figure("groups", title, (panel,) if records else (), note, "No group has a value in this table.")
+    return Figure("groups", title, (panel,) if records else (), note, "no group has a value in this table")
 
 
 def seeds(table: Table, behind: Behind | None) -> Figure:
@@ -86,7 +84,7 @@ def seeds(table: Table, behind: Behind | None) -> Figure:
         ]
         if records:
             panels.append(_dots(name, records))
-    missing = "Every method has one seed here." if behind else "The values of single seeds need the runs."
+    missing = "every method has one seed here" if behind else "the values of single seeds need the runs"
     note = f"Each circle is one trained model on the same n = {table.rows_tested:,} test rows, each bar their mean."
     return Figure("seeds", title, tuple(panels), note, missing)
 

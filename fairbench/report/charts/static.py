@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from fairbench.report.charts.theme import PAPER
 from fairbench.report.charts.words import MOST
 
 WIDTH = 330  # pixels of a panel, 72 an inch
+LETTERS = 90  # in a line of the title
 ONES = 6  # methods that a drawing of one method is repeated for
 PIXELS = 3.0  # of a png for each pixel of the drawing: 216 an inch
 WRITERS: dict[str, Callable[[dict[str, Any]], bytes | str]] = {
@@ -49,7 +51,10 @@ def composed(figure: Figure, table: Table) -> dict[str, Any]:
         part.pop("$schema", None)
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "title": {"text": figure.title, "subtitle": f"{place(table)}, n = {table.rows_tested:,} test rows"},
+        "title": {
+            "text": textwrap.wrap(figure.title, LETTERS),
+            "subtitle": f"{place(table)}, n = {table.rows_tested:,} test rows",
+        },
         "concat": parts,
         "columns": len(figure.panels) if len(parts) > 1 else 1,
         "spacing": 28,

@@ -64,6 +64,7 @@ class Theme:
                 "columnPadding": 16,
                 "offset": 8,
                 "padding": 0,
+                "columns": 3,
             },
             "title": {
                 "color": self.ink,

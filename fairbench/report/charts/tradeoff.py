@@ -40,7 +40,7 @@ def tradeoff(table: Table) -> Figure:
     """Draw every row's score against its gaps, with intervals, chance and the way of levelling down."""
     gaps = {"gap": table.measure.gap, "eq_odds_max": "EqOdds(max)"}
     panels = tuple(panel for field, title in gaps.items() for panel in _panel(table, field, title))
-    return Figure("pareto", "Who is fairer, and at what price?", panels, NOTE, "No gap is defined in this table.")
+    return Figure("pareto", "Who is fairer, and at what price?", panels, NOTE, "no gap is defined in this table")
 
 
 def _panel(table: Table, field: str, title: str) -> Iterable[Panel]:

@@ -55,7 +55,12 @@ def render(board: Board, behind: Sequence[Behind] | None = None, live: str = "")
     ]
     for number, table in enumerate(board.tables):
         parts.append(_table(number, table, behind[number] if behind else None, specs))
-    parts += ["</main>", f"<footer>{html.fragment(closing(board))}</footer>", DRAWER]
+    parts += [
+        "" if several else _figure(heat(board), specs, "0"),
+        "</main>",
+        f"<footer>{html.fragment(closing(board))}</footer>",
+        DRAWER,
+    ]
     data = {"config": SCREEN.config, "panels": specs, "most": MOST, "lines": LINES}
     drawers = [
         [{"name": plain(row.label), "parts": drawer(row, table)} for row in (*table.rows, *table.controls)]
@@ -130,7 +135,7 @@ def _table(number: int, table: Table, behind: Behind | None, specs: list[dict[st
     rows |= {plain(f"{row.label} ({row.stands_for})"): rows[plain(row.label)] for row in table.controls}
     drawn = {kind: draw(table, behind) for kind, draw in KINDS.items()} if table.rows else {}
     figures = {kind: _figure(figure, specs, str(number)) for kind, figure in drawn.items()}
-    absent = [f"{figure.title} {figure.missing}" for figure in drawn.values() if not figure.panels]
+    absent = [f"“{figure.title}” ({figure.missing})" for figure in drawn.values() if not figure.panels]
     parts = [
         f'<section class="table" id="table-{number}" data-table="{number}" aria-labelledby="title-{number}">',
         _heading(number, table, laid),
@@ -140,7 +145,7 @@ def _table(number: int, table: Table, behind: Behind | None, specs: list[dict[st
         _lead(number, table, laid, rows),
         html.fragment(laid.remarks),
         *figures.values(),
-        html.fragment([Paragraph(f"Not drawn: {' '.join(absent)}")]) if absent else "",
+        html.fragment([Paragraph(f"Not drawn: {'; '.join(absent)}.")]) if absent else "",
         html.fragment(laid.folds, html.Marks(rows, LINES)),
         "</section>",
     ]
@@ -156,9 +161,9 @@ def _points(laid: Section) -> list[Block]:
 
 def _heading(number: int, table: Table, laid: Section) -> str:
     """Name a table shortly, and under it all that it is about."""
-    about = [f"{table.rows_tested:,} test rows", f"{len(table.groups)} groups", f"{len(table.rows)} methods"]
-    seeds = len(table.trials.seeds)
-    about.append(f"{seeds} seed{'s' if seeds != 1 else ''}")
+    counts = {"test row": table.rows_tested, "group": len(table.groups), "method": len(table.rows)}
+    counts["seed"] = len(table.trials.seeds)
+    about = [f"{count:,} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items()]
     return (
         f'<h2 id="title-{number}">{escape(place(table))}</h2>\n'
         f'<p class="about">{escape(" · ".join(about))}<br><span class="settings">{escape(laid.place)}</span></p>'
