@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fairbench.leaderboard.answers import NO_CLASSES, TWO_CLASSES, Answers, Kind, contrast, interaction_with
 from fairbench.leaderboard.board import Interaction
@@ -11,6 +11,8 @@ from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
+from fairbench.statistics.paired import later
+from fairbench.statistics.ranking import opposite
 from fairbench.statistics.results import Difference
 
 KEYS: dict[Kind, str] = {
@@ -65,7 +67,7 @@ def compare_predictions(
         groups = Groups.of(left.table, attribute, policy)
         whole = contrast(first, second, groups)
         notes |= {*whole.flags}
-        interactions = {KEYS[kind]: interaction_with(first, second, groups, kind) for kind in first.kinds}
+        interactions = {KEYS[kind]: _interaction(first, second, groups, kind) for kind in first.kinds}
         if measure is ACCURACY:
             differences = {
                 "max_acc_gap": whole.gap,
@@ -85,3 +87,11 @@ def compare_predictions(
             }
         compared[attribute] = AttributeComparison(differences, interactions)
     return PairedScores(len(a), {measure.name: overall}, compared, tuple(sorted(notes)))
+
+
+def _interaction(a: Answers, b: Answers, groups: Groups, kind: Kind) -> Interaction:
+    """Whom A moved against whom, of which B against A is the mirror image: both are of the same draws."""
+    if not later([a.scores], [b.scores]):
+        return interaction_with(a, b, groups, kind)
+    other = interaction_with(b, a, groups, kind)
+    return replace(other, contrasts=tuple(opposite(one) for one in other.contrasts))

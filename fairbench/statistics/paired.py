@@ -129,7 +129,7 @@ def compare(
     interval; where they and the test disagree about 0, the test decides (`agreeing`). A cluster is drawn whole
     in each group that it spans; overall, whole. B against A is the mirror image.
     """
-    if _later(a, b):
+    if later(a, b):
         swap = None if correct is None else (correct[1], correct[0])
         return mirrored(compare(b, a, group, cluster, swap, reduce, repeats, seed, names, equity, weights))
     pair, flags = paired(a, b, group, cluster, correct, reduce, names, equity, weights)
@@ -185,7 +185,7 @@ def mirrored(comparison: Comparison) -> Comparison:
     )
 
 
-def _later(a: Sequence[Floats], b: Sequence[Floats]) -> bool:
+def later(a: Sequence[Floats], b: Sequence[Floats]) -> bool:
     """Put any two methods in one order, so that which is called A does not change the draws."""
     first, second = (b"".join(np.ascontiguousarray(rate, float).tobytes() for rate in rates) for rates in (a, b))
     return first > second

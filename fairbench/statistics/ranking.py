@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeVar
 
 from statsmodels.stats.multitest import multipletests
 
@@ -17,6 +18,7 @@ from fairbench.errors import FairbenchError
 from fairbench.statistics.results import ALPHA, Difference
 
 Pair = tuple[str, str]
+D = TypeVar("D", bound=Difference)
 
 # What one method can be better in than another, and whether more is better.
 DOMINANCE = {"score": True, "worst_group": True, "gap": False}
@@ -62,7 +64,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def opposite(difference: Difference) -> Difference:
+def opposite(difference: D) -> D:
     """Turn A minus B into B minus A: the value and both ends change sign, and the ends change places."""
     ends = (difference.value, difference.high, difference.low)
     value, low, high = (None if x is None else -x for x in ends)

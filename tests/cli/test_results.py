@@ -156,6 +156,12 @@ def test_compare_is_a_minus_b_on_the_same_rows(write):
         assert one["ci"][0] <= one["difference"] <= one["ci"][1]
         assert 0 < one["p"] <= 1
     assert printed["overall"]["accuracy"]["p"] < 0.01
+    back = json.loads(call("compare", b, a, "--attr", "race", "--json"))["attributes"]["race"]
+    for name in ("interaction", "standardised_interaction", "eq_odds_interaction"):
+        assert back[name]["p"] == race[name]["p"]
+        for there, here in zip(race[name]["contrasts"], back[name]["contrasts"], strict=True):
+            assert (here["groups"], here["difference"]) == (there["groups"], -there["difference"])
+            assert here["ci"] == [-end for end in reversed(there["ci"])]
     text = call("compare", a, b, "--attr", "race")
     assert "A − B" in text
     assert "one seed" in text
