@@ -99,7 +99,7 @@ def column(page, place, table="table.lead"):
 
 def test_everything_is_drawn_and_no_network_is_asked(visit, runs):
     page = visit(runs)
-    assert all_drawn(page) == 2 + 2 + 1 + 2 + 2 + 1  # trade-off, change, groups, seeds, scores, losses
+    assert all_drawn(page) == 2 + 2 + 1 + 2 + 2 + 1 + 1  # as in KINDS, and the map of attributes
     first = page.locator(".panel").first
     assert "fair" in first.get_attribute("aria-label")
     assert first.locator("svg text", has_text="plain").count() >= 1
