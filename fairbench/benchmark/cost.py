@@ -91,7 +91,7 @@ def estimate(
     Without any, `try_out` tries a backbone of up to TRIED bytes on the data, in CPU time; a larger one, or each one
     where it is None, is left to arithmetic. The first job that would look at a dataset's images bears that.
     """
-    overview = store.overview() if store.root.is_dir() else Overview()
+    overview = store.overview() if store.remote or store.root.is_dir() else Overview()
     finished: dict[str, list[Summary]] = {}
     for one in overview.ended.values():
         if one.rate is not None:

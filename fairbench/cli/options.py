@@ -127,7 +127,7 @@ def what_to_run(command: Callable[..., Any]) -> Callable[..., Any]:
             "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
         ),
         click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable."),
-        click.option("--out", default="runs", show_default=True, help="Folder of results; stays on this machine."),
+        click.option("--out", default="runs", show_default=True, help="Folder of results, or the URL of one."),
         click.option("--no-baseline", is_flag=True, help="Do not add the baseline method."),
         click.option(
             "--no-controls", is_flag=True, help="Do not add the controls (rows that no contender may fail to beat)."

@@ -61,7 +61,7 @@ def probe(
         missing = store.missing(jobs, probe=asked)
         names = {job.dataset.name for job in missing}
         roots = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
-        setup = Setup(str(store.root), roots, plugin_files, WorkerOptions(probe=asked))
+        setup = Setup(store.address, roots, plugin_files, WorkerOptions(probe=asked))
         if missing:
             with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:
                 launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)

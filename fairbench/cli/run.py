@@ -129,7 +129,7 @@ def run(
     how = WorkerOptions(micro_batch=micro_batch, loaders=loaders, threads=threads, probe=reading, track=track)
     how = replace(how, feature_bytes=int(feature_cache * 2**30), checkpoint_every=60 * checkpoint_every)
     files = tuple(str(Path(file).resolve()) for file in chosen["files"])
-    setup = Setup(str(store.root), roots, files, how, plugins.unkeyed)
+    setup = Setup(store.address, roots, files, how, plugins.unkeyed)
     if missing:
         _do(missing, setup, len(planned.jobs), workers, elsewhere)
     if launch.leads():
@@ -209,7 +209,8 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, files: Sequence
             raise
         say(f"not written: {error.message}")
         return
-    written = Path(store.name) / name
+    store.send_sheets(name)
+    written = f"{store.name}/{name}"
     click.echo(f"written: {written}.md and .json (aggregates only); {name}.toml runs the same again")
 
 
@@ -305,6 +306,8 @@ def _announce(benchmark: Benchmark, planned: Planned, missing: Sequence[Job], st
     """
     from fairbench.benchmark.benchmark import to_toml
 
+    if store.remote:
+        say(f"note: predictions, a row for each patient, go to {store.name}")
     for job in missing:
         store.forget_failure(job)
     text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fairbench.cache import Cache, settled, signature
+from fairbench.cache import Cache, cache_folder, settled, signature
 from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import read_json
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import Probe, wants_probe
+from fairbench.jobs.remote import Remote, url_of
 from fairbench.jobs.summary import Overview, Refused, Summary
 from fairbench.predictions.predictions import Predictions
 
@@ -60,8 +61,17 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.name = str(root)
-        self.root = Path(root).absolute()  # a plugin may change the working directory
+        url = url_of(str(root))
+        self.name = url or str(root)
+        self.remote = Remote(url) if url else None
+        # What a URL holds has its like on this machine. A plugin may change the working directory.
+        local = cache_folder("runs", hashlib.sha256(url.encode()).hexdigest()[:16]) if url else Path(root)
+        self.root = local.absolute()
+
+    @property
+    def address(self) -> str:
+        """What another process opens the same results with."""
+        return self.name if self.remote else str(self.root)
 
     # ── layout ───────────────────────────────────────────────────────────────────────────────────
 
@@ -120,7 +130,8 @@ class Store:
     def ended(self, job: Job) -> Record | Refused | None:
         """Return a job's record, or why it is refused, or None while the job has not ended."""
         path = self.folder(job) / RECORD
-        return _record(path) if path.exists() else None
+        there = path.exists() or (self.remote is not None and self.remote.fetch(f"{job.key}/{RECORD}", path))
+        return _record(path) if there else None
 
     def record(self, job: Job) -> Record | None:
         """Return a job's record, or None while it has not ended; raises FairbenchError for a refused one."""
@@ -170,6 +181,8 @@ class Store:
 
     def _folders(self) -> Iterator[tuple[Path, os.stat_result | None]]:
         """Yield every job's folder, by name, with the state of its record, None while it has none."""
+        if self.remote:
+            self._synchronise(self.remote)
         if not self.root.is_dir():
             raise FairbenchError(
                 f"{self.name} is not a folder of runs", "`fairbench run` makes one; name it with --out"
@@ -181,6 +194,29 @@ class Store:
             except OSError:
                 if (folder / JOB).exists():
                     yield folder, None
+
+    def _synchronise(self, remote: Remote) -> None:
+        """Fetch the records that are there and not here, and send the jobs that ended here and are not there."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        there = set(remote.records(RECORD))
+        here = {path.parent.name for path in self.root.glob(f"*/{RECORD}")}
+        for key in sorted(there - here):
+            remote.fetch(f"{key}/{RECORD}", self.root / key / RECORD)
+        for key in sorted(here - there):
+            self._send(remote, self.root / key)
+
+    def _send(self, remote: Remote, folder: Path) -> None:
+        """Send a job that ended: its record last, so that it is over there when all of it is there."""
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        wanted = [path for path in files if not {ATTEMPTS, CHECKPOINTS} & {*path.relative_to(folder).parts}]
+        remote.send(sorted(wanted, key=lambda path: path == folder / RECORD), self.root)
+
+    def _here(self, key: str, name: str) -> Path:
+        """Return where a file of a job lies, fetched where results are elsewhere."""
+        path = self.root / key / name
+        if self.remote and not path.exists():
+            self.remote.fetch(f"{key}/{name}", path)
+        return path
 
     def records(self) -> tuple[Record, ...]:
         """Return all records that can be believed, in the order of their keys."""
@@ -199,7 +235,7 @@ class Store:
         return self.adapter_folder(record.job)
 
     def _check(self, record: Record, name: str) -> None:
-        path = self.folder(record.job) / name
+        path = self._here(record.job.key, name)
         if name not in record.files:
             raise FairbenchError(f"the record of {record.job.title} ({path.parent}) names no {name}", ASIDE)
         try:
@@ -221,7 +257,7 @@ class Store:
 
     def missing(self, jobs: Iterable[Job], retry_failed: bool = False, probe: Probe | None = None) -> list[Job]:
         """Return the jobs that have no record yet (or, on request, a failed one, or one without this probe)."""
-        if not self.root.is_dir():
+        if not self.root.is_dir() and not self.remote:
             return list(jobs)
         overview = self.overview()
 
@@ -238,7 +274,7 @@ class Store:
 
     def refused(self, jobs: Iterable[Job]) -> list[Refused]:
         """Return which of these jobs have a record that is refused, or predictions that are not their record's."""
-        if not self.root.is_dir():
+        if not self.root.is_dir() and not self.remote:
             return []
         overview, refusals = self.overview(), []
         mine = {job.key: job for job in jobs}
@@ -265,7 +301,7 @@ class Store:
         kind, cache = f"predictions {self.root}", Cache()
         known, new, digests = cache.read(kind), {}, {}
         for key in keys:
-            path = self.root / key / PREDICTIONS
+            path = self._here(key, PREDICTIONS)
             try:
                 state = os.stat(path)
                 stamp, digest = known.get(key, ("", b""))
@@ -372,6 +408,8 @@ class Store:
         with self.lease(job) as held:
             record = self.ended(job) if held else None
             if isinstance(record, Record) and record.failed:
+                if self.remote:
+                    self.remote.delete(f"{job.key}/{RECORD}")
                 with self.writing():
                     _clear(self.folder(job), (ANSWERS,))
                     write_json(self.folder(job) / JOB, job.to_json())
@@ -390,12 +428,22 @@ class Store:
         with contextlib.suppress(OSError):  # the job is over, whatever becomes of these
             (folder / ATTEMPTS).unlink(missing_ok=True)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        if self.remote:
+            self._send(self.remote, folder)
         return sealed
 
     def amend(self, record: Record) -> None:
         """Write a finished job's record again, with more in it; what lies beside it must be what it describes."""
         with self.writing():
             write_json(self.folder(record.job) / RECORD, record.to_json())
+        if self.remote:
+            self._send(self.remote, self.folder(record.job))
+
+    def send_sheets(self, benchmark: str) -> None:
+        """Send a benchmark and its leaderboard to where the results are, if that is not here."""
+        if self.remote:
+            sheets = [self.sheet(benchmark, kind) for kind in ("toml", "md", "json")]
+            self.remote.send([path for path in sheets if path.exists()], self.root)
 
 
 def job_at(folder: Path) -> tuple[Store, Record]:
