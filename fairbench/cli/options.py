@@ -44,6 +44,9 @@ split_option = click.option("--split", type=click.Choice(SPLITS), default="test"
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, values as fractions.")
 
 
+explain_option = click.option("--explain", is_flag=True, help="Say below what each number means.")
+
+
 def how_to_read(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what says how predictions files are read."""
     options = (

@@ -10,6 +10,7 @@ import click
 from fairbench.cli.options import (
     attributes_option,
     console,
+    explain_option,
     how_to_read,
     json_option,
     listed,
@@ -45,6 +46,7 @@ def add_to(cli: click.Group) -> None:
 @json_option
 @click.option("--as", "convention", type=click.Choice(CONVENTIONS), help="Print another project's numbers.")
 @unrecorded_option
+@explain_option
 @how_to_read
 @plugin_option
 def score(
@@ -53,6 +55,7 @@ def score(
     as_json: bool,
     convention: str | None,
     policy: str,
+    explain: bool,
     files: tuple[str, ...],
     **how: Any,
 ) -> None:
@@ -63,6 +66,7 @@ def score(
     """
     wanted = listed(attributes)
     table = read(predictions, wanted, **how)
+    from fairbench.report import explain as explained
     from fairbench.report import json, scores
 
     if convention:
@@ -76,6 +80,8 @@ def score(
     result = score_with_evidence(table, wanted, metrics(files), policy)
     warn_of_metrics({name: value.reason for name, value in result.overall.metrics.items()})
     print_json(json.scores(result)) if as_json else scores.scores(result, str(predictions), console())
+    if explain and not as_json:
+        explained.score(console())
 
 
 @click.command()
@@ -84,6 +90,7 @@ def score(
 @attributes_option
 @json_option
 @unrecorded_option
+@explain_option
 @how_to_read
 @plugin_option
 @click.option("--measure", metavar="METRIC", default="accuracy", show_default=True, help="Judge by this metric.")
@@ -93,6 +100,7 @@ def compare(
     attributes: str,
     as_json: bool,
     policy: str,
+    explain: bool,
     measure: str,
     files: tuple[str, ...],
     **how: Any,
@@ -101,6 +109,7 @@ def compare(
     from fairbench.leaderboard.compare import compare_predictions
     from fairbench.leaderboard.measure import judging_metric
     from fairbench.metrics.metric import registry
+    from fairbench.report import explain as explained
     from fairbench.report import json, scores
 
     wanted = listed(attributes)
@@ -108,6 +117,8 @@ def compare(
     judge = judging_metric(measure, registry(metrics(files)), first, second)
     result = compare_predictions(first, second, wanted, policy, judge)
     print_json(json.paired(result)) if as_json else scores.comparison(result, str(a), str(b), console())
+    if explain and not as_json:
+        explained.compare(console())
 
 
 @click.command()
@@ -120,6 +131,7 @@ def compare(
 @click.option("--rank", "ranking", type=click.Choice(RANKINGS), default="dominance", show_default=True, help=RANK)
 @click.option("--primary", metavar="A,B", help=PRIMARY)
 @click.option("--full", is_flag=True, help="On a terminal, show also what is folded away elsewhere.")
+@explain_option
 @click.option(
     "--min-cell",
     type=click.IntRange(min=0),
@@ -138,6 +150,7 @@ def leaderboard(
     ranking: RankBy,
     primary: str | None,
     full: bool,
+    explain: bool,
     min_cell: int,
     files: tuple[str, ...],
 ) -> None:
@@ -158,7 +171,7 @@ def leaderboard(
         report.write(board, out, kind, drawn)
         say(f"wrote {out}")
     elif kind == "terminal":
-        report.terminal.show(board, console(), full)
+        report.terminal.show(board, console(), full, explain)
     else:
         click.echo(visible(report.render(board, kind, drawn)), nl=False)
 

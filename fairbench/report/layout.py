@@ -25,6 +25,7 @@ RANKINGS = {
     "score": f"By the score alone: {ONE_TEST}",
     "dto": f"By distance to the optimum, √((1 − score)² + MaxAccGap²): {ONE_TEST}",
 }
+HOW_TO_READ = "How to read this"
 TERMS = (
     (
         "MaxAccGap",
@@ -84,7 +85,7 @@ def lay_out(board: Board) -> list[Block]:
 def closing(board: Board) -> Iterable[Block]:
     """Say what could not be read, what the words mean, and what computed it all."""
     yield from (Paragraph(plain(f"{one}. It may belong to a table above.")) for one in board.refused)
-    yield Fold("How to read this", (Terms(tuple(_terms(board))),))
+    yield Fold(HOW_TO_READ, (Terms(tuple(_terms(board))),))
     yield Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions.")
 
 

@@ -13,17 +13,17 @@ from rich.text import Text
 
 from fairbench.leaderboard.board import Board
 from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph, Points
-from fairbench.report.layout import lay_out
+from fairbench.report.layout import HOW_TO_READ, lay_out
 
 WIDTH = 120
 NARROW = 8  # a column narrower than this would not be readable
 
 
-def show(board: Board, console: Console, full: bool = False) -> None:
-    """Print a board: what leads, and with `full` all that is folded away."""
+def show(board: Board, console: Console, full: bool = False, explain: bool = False) -> None:
+    """Print a board: what leads; with `full` all that is folded away, with `explain` how to read it."""
     folded: dict[str, None] = {}
     for block in lay_out(board):
-        if isinstance(block, Fold) and not full:
+        if isinstance(block, Fold) and not full and not (explain and block.title == HOW_TO_READ):
             folded[block.title] = None
             continue
         console.print(_block(block, console.width))

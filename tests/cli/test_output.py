@@ -73,6 +73,16 @@ def test_a_reader_that_goes_away_is_no_error():
     assert done.stderr == "141\n"
 
 
+def test_numbers_are_explained_where_it_is_asked(write):
+    path = write(scored(RACES))
+    for command, said in ((("score", path), "detectable: "), (("compare", path, path), "Moved against: ")):
+        short, long = (call(*command, "--attr", "race", *more).stdout for more in ((), ("--explain",)))
+        assert said not in short
+        assert said in long
+        assert long.startswith(short.rstrip())
+        assert "explain" not in call(*command, "--attr", "race", "--explain", "--json").stdout
+
+
 def test_a_metric_of_a_single_file_that_fails_is_a_warning_by_name(write, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from fairbench import Metric, hookimpl\n\n"
