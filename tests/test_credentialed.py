@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from fairbench import Store
 from fairbench.cli.main import main
 
-PAGE = (Path(__file__).parents[1] / "docs" / "credentialed.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, DATASETS = ((DOCS / name).read_text(encoding="utf-8") for name in ("credentialed.md", "datasets.md"))
 SECTIONS = dict(re.findall(r"^## (\S+)\n+```sh\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
 SMALLER = ("--methods", "vanilla", "--seeds", "0", "--no-controls", "--workers", "1", "--set", "lora.epochs=0.2")
 
@@ -49,3 +51,26 @@ def test_a_folder_becomes_a_board_in_five_commands(name, tmp_path, monkeypatch):
     page = Path("board.md").read_text(encoding="utf-8")
     assert f"## {name} · tiny-llava · " in page
     assert "vanilla" in page
+
+
+def test_the_pages_file_for_a_few_hundred_images_reads_such_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (text,) = re.findall(r"```toml\n(datasets = \[\"table\"\].*?)```", DATASETS, re.DOTALL)
+    Path("lesions.toml").write_text(text, encoding="utf-8")
+    Path("clinic/images").mkdir(parents=True)
+    rows = ["image_id,lesion_id,diagnosis,sex,age"]
+    for n in range(60):
+        Image.new("RGB", (8, 6), (4 * n, 90, 60)).save(f"clinic/images/i{n}.jpg")
+        diagnosis, sex = ("benign", "malignant")[n % 3 == 0], ("male", "female")[n % 2]
+        rows.append(f"i{n},l{n // 2},{diagnosis},{sex},{20 + n}")
+    Path("clinic/lesions.csv").write_text("\n".join(rows), encoding="utf-8")
+    unsaid = CliRunner().invoke(main, ["data", "check", "table", "--data", "table=clinic"])
+    printed = re.search(r"^error: (.*)$\n^hint: (.*?); …", DATASETS, re.MULTILINE)
+    assert printed[1] in unsaid.output
+    assert printed[2] in unsaid.output
+    assert "grouped by lesion_id" in " ".join(
+        call("data", "check", "lesions.toml", "--data", "table=clinic").split()
+    )
+    foresee = ("plan", "lesions.toml", "--power", "--data", "table=clinic")
+    assert "female 30" not in " ".join(call(*foresee).split())
+    assert "female 30" in " ".join(call(*foresee, "--folds", "5").split())

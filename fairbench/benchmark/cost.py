@@ -330,7 +330,7 @@ def show(costs: list[Cost], console: Console) -> None:
             job.key[:8],
             job.method.label,
             attributes,
-            str(job.seed),
+            str(job.seed) if job.folds == 1 else f"{job.seed}, fold {job.fold + 1}/{job.folds}",
             _short(job.dataset),
             _short(job.backbone),
         )

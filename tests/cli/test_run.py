@@ -208,6 +208,16 @@ def test_a_plan_runs_nothing_and_says_what_it_would(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_plan_says_which_stage_lasts_longer_where_rows_are_few():
+    plan = call("plan", *TOY, "--methods", "fr", "--no-controls", "--set", "lora.min_steps=50").stdout
+    assert "lora lasts 5 epochs of the 96 train rows of toy, not 1, to take 50 steps (min_steps)" in plan
+    assert plan.count("lora lasts") == 1
+    folded = call(
+        "plan", *TOY, "--methods", "fr", "--no-controls", "--no-baseline", "--attr", "site", "--folds", "3"
+    )
+    assert [f"fold {number}/3" in folded.stdout.replace("\n", "") for number in (1, 2, 3)] == [True] * 3
+
+
 def test_a_plan_knows_what_is_done_and_what_failed(tmp_path, monkeypatch):
     words = (*TOY, "--methods", "brittle", "--out", tmp_path, "--no-controls")
     monkeypatch.setenv("FAIRBENCH_TEST_BRITTLE", "1")
