@@ -23,6 +23,7 @@ from fairbench.benchmark import benchmark as benchmarks
 from fairbench.benchmark import launch, progress
 from fairbench.benchmark.overrides import override
 from fairbench.benchmark.plan import jobs
+from fairbench.benchmark.pull import Setup
 from fairbench.jobs.job import Job
 from fairbench.leaderboard import build as leaderboard
 from fairbench.leaderboard.board import Row
@@ -41,12 +42,13 @@ def planned(seed: int, which: str, assignments: list[str], loaded: plugins.Plugi
 
 def moved(row: Row) -> tuple[str, str]:
     """Return who was moved against whom within the true class, with and without numbers; empty for nobody."""
-    test = row.interactions.get("eq_odds_interaction")
+    test = row.interactions.get("eq_odds_max")
     if test is None or not test.significant or not test.contrasts:
         return "nobody", "moves nobody"
     first = test.contrasts[0]
-    who = f"{first.up} up against {first.down} in {test.rates[first.rate]}"
-    return f"{who} by {100 * first.difference:.1f} (p {test.adjusted:.4f})", who
+    way = "up" if (first.value or 0) > 0 else "down"
+    who = f"{first.group} {way} against {first.against} in {first.rate}"
+    return f"{who} by {100 * abs(first.value or 0):.1f} (p {test.adjusted:.4f})", who
 
 
 def story(out: str, seed: int, mine: tuple[Job, ...]) -> Story:
@@ -89,7 +91,7 @@ def main() -> None:
     missing = store.missing(every)
     if missing:
         with suppress(KeyboardInterrupt), progress.watch(len(every), len(every) - len(missing)) as watch:
-            launch.launch(missing, launch.Setup(out=str(store.root), roots={}), options.workers, watch)
+            launch.launch(missing, Setup(out=str(store.root), roots={}), options.workers, watch)
     done = [(seed, mine) for seed, mine in zip(seeds, each, strict=True) if not store.missing(mine)]
     count: Counter[tuple[str, str]] = Counter()
     print("| patients | row | EqOdds(max), points | moved |\n| ---: | --- | --- | --- |")

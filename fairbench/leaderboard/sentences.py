@@ -160,25 +160,33 @@ def _contrast(one: Contrast) -> str:
 
 
 def _conclusion(table: Table) -> str:
-    """Say what a reader may do: whom the tests show to be better than the baseline, at what price."""
+    """Say what a reader may do: whom the tests show to be fairer than the baseline, at what price; whom less."""
     gains = {"gap": -1, "eq_odds_max": -1, "worst_group": 1}
     costs = gains | {"score": 1}
     fairer: list[str] = []
     at_cost: list[str] = []
+    less: list[str] = []
     for row in table.rows:
         better = any(_shown(row, key, sign) for key, sign in gains.items())
         worse = any(_shown(row, key, -sign) for key, sign in costs.items())
         if better and learned(row):
             (at_cost if worse else fairer).append(row.label)
+        elif any(_shown(row, gap, 1) for gap in ("gap", "eq_odds_max")):
+            less.append(row.label)
+    warning = f" Shown to treat them less alike: {_some(less)}." if less else ""
     if fairer:
         score = "accuracy" if table.measure.name == "accuracy" else table.measure.title
         return (
             f"Shown to treat groups more alike than {table.baseline}, with no loss shown in {score}, worst group or"
-            f" gaps: {_some(fairer)}."
+            f" gaps: {_some(fairer)}.{warning}"
         )
     if at_cost:
-        what = "gained in one respect and lost in another: a trade-off that these data cannot settle"
-        return f"Nothing here is shown to be fairer than {table.baseline} without a cost; {_some(at_cost)} {what}."
+        return (
+            f"Nothing here is shown to be fairer than {table.baseline} without a cost; {_some(at_cost)} gained in"
+            f" one respect and lost in another: a trade-off that these data cannot settle.{warning}"
+        )
+    if less:
+        return f"Nothing here is shown to treat groups more alike than {table.baseline}.{warning}"
     return f"Nothing here is shown to be fairer than {table.baseline}: these data support no other choice."
 
 

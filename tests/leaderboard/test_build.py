@@ -322,6 +322,19 @@ def test_a_trade_off_is_marked_and_not_ordered(store):
     assert ranks == {"gap": ("2", "1"), "score": ("1", "2"), "worst-group": ("1", "2"), "dto": ("1", "2")}
 
 
+def test_the_first_sentence_warns_of_whom_the_tests_show_to_be_less_fair(store):
+    """`wide` helps the better-off group and harms the other, at the same accuracy."""
+    vanilla(store)
+    add(store, "wide", accuracy_of({"black": 0.5, "white": 0.999}, seed=1))
+    said = finding(only(build(store))[0])[0]
+    warning = "Shown to treat them less alike: wide."
+    assert said == f"Nothing here is shown to treat groups more alike than vanilla. {warning}"
+    add(store, "even", accuracy_of({"black": 0.9, "white": 0.9}, seed=2))
+    said = finding(only(build(store))[0])[0]
+    assert said.startswith("Shown to treat groups more alike than vanilla")
+    assert said.endswith(f": even. {warning}")
+
+
 def test_planned_comparisons_are_adjusted_among_themselves(store):
     vanilla(store, black=0.8)
     for seed in range(6):
