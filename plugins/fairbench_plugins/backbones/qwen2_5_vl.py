@@ -70,6 +70,21 @@ class Qwen25VL(Family):
 _VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
 
 
+def _shape(
+    width: int, inner: int, layers: int, heads: int, key_heads: int, vocabulary: int, **further: Any
+) -> dict[str, Any]:
+    """Return an official size: its decoder, and the vision tower that all of them share."""
+    decoder = {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
+        "vocab_size": vocabulary,
+    }
+    return {"text": decoder, "vision": _VISION, "mrope": [16, 24, 24], **further}
+
+
 class Qwen25VLFolder(Pretrained, Qwen25VL):
     """Any Qwen2.5-VL on disk: `qwen2.5-vl:FOLDER`."""
 
@@ -81,18 +96,7 @@ class Qwen25VL7B(Qwen25VLFolder):
 
     name = "qwen2.5-vl-7b"
     checkpoint = "Qwen/Qwen2.5-VL-7B-Instruct"
-    shape = {
-        "text": {
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "vocab_size": 152064,
-        },
-        "vision": _VISION,
-        "mrope": [16, 24, 24],
-    }
+    shape = _shape(width=3584, inner=18944, layers=28, heads=28, key_heads=4, vocabulary=152064)
 
 
 class Qwen25VL3B(Qwen25VLFolder):
@@ -100,19 +104,7 @@ class Qwen25VL3B(Qwen25VLFolder):
 
     name = "qwen2.5-vl-3b"
     checkpoint = "Qwen/Qwen2.5-VL-3B-Instruct"
-    shape = {
-        "text": {
-            "hidden_size": 2048,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 2,
-            "vocab_size": 151936,
-        },
-        "vision": _VISION,
-        "mrope": [16, 24, 24],
-        "tied": True,
-    }
+    shape = _shape(width=2048, inner=11008, layers=36, heads=16, key_heads=2, vocabulary=151936, tied=True)
 
 
 class TinyQwen25VL(Tiny, Qwen25VL):
