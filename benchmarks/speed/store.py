@@ -39,6 +39,14 @@ from fairbench.predictions.predictions import Predictions
 METHODS, SEEDS = 20, 5
 ATTRIBUTES = {"sex": 2, "race": 3, "age": 4, "site": 2, "language": 3}
 FREE = 4  # one method in so many uses no attribute
+PLANNED = """
+datasets = ["fundus-sim"]
+backbones = ["tiny-llava"]
+methods = ["gr"]
+attributes = ["race"]
+baseline = false
+controls = false
+"""
 MEASURED = """
 import resource, sys
 from fairbench.cli.main import main
@@ -157,9 +165,9 @@ def main() -> None:
         report("leaderboard, again", *board)
         more()
         report("leaderboard, after one new job", *board)
-        seeds = ",".join(map(str, range(options.seeds)))
-        report(f"plan of {options.seeds:,} seeds", "plan", "--methods", "gr", "--no-controls", "--seeds", seeds,
-               "--out", str(root / "none"))  # fmt: skip
+        plan = root / "seeds.toml"
+        plan.write_text(f"{PLANNED}seeds = {[*range(options.seeds)]}\n")
+        report(f"plan of {options.seeds:,} seeds", "plan", str(plan), "--out", str(root / "none"))
     finally:
         if not options.keep:
             shutil.rmtree(root)

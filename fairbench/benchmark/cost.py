@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
@@ -37,6 +37,8 @@ BYTES_TRAINED = 16  # a float32 weight, its gradient and AdamW's two moments
 # What a decoder layer keeps of each token for the backward pass, counted with torch's saved_tensors_hooks on Llama
 # and Qwen2.5 decoders with LoRA on the attention: bytes in any number format, numbers of the width and the MLP's.
 BYTES_KEPT, WIDTHS_KEPT, INNER_KEPT = 18, 7, 3
+
+LISTED = 1_000  # jobs that are printed one by one
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def estimate(
         if one.rate is not None:
             finished.setdefault(one.kind, []).append(one)
     tables = {name: rows(data) for name, data in planned.datasets.items()}
+    counts = {name: {str(k): int(n) for k, n in t["split"].value_counts().items()} for name, t in tables.items()}
     sizes: dict[str, Size] = {}
     rates: dict[str, Rates] = {}
     costs = []
@@ -110,7 +113,7 @@ def estimate(
             rates[kind] = known or _rates(planned, job, sizes[kind], fresh, table, try_out)
         size, rate = sizes[kind], rates[kind]
         stages, failing = _stages(planned, job)
-        steps, answers, longer = _work(job, stages, tables[job.dataset.name])
+        steps, answers, longer = _work(job, stages, counts[job.dataset.name])
         state = _state(job, overview) or failing or "to run"
         seconds = None
         if state in ("to run", failing) or (state == "failed" and retry_failed):
@@ -121,14 +124,14 @@ def estimate(
     return costs
 
 
-def _work(job: Job, stages: Sequence[Stage], table: pd.DataFrame) -> tuple[int, int, tuple[str, ...]]:
+def _work(job: Job, stages: Sequence[Stage], count: Mapping[str, int]) -> tuple[int, int, tuple[str, ...]]:
     """Return how many steps a job takes and how many answers it gives, those between its epochs included, and say
     which of its stages last longer than their epochs.
     """
-    count = {str(split): int(rows) for split, rows in table["split"].value_counts().items()}
     if job.folds > 1:
-        part = len(table) // job.folds
-        count = {"train": len(table) - 2 * part, "val": part, "test": part}
+        total = sum(count.values())
+        part = total // job.folds
+        count = {"train": total - 2 * part, "val": part, "test": part}
     lasting = [stage.lasting(count.get(stage.split, 0), job.batch_size) for stage in stages]
     longer = tuple(
         f"{stage.name} lasts {epochs:g} epochs of the {count.get(stage.split, 0):,} {stage.split} rows of "
@@ -308,33 +311,19 @@ def _short(choice: Choice) -> str:
 
 
 def show(costs: list[Cost], console: Console) -> None:
-    """Print the plan."""
+    """Print the plan; of many jobs, those that differ by their seed alone in one line."""
     table = Table(box=None, pad_edge=False)
     for name in ("job", "method", "attributes", "seed", "dataset", "backbone"):
         table.add_column(name, overflow="fold")
     for name in ("steps", "trainable", "memory (GiB)", "time (min)", "state"):
         table.add_column(name, justify="right")
-    for cost in costs:
+    together: dict[object, list[Cost]] = {}
+    for place, cost in enumerate(costs):
         job = cost.job
-        attributes = "+".join(job.attributes) or "all (shared)"
-        rough = "≈ " if cost.basis == "arithmetic" else ""
-        minutes = "" if cost.seconds is None else f"{rough}{cost.seconds / 60:.1f}"
-        figures = (
-            f"{cost.steps:,}",
-            f"{cost.trained:,}",
-            f"{rough}{cost.memory / 2**30:.1f}",
-            minutes,
-            cost.state,
-        )
-        names = (
-            job.key[:8],
-            job.method.label,
-            attributes,
-            str(job.seed) if job.folds == 1 else f"{job.seed}, fold {job.fold + 1}/{job.folds}",
-            _short(job.dataset),
-            _short(job.backbone),
-        )
-        table.add_row(*(escape(name) for name in names), *figures)
+        alike = (job.dataset, job.backbone, job.method, job.attributes, job.fold, cost.steps, cost.state)
+        together.setdefault(repr(alike) if len(costs) > LISTED else place, []).append(cost)
+    for some in together.values():
+        table.add_row(*_line(some))
     console.print(table)
     open_ = [cost.seconds for cost in costs if cost.seconds is not None]
     console.print(
@@ -346,6 +335,32 @@ def show(costs: list[Cost], console: Console) -> None:
     notes = [note for cost in costs for note in (cost.note, *cost.longer) if note]
     for note in dict.fromkeys(notes):
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _line(some: Sequence[Cost]) -> tuple[str, ...]:
+    """Write one job as a line, or several that differ by their seed alone: their first key and longest time."""
+    cost, job = some[0], some[0].job
+    rough = "≈ " if cost.basis == "arithmetic" else ""
+    times = [one.seconds for one in some if one.seconds is not None]
+    seed = str(job.seed) if len(some) == 1 else f"{job.seed} and {len(some) - 1:,} more"
+    if job.folds > 1:
+        seed += f", fold {job.fold + 1}/{job.folds}"
+    names = (
+        job.key[:8],
+        job.method.label,
+        "+".join(job.attributes) or "all (shared)",
+        seed,
+        _short(job.dataset),
+        _short(job.backbone),
+    )
+    figures = (
+        f"{cost.steps:,}",
+        f"{cost.trained:,}",
+        f"{rough}{cost.memory / 2**30:.1f}",
+        f"{rough}{max(times) / 60:.1f}" if times else "",
+        cost.state,
+    )
+    return (*(escape(name) for name in names), *figures)
 
 
 def _span(seconds: float) -> str:
