@@ -10,6 +10,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Inputs
 from fairbench.models.image_features import Form, flattened
+from fairbench.models.remembered import Remembered
 from fairbench.models.supported import architecture_of
 
 TOKEN_TYPES = "token_type_ids"  # ends the name of what goes with each token
@@ -43,6 +45,7 @@ class Family(Backbone):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.places = Remembered()
         self.encodes_batches = False  # whether images of one shape can be encoded together; `verify` finds out
 
     def template(self) -> str:
@@ -176,9 +179,8 @@ class Family(Backbone):
 
     def arguments(self, inputs: Inputs, function: Any) -> dict[str, Tensor]:
         """Return those inputs beside the pixels that a function of the model names, over the whole batch."""
-        named = inspect.signature(function).parameters
         chosen = {}
-        for key in named:
+        for key in _named(function):
             if key not in inputs or key in self.encoder_inputs:
                 continue
             if key + SHAPE not in inputs:
@@ -219,8 +221,10 @@ class Family(Backbone):
         if cache is not None:
             raise NotImplementedError("transformers' own generate keeps its cache")
         with as_it_was(self.inner):
+            if hasattr(self.inner, "get_rope_index"):  # Qwen's places in three dimensions: a loop over examples
+                self.inner.get_rope_index = partial(self.places, self.inner.get_rope_index)
             out = self.inner(
-                **self.arguments(inputs, self.inner.forward),
+                **self.arguments(inputs, type(self.inner).forward),
                 mm_encoder_outputs={"image": self.image_output(inputs, features)},
                 output_hidden_states=every,
                 use_cache=False,
@@ -256,7 +260,7 @@ class Family(Backbone):
         features = self.features(inputs)
         with self.precision(features.device), as_it_was(self.inner):
             ids = self.model.generate(
-                **self.arguments(inputs, self.model.forward),
+                **self.arguments(inputs, type(self.model).forward),
                 mm_encoder_outputs={"image": self.image_output(inputs, features)},
                 generation_config=how,
             )
@@ -336,6 +340,12 @@ class _Given(dict[str, Any]):
 
     def __getitem__(self, key: Any) -> Any:
         return self.get("last_hidden_state") if key == 0 else self.get(key)
+
+
+@cache
+def _named(function: Any) -> tuple[str, ...]:
+    """Name the arguments of a class's function; of a module's own the cache would hold the module."""
+    return tuple(inspect.signature(function).parameters)
 
 
 @contextmanager
