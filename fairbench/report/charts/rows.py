@@ -32,15 +32,17 @@ def change(table: Table, behind: Behind | None) -> Figure:
         if field in row.changes and row.changes[field].value is not None
     ]
     n = f"n = {table.rows_tested:,} test rows"
+    score = "accuracy" if table.measure.name == "accuracy" else measure(table)
+    known = [name for name in names.values() if any(record["series"] == name for record in gaps)]
     panels = (
         _lines(
             f"{measure(table)}",
             groups,
             [ALL, *group_names(table)],
-            f"Change in {measure(table).lower()} (points), {n}",
+            f"Change in {score} (points), {n}",
             0,
         ),
-        _lines("Worst group and gaps", gaps, [*names.values()], f"Change (points), {n}", 0),
+        _lines("Worst group and gaps", gaps, known, f"Change (points), {n}", 0),
     )
     note = (
         "Method minus baseline on the same test rows and seeds, with 95 % intervals of each comparison alone; the"

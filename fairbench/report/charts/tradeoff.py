@@ -17,7 +17,11 @@ from fairbench.report.format import plain
 from fairbench.statistics.results import Gap
 
 HEIGHT = 360
-LINE = 15 / HEIGHT  # of the height that a label takes
+WIDTH = 400  # pixels that a panel is about wide
+LINE = 14  # pixels that a name is high
+LETTER = 6.6  # pixels that a letter is about wide
+LIMIT = 190  # pixels after which a name is cut
+BESIDE = 10  # pixels from a point to its name
 ROOM = 0.3  # of the width that must lie left of the baseline for what is written there
 
 SMALLER, LARGER, SAME, BASE, IDLE = (
@@ -31,8 +35,10 @@ SHAPES = {SMALLER: "triangle-down", LARGER: "triangle-up", SAME: "circle", BASE:
 NOTE = (
     "Further left is fairer, further up is better; lines are 95 % intervals. Shaded: what chance gives when groups"
     " are shuffled over the same patients (up to the 95th percentile, median of the methods). Colour is for what"
-    " a paired test shows after adjustment, and for nothing else."
+    " a paired test shows after adjustment, and for nothing else. Where points crowd, some names are left out."
 )
+ORDER = (BASE, SMALLER, LARGER, SAME, IDLE)  # in which names are placed
+Box = tuple[float, float, float, float]
 Frame = tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -66,14 +72,12 @@ def _panel(table: Table, field: str, title: str) -> Iterable[Panel]:
         present = {record["verdict"] for record in records}
         legend = alt.Legend(values=[verdict for verdict in SHAPES if verdict in present])
         hue = _color(theme, legend)
-        name = base().encode(x=x, y=alt.Y("label:Q").title(across), text="method:N")
-        beside = {"align": "left", "dx": 10, "limit": 190}
+        names = [layer for side in ("right", "left") for layer in _names(side, x, across, theme)]
         return alt.layer(
             *_ground(frame, chance, origin, theme, x, y),
             whisker.encode(x=alt.X("low:Q").title(along), x2="high", y=y, color=hue),
             whisker.encode(x=x, y=alt.Y("bottom:Q").title(across), y2="top", color=hue),
-            name.mark_text(**beside, stroke=theme.paper, strokeWidth=4, strokeJoin="round", opacity=0.85),
-            name.mark_text(**beside),
+            *names,
             _points(x, y, hue, legend),
         )
 
@@ -94,7 +98,7 @@ def _record(row: Row, gap: Gap, field: str, baseline: str | None) -> dict[str, A
         for one, names in ((gap, ("low", "high")), (row.score, ("bottom", "top")))
         for name, end in zip(names, (one.low, one.high), strict=True)
     }
-    point = {"x": rounded(gap.value), "y": rounded(row.score.value), "label": rounded(row.score.value)}
+    point = {"x": rounded(gap.value), "y": rounded(row.score.value)}
     known = {"method": plain(row.label), **point, **ends}
     said = f"{interval(row.score)} %, gap {interval(gap)} points, {verdict}"
     values = {"gap": interval(gap), "score": interval(row.score), "rank": row.rank, "said": said}
@@ -110,15 +114,28 @@ def _frame(records: Records, chance: float) -> Frame:
 
 
 def _place_labels(records: Records, frame: Frame) -> None:
-    """Move the names of points that lie side by side apart, from the top down."""
+    """Write each name beside its point where there is room, the baseline's and what is shown to differ first.
+
+    A name that would cover another or a point is left out; tooltip and table have it. Widths are estimates: a
+    page's panel is as wide as its column.
+    """
     (_, right), (bottom, top) = frame
-    step = LINE * (top - bottom)
-    placed: list[dict[str, Any]] = []
-    for record in sorted(records, key=lambda one: -one["y"]):
-        for other in placed:
-            if abs(other["x"] - record["x"]) < 0.25 * right and other["label"] - record["label"] < step:
-                record["label"] = round(min(record["label"], other["label"] - step), 3)
-        placed.append(record)
+    spots = {r["method"]: (WIDTH * r["x"] / right, HEIGHT * (top - r["y"]) / (top - bottom)) for r in records}
+    covered = [(x - 5, y - 5, x + 5, y + 5) for x, y in spots.values()]
+    for record in sorted(records, key=lambda one: ORDER.index(one["verdict"])):
+        x, y = spots[record["method"]]
+        width = min(LIMIT, LETTER * len(record["method"]))
+        for side, down in ((side, down) for down in (0, -LINE, LINE) for side in ("right", "left")):
+            left = x + BESIDE if side == "right" else x - BESIDE - width
+            box = (left, y + down - LINE / 2, left + width, y + down + LINE / 2)
+            if left >= 0 and left + width <= WIDTH and not any(_meet(box, other) for other in covered):
+                covered.append(box)
+                record |= {"side": side, "label": round(top - (y + down) / HEIGHT * (top - bottom), 3)}
+                break
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _ground(
@@ -156,6 +173,20 @@ def _ground(
                 )
                 layers += [said.encode(x=x, y=y, text="text:N"), way.encode(x=x, y=y)]
     return layers
+
+
+def _names(side: str, x: alt.X, across: str, theme: Theme) -> list[alt.Chart]:
+    """Write the names on one side of their points, over a halo that parts them from lines."""
+    there = (
+        base()
+        .transform_filter(alt.datum.side == side)
+        .encode(x=x, y=alt.Y("label:Q").title(across), text="method:N")
+    )
+    align, dx = ("left", BESIDE) if side == "right" else ("right", -BESIDE)
+    halo = there.mark_text(
+        align=align, dx=dx, limit=LIMIT, stroke=theme.paper, strokeWidth=4, strokeJoin="round", opacity=0.85
+    )
+    return [halo, there.mark_text(align=align, dx=dx, limit=LIMIT)]
 
 
 def _color(theme: Theme, legend: alt.Legend) -> alt.Color:
