@@ -147,6 +147,20 @@ def test_a_heading_sorts_by_number_up_and_down(visit, quickstart):
     assert page.locator("table.lead tfoot tr").inner_text().startswith("\talways")
 
 
+def test_signs_and_digits_after_the_point_count(visit, quickstart):
+    page = visit(quickstart)
+    page.locator("summary", has_text="What changed against").click()
+    table = "details[open] table:has(caption:text('Difference to vanilla'))"
+    lowest = 0
+    for place in range(1, 9):
+        page.locator(f"{table} thead button").nth(place).click()
+        said = [text.split(" ")[0].replace("−", "-").replace("<", "") for text in column(page, place, table)]
+        values = [float(text) for text in said]
+        assert values == sorted(values), place
+        lowest = min(lowest, *values)
+    assert lowest < 0
+
+
 def test_the_filter_narrows_tables_and_drawings_and_says_so(visit, quickstart):
     page = visit(quickstart)
     all_drawn(page)
