@@ -218,6 +218,17 @@ def test_a_plan_says_which_stage_lasts_longer_where_rows_are_few():
     assert [f"fold {number}/3" in folded.stdout.replace("\n", "") for number in (1, 2, 3)] == [True] * 3
 
 
+def test_a_plan_of_many_jobs_tells_those_alike_in_one_line(tmp_path, monkeypatch):
+    from fairbench.benchmark import cost
+
+    monkeypatch.setattr(cost, "LISTED", 7)
+    words = (*TOY, "--methods", "zero-shot", "--no-controls", "--out", tmp_path / "runs", "--seeds")
+    assert call("plan", *words, "0,1,2").stdout.count("to run") == 6 + 1
+    text = call("plan", *words, "0,1,2,3").stdout
+    assert "8 jobs, 8 to run" in text
+    assert text.count("0 and 3") == 2
+
+
 def test_a_plan_knows_what_is_done_and_what_failed(tmp_path, monkeypatch):
     words = (*TOY, "--methods", "brittle", "--out", tmp_path, "--no-controls")
     monkeypatch.setenv("FAIRBENCH_TEST_BRITTLE", "1")
