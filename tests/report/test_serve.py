@@ -154,6 +154,7 @@ def test_an_empty_folder_waits_and_what_is_none_is_an_error(tmp_path, server):
         Server(Store(tmp_path / "empty"), server.server_port)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(store):
     command = [sys.executable, "-m", "fairbench", "serve", str(store.root), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
