@@ -22,9 +22,10 @@ from fairbench.cli.run import run as run_command
 from fairbench.errors import FairbenchError
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.board import Board, RankBy
-from fairbench.leaderboard.build import build
+from fairbench.leaderboard.build import build, gather
 from fairbench.leaderboard.compare import PairedScores, compare_predictions
 from fairbench.leaderboard.measure import judging_metric
+from fairbench.leaderboard.tables import Options
 from fairbench.metrics.evidence import score_with_evidence
 from fairbench.metrics.metric import Metric, registry
 from fairbench.metrics.score import Scores
@@ -105,22 +106,16 @@ def run(
         else:
             words += [option, _joined(value)]
     try:
-        run_command.main(words, prog_name="fairbench.run", standalone_mode=False)
+        written = run_command.main(words, prog_name="fairbench.run", standalone_mode=False)
     except click.UsageError as error:
         raise FairbenchError(
             error.format_message(), "see help(fairbench.run), and `fairbench run --help`"
         ) from error
-    return Leaderboard(report.json.read(Store(Path(out)).sheet(_name(benchmark), "json")))
-
-
-def _name(benchmark: str) -> str:
-    from fairbench.benchmark.benchmark import load
-
-    return load(benchmark).name
+    return Leaderboard(report.json.read(written))
 
 
 def leaderboard(
-    runs: str | os.PathLike[str],
+    runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     attributes: Names | None = None,
     *,
     measure: str | None = None,
@@ -130,14 +125,17 @@ def leaderboard(
     title: str = "Leaderboard",
     plugin: Sequence[str] = (),
 ) -> Leaderboard:
-    """Compare all methods of a folder of runs, as `fairbench leaderboard` does.
+    """Compare all methods of one or more folders of runs, as `fairbench leaderboard` does.
 
     `rank` is what ranks go by, and `primary` names the methods whose comparison with the baseline was planned.
     """
     asked = _listed(attributes) if attributes else None
     metrics = options.metrics(plugin)
     planned = _listed(primary)
-    return Leaderboard(build(Store(Path(runs)), None, asked, title, min_cell, metrics, measure, rank, planned))
+    if isinstance(runs, str | os.PathLike):
+        return Leaderboard(build(Store(Path(runs)), None, asked, title, min_cell, metrics, measure, rank, planned))
+    chosen = Options(registry(metrics), measure, rank, min_cell, tuple(planned))
+    return Leaderboard(gather([Store(Path(one)) for one in runs], chosen, None, asked or (), title))
 
 
 def score(

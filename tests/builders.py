@@ -16,6 +16,9 @@ from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.store import Store
 from fairbench.predictions.predictions import Predictions
 
+GROUPS = {"black": 300, "white": 700}
+BASE = {"role": "baseline"}
+
 # What a name from data may hold: a formula, markup, script, a line break, a colour, reversed direction.
 HOSTILE = "=cmd|' /C calc'!A0 `x` **b** <script>alert(1)</script> | a\n# head [l](javascript:x) \x1b[31m‮"
 
@@ -107,6 +110,38 @@ def patients(groups):
     table["gender"] = np.where(np.arange(n) % 3 == 0, "male", "female")
     table["target"] = np.random.default_rng(7).integers(0, 2, n)
     return table
+
+
+def accuracy_of(shares, groups=GROUPS, seed=0):
+    """Say who is answered right: exactly the share of every group, at random within it."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.permutation(np.arange(n) < round(shares[g] * n)) for g, n in groups.items()])
+
+
+def add(store, name, correct, *, attributes=("race",), seed=0, table=None, error=None, **changes):
+    """Leave a record, and predictions that are right where `correct` says so."""
+    about, started = changes.pop("about", {}), changes.pop("started", "2026-11-21T10:00:00+00:00")
+    versions, settings = changes.pop("versions", {"fairbench": "0.1.0"}), changes.pop("settings", {})
+    job = Job(
+        Choice("toy", {}, "fairbench 0.1.0", changes.pop("fingerprint", "data-1")),
+        Choice("tiny", {}, "fairbench 0.1.0", "weights-1"),
+        Choice(name, settings, changes.pop("version", "fairbench 0.1.0")),
+        (Stage(),),
+        attributes,
+        seed,
+        **changes,
+    )
+    store.prepare(job)
+    if error is None:
+        table = (patients(GROUPS) if table is None else table).copy()
+        table["answer"] = np.where(correct, table["target"], 1 - table["target"])
+        table["p_1"] = np.where(table["answer"] == 1, 0.8, 0.2)
+        table["p_0"] = 1 - table["p_1"]
+        made_by = {"job": job.key, "started": started, "device": "cpu"}
+        Predictions(table, ("no", "yes"), ("race", "gender")).save(store.predictions_file(job), made_by)
+    cost = {"train": 12.0}, 10, 2**30, 1, 400, "cpu"
+    store.save(Record(job, started, *cost, versions=versions, error=error, **about))
+    return job
 
 
 def scored(groups, seed=0, lean=0.0):

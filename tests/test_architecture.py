@@ -155,7 +155,8 @@ def test_the_wheel_holds_two_packages_and_the_benchmarks(tmp_path):
     own = f"fairbench-{fairbench.__version__}"
     packages, data = ("fairbench", "fairbench_plugins"), f"{own}.data"
     assert {name.split("/")[0] for name in names} == {*packages, f"{own}.dist-info", data}
-    code = {path.relative_to(ROOT) for path in [*CORE.rglob("*.py"), CORE / "__init__.pyi", CORE / "py.typed"]}
+    whole = [*CORE.rglob("*.py"), *CORE.rglob("*.schema.json"), CORE / "__init__.pyi", CORE / "py.typed"]
+    code = {path.relative_to(ROOT) for path in whole}
     code |= {path.relative_to(ROOT) for path in (CORE / "report" / "page").glob("*.*s")}  # css and js
     code |= {path.relative_to(PLUGINS.parent) for path in PLUGINS.rglob("*.py")}
     assert {Path(name) for name in names if name.startswith(packages) and not name.startswith(own)} == code

@@ -15,6 +15,7 @@ from fairbench import Backbone, Dataset, Method, hookspecs, report
 from fairbench import plugins as plugin_loader
 from fairbench.benchmark import benchmark as benchmarks
 from fairbench.cli.main import main
+from fairbench.publication.published import read_board
 from fairbench.settings import REQUIRED, describe
 
 ROOT = Path(__file__).parents[1]
@@ -98,9 +99,12 @@ def test_the_readme_shows_the_leaderboard_that_was_made():
     assert shown == excerpt(text("leaderboards/quickstart.md"))
 
 
-@pytest.mark.parametrize("board", sorted((ROOT / "leaderboards").glob("*.json")), ids=lambda path: path.stem)
+BOARDS = [path for path in sorted((ROOT / "leaderboards").glob("*.json")) if not path.name.endswith(".schema.json")]
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda path: path.stem)
 def test_published_leaderboards_are_what_their_data_say(board):
-    assert board.with_suffix(".md").read_text(encoding="utf-8") == report.render(report.json.read(board), "md")
+    assert board.with_suffix(".md").read_text(encoding="utf-8") == report.render(read_board(board), "md")
 
 
 def test_the_example_of_chance_in_the_readme():

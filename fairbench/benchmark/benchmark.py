@@ -16,7 +16,28 @@ from fairbench.settings import Count, Range, checked, suggest
 from fairbench.statistics.results import RankBy
 
 Names = tuple[str, ...]
+Kind = Literal["dataset", "backbone", "method"]
 Seeds = tuple[Annotated[int, Range(0)], ...]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What provided a part of a sweep: `version` is a distribution or file with its number and a hash of the code,
+    `fingerprint` that of the data or weights.
+    """
+
+    kind: Kind
+    name: str
+    version: str
+    fingerprint: str = ""
+
+    @property
+    def obtain(self) -> str:
+        """How to get it."""
+        provider, _, number = self.version.partition("+")[0].rpartition(" ")
+        if provider.endswith(".py"):
+            return f"say --plugin {provider}, the file whose SHA-256 begins with {number}"
+        return f'pip install "{provider}=={number}"'
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,7 @@ class Benchmark:
     redraw: bool = False  # also where the splits come with the data
     stages: tuple[Stage, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    made_with: tuple[Provider, ...] = ()  # what provided its parts when it was run; changes no job
 
     @property
     def places(self) -> dict[str, Path]:
@@ -111,17 +133,24 @@ def load(which: str) -> Benchmark:
 
 def parse(data: Mapping[str, Any], name: str, where: str) -> Benchmark:
     """Build a benchmark from a TOML document, refusing unknown keys with the nearest one."""
-    known = (*_PLAIN, "methods", "stages", "settings")
+    known = (*_PLAIN, "methods", "stages", "settings", "made_with")
     for key in data:
         if key not in known:
             raise suggest(f"key of {where}", key, known)
     plain = checked(Benchmark, {key: data[key] for key in _PLAIN if key in data}, where)
     methods = tuple(_method(entry, where) for entry in _listed(data, "methods", where))
     stages = tuple(Stage.read(stage, f"{where}: stage") for stage in _listed(data, "stages", where))
+    made_with = tuple(_provider(entry, f"{where}: made_with") for entry in _listed(data, "made_with", where))
     settings = data.get("settings", {})
     if not isinstance(settings, Mapping) or not all(isinstance(value, Mapping) for value in settings.values()):
         raise FairbenchError(f"{where}: [settings] holds one table for each plugin", "write [settings.NAME]")
-    return Benchmark(name=name, methods=methods, stages=stages, settings=settings, **plain)
+    return Benchmark(name, methods=methods, stages=stages, settings=settings, made_with=made_with, **plain)
+
+
+def _provider(entry: Any, where: str) -> Provider:
+    if not isinstance(entry, Mapping) or not {"kind", "name", "version"} <= set(entry):
+        raise FairbenchError(f"{where} must hold tables with kind, name and version, not {entry!r:.60}")
+    return Provider(**checked(Provider, dict(entry), where))
 
 
 def _listed(data: Mapping[str, Any], key: str, where: str) -> list[Any]:
@@ -150,6 +179,7 @@ def to_toml(benchmark: Benchmark) -> str:
     data["methods"] = [{"name": m.name, **m.settings} if m.settings else m.name for m in benchmark.methods]
     data["stages"] = [{k: v for k, v in vars(stage).items() if v != {}} for stage in benchmark.stages]
     data["settings"] = {name: dict(values) for name, values in benchmark.settings.items() if values}
+    data["made_with"] = [{k: v for k, v in vars(one).items() if v} for one in benchmark.made_with]
     return tomli_w.dumps({key: _plain(value) for key, value in data.items() if value not in (None, (), [], {}, "")})
 
 

@@ -90,7 +90,7 @@ def _table(
     from fairbench.jobs.store import Store
     from fairbench.leaderboard.behind import behind
     from fairbench.leaderboard.build import build
-    from fairbench.report import json
+    from fairbench.publication.published import read_board
     from fairbench.report.charts.heat import place
 
     if runs.is_file():
@@ -98,7 +98,7 @@ def _table(
             raise FairbenchError(
                 f"{runs} is a leaderboard as it was built", "give --attr and --measure with its runs"
             )
-        board, drawn = json.read(runs), None
+        board, drawn = read_board(runs), None
     else:
         store, measures = Store(runs), metrics(files)
         board = build(store, None, attributes, metrics=measures, measure=measure)

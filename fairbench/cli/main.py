@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from fairbench import __version__
-from fairbench.cli import contribute, data, look, probe, results, run
+from fairbench.cli import contribute, data, look, probe, publication, results, run
 from fairbench.cli.options import json_option, plugin_option, say, warn_of_broken
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
@@ -112,6 +112,7 @@ run.add_to(main)
 data.add_to(main)
 probe.add_to(main)
 contribute.add_to(main)
+publication.add_to(main)
 
 
 @main.command("list")

@@ -27,11 +27,14 @@ from fairbench.errors import visible
 if TYPE_CHECKING:
     from fairbench.leaderboard.board import RankBy
 
-FORMATS = ("terminal", "md", "html", "csv", "json")
+FORMATS = ("terminal", "md", "html", "csv", "json", "tex")
 RANKINGS = ("dominance", "dominance-odds", "gap", "worst-group", "score", "dto")
 RANK = "What ranks go by: score, worst group and gap (and EqOdds) together, or one number."
 PRIMARY = "Methods whose comparison with the baseline was planned: adjusted apart from all others."
 CONVENTIONS = ("fairclip", "fairllava", "medfair", "ffb", "fairlearn")
+
+
+also_option = click.option("--also", metavar="A,B", help="Show these metrics beside, means over rows or not.")
 
 
 def add_to(cli: click.Group) -> None:
@@ -122,7 +125,7 @@ def compare(
 
 
 @click.command()
-@click.argument("runs", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "format", type=click.Choice(FORMATS), help="Default: that of --out, else terminal.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
 @click.option("--title", default="Leaderboard", show_default=True)
@@ -130,6 +133,7 @@ def compare(
 @click.option("--measure", metavar="METRIC", help="Judge by this metric (default: what the dataset names).")
 @click.option("--rank", "ranking", type=click.Choice(RANKINGS), default="dominance", show_default=True, help=RANK)
 @click.option("--primary", metavar="A,B", help=PRIMARY)
+@also_option
 @click.option("--full", is_flag=True, help="On a terminal, show also what is folded away elsewhere.")
 @explain_option
 @click.option(
@@ -141,7 +145,7 @@ def compare(
 )
 @plugin_option
 def leaderboard(
-    runs: Path,
+    runs: tuple[Path, ...],
     format: str | None,
     out: Path | None,
     title: str,
@@ -149,24 +153,31 @@ def leaderboard(
     measure: str | None,
     ranking: RankBy,
     primary: str | None,
+    also: str | None,
     full: bool,
     explain: bool,
     min_cell: int,
     files: tuple[str, ...],
 ) -> None:
-    """Compare all methods of a folder of runs, with evidence; recomputed from saved predictions."""
+    """Compare all methods of one or more folders of runs, with evidence; recomputed from saved predictions."""
     from fairbench import report
     from fairbench.jobs.store import Store
     from fairbench.leaderboard.behind import behind
-    from fairbench.leaderboard.build import build
+    from fairbench.leaderboard.build import build, gather
+    from fairbench.leaderboard.tables import Options
+    from fairbench.metrics.metric import registry
 
-    chosen = listed(attributes) if attributes else None
-    planned = listed(primary) if primary else []
-    store, measures = Store(runs), metrics(files)
-    board = build(store, None, chosen, title, min_cell, measures, measure, ranking, planned)
+    chosen, planned, beside = listed(attributes or ""), listed(primary or ""), listed(also or "")
+    stores, measures = [*map(Store, runs)], metrics(files)
+    if len(stores) == 1:
+        asked = chosen or None
+        board = build(stores[0], None, asked, title, min_cell, measures, measure, ranking, planned, beside)
+    else:
+        given = Options(registry(measures), measure, ranking, min_cell, tuple(planned), also=tuple(beside))
+        board = gather(stores, given, None, chosen, title)
     warn_of_metrics({one.measure.name: one.missing for table in board.tables for one in table.further})
     kind = format or (report.format_of(out) if out else "terminal")
-    drawn = behind(store, board, measures) if kind == "html" else None
+    drawn = behind(stores[0], board, measures) if kind == "html" and len(stores) == 1 else None
     if out:
         report.write(board, out, kind, drawn)
         say(f"wrote {out}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fairbench import __version__
 from fairbench.cli.options import (
     console,
     json_option,
@@ -54,6 +53,7 @@ def add_to(cli: click.Group) -> None:
 
 @click.command()
 @what_to_run
+@click.option("--name", metavar="NAME", help="What this sweep is called (default: as the benchmark, or the next).")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop (the same as `fairbench plan`).")
 @click.option("--probe", is_flag=True, help="Also say how well attributes can be read from the trained models.")
 @click.option("--retry-failed", is_flag=True, help="Run jobs again that ended in an error.")
@@ -87,6 +87,7 @@ def add_to(cli: click.Group) -> None:
 )
 @click.option("--launch", "launching", multiple=True, metavar="KEY=VALUE", help="A launcher's setting; repeatable.")
 def run(
+    name: str | None,
     dry_run: bool,
     probe: bool,
     retry_failed: bool,
@@ -100,14 +101,12 @@ def run(
     checkpoint_every: float,
     feature_cache: float,
     **chosen: Any,
-) -> None:
+) -> Path | None:
     """Run a benchmark (default: quickstart) and print its leaderboard; what is done already is not done again.
 
     BENCHMARK is a bundled name (`fairbench list benchmarks`) or a TOML file; the options override it.
     """
-    from dataclasses import replace
-
-    from fairbench.benchmark import launch
+    from fairbench.benchmark import launch, sweep
     from fairbench.benchmark.pull import Setup
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store
@@ -115,15 +114,16 @@ def run(
 
     store = Store(chosen["out"])
     plugins, benchmark, planned, roots = _planned(dry_run, **chosen)
-    for name in track:
-        plugins.find("tracker", name).check()
+    for tracker in track:
+        plugins.find("tracker", tracker).check()
     elsewhere = _launcher(plugins, launcher, launching, workers)
     benchmark = replace(benchmark, probe=benchmark.probe or probe)
     reading = Probe() if benchmark.probe else None
     missing = store.missing(planned.jobs, retry_failed, reading)
     if dry_run:
         _print_plan(planned, store, retry_failed)
-        return
+        return None
+    benchmark = sweep.named(store, sweep.pinned(benchmark, planned), name)
     if launch.leads() and missing:
         _announce(benchmark, planned, missing, store)
     how = WorkerOptions(micro_batch=micro_batch, loaders=loaders, threads=threads, probe=reading, track=track)
@@ -135,6 +135,7 @@ def run(
     if launch.leads():
         _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
     _end(store, planned)
+    return store.sheet(benchmark.name, "json")
 
 
 def _do(missing: Sequence[Job], setup: Setup, total: int, workers: int | None, elsewhere: Launcher | None) -> None:
@@ -191,6 +192,7 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, files: Sequence
     Where nothing was run, as in a folder that cannot be written to, printing is enough.
     """
     from fairbench import report
+    from fairbench.benchmark import sweep
     from fairbench.leaderboard import build as leaderboard
     from fairbench.report import terminal
 
@@ -202,6 +204,7 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, files: Sequence
     terminal.show(board, console())
     try:
         with store.writing():
+            sweep.write(store, benchmark)
             for kind in ("md", "json"):
                 report.write(board, store.sheet(name, kind), kind)
     except FairbenchError as error:
@@ -259,9 +262,13 @@ def _foresee(assumed: Assumed, as_json: bool, **chosen: Any) -> None:
 def _planned(planning: bool, **chosen: Any) -> tuple[Plugins, Benchmark, Planned, dict[str, Path]]:
     """Resolve the choices to jobs; every wrong name is an error here, before anything expensive starts."""
     from fairbench.benchmark.plan import jobs
+    from fairbench.benchmark.sweep import check_fingerprints
 
     plugins, benchmark, roots = _resolved(**chosen)
-    return plugins, benchmark, jobs(benchmark, plugins, roots, planning), roots
+    planned = jobs(benchmark, plugins, roots, planning)
+    for other in check_fingerprints(benchmark, planned):
+        say(f"note: {other}")
+    return plugins, benchmark, planned, roots
 
 
 def _resolved(
@@ -276,11 +283,10 @@ def _resolved(
     **lists: str | None,
 ) -> tuple[Plugins, Benchmark, dict[str, Path]]:
     """Return the plugins, the benchmark as the command line has it, and where its data and weights lie."""
-    from dataclasses import replace
-
     from fairbench import plugins as plugin_loader
     from fairbench.benchmark import benchmark as benchmarks
     from fairbench.benchmark import overrides as choices
+    from fairbench.benchmark.sweep import check_providers
     from fairbench.data.locations import shared_roots
 
     here = os.getcwd()
@@ -293,6 +299,8 @@ def _resolved(
         baseline=benchmark.baseline and not no_baseline,
         controls=benchmark.controls and not no_controls,
     )
+    for other in check_providers(benchmark, plugins):
+        say(f"note: {other}")
     given = assignments if folds is None else [f"run.folds={folds}", *assignments]
     benchmark = choices.override(benchmark, given, plugins)
     places = {**shared_roots(data, plugins.folders(benchmark.datasets)), **benchmark.places}
@@ -301,19 +309,16 @@ def _resolved(
 
 
 def _announce(benchmark: Benchmark, planned: Planned, missing: Sequence[Job], store: Store) -> None:
-    """Write down what is going to run: the benchmark, to run it again, and its jobs, for who watches; the missing
+    """Write down what is going to run: the sweep, to run it again, and its jobs, for who watches; the missing
     ones that failed have not run.
     """
-    from fairbench.benchmark.benchmark import to_toml
+    from fairbench.benchmark import sweep
 
     if store.remote:
         say(f"note: predictions, a row for each patient, go to {store.name}")
     for job in missing:
         store.forget_failure(job)
-    text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
-    with store.writing():
-        store.root.mkdir(parents=True, exist_ok=True)
-        store.sheet(benchmark.name, "toml").write_text(text + to_toml(benchmark), encoding="utf-8")
+    sweep.write(store, benchmark)
     store.announce(planned.jobs)
 
 

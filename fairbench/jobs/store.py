@@ -234,15 +234,20 @@ class Store:
                 self._check(record, name)
         return self.adapter_folder(record.job)
 
+    def check_files(self, record: Record) -> None:
+        """Hash all that a record names; raises FairbenchError for the first that is not what it names."""
+        for name in record.files:
+            self._check(record, name)
+
     def _check(self, record: Record, name: str) -> None:
         path = self._here(record.job.key, name)
         if name not in record.files:
             raise FairbenchError(f"the record of {record.job.title} ({path.parent}) names no {name}", ASIDE)
         try:
-            digest = _digest(path)
+            found = digest(path)
         except OSError as error:
             raise FairbenchError(f"cannot read {path}: {error.strerror or error}") from error
-        if digest != record.files[name]:
+        if found != record.files[name]:
             raise FairbenchError(
                 f"{path} is not what its record describes: it was damaged or changed, or is another job's",
                 "put the right file back, or move the folder elsewhere to run the job again",
@@ -304,8 +309,8 @@ class Store:
             path = self._here(key, PREDICTIONS)
             try:
                 state = os.stat(path)
-                stamp, digest = known.get(key, ("", b""))
-                digests[key] = digest.decode() if stamp == signature(state) else _digest(path)
+                stamp, hashed = known.get(key, ("", b""))
+                digests[key] = hashed.decode() if stamp == signature(state) else digest(path)
             except OSError:
                 continue
             if stamp != signature(state) and settled(state):
@@ -418,7 +423,7 @@ class Store:
         """Write a job's record, which ends the job, once all that lies beside it is on disk and hashed in it."""
         folder = self.folder(record.job)
         with self.writing():
-            files = [folder / PREDICTIONS, *sorted((folder / ADAPTER).glob("*"))]
+            files = [folder / PREDICTIONS, folder / LOG, *sorted((folder / ADAPTER).glob("*"))]
             kept = [file for file in files if file.is_file()]
             sealed = replace(record, files={str(file.relative_to(folder).as_posix()): _seal(file) for file in kept})
             for directory in {file.parent for file in kept}:
@@ -543,7 +548,8 @@ def said(error: BaseException) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -552,7 +558,7 @@ def _seal(path: Path) -> str:
     """Bring a file to disk for good, and return its hash."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return _digest(path)
+    return digest(path)
 
 
 def _sync(folder: Path) -> None:

@@ -19,6 +19,8 @@ from fairbench.statistics.results import RankBy as RankBy
 from fairbench.statistics.variance import VarianceParts
 
 Status = Literal["failed", "unfinished", "unreadable", "refused"]
+# How far a row was checked, least first; docs/publishing.md says what each can and cannot show.
+Trust = Literal["self-reported", "counts attached", "predictions attached", "re-predicted", "retrained"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Measure:
     title: str = "Acc"
     gap: str = "MaxAccGap"
     about: str = ""  # formula and source, where the table is not about accuracy
+    scale: str = "percent"  # how values are printed: percent, or as they are
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ class Row:
     values, corrected for sampling) are of the table's measure; `standardised_gap` is its gap at the pooled mix
     of classes; `gap_variance` is of one trained model's gap, None for no gap. `changes` are this row minus the
     baseline, by the name of the field; `interactions` say who was moved against whom. `trade_offs` name the
-    rows that this one is better than in one respect and worse than in another.
+    rows that this one is better than in one respect and worse than in another. `origin` names who published the
+    row and `trust` how far it was checked, on a published board.
     """
 
     label: str
@@ -151,6 +155,8 @@ class Row:
     flags: tuple[Flag, ...] = ()
     gap_variance: VarianceParts | None = None
     probes: tuple[ProbeResult, ...] = ()
+    origin: str = ""
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +219,48 @@ class FurtherMeasure:
     missing: str | None = None
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What one seed's answers add up to in one group: rows, the sum of their scores, and of the scores squared.
+
+    `answers` counts rows by class (down) and answer (across; the last column counts answers that name no
+    class); None where there are no classes, or where they are too few to be shown.
+    """
+
+    n: int
+    total: float
+    squares: float
+    answers: tuple[tuple[int, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class SeedCounts:
+    """One seed's cells: all rows together, and every group in the table's order, None where withheld."""
+
+    seed: int
+    everyone: Cell
+    groups: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Row A minus row B in what ranks go by, with p before any adjustment."""
+
+    a: str
+    b: str
+    differences: Mapping[str, Difference]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a table's numbers can be recomputed from without patients' rows: every row's counts, by label, and
+    all comparisons that the ranks rest on.
+    """
+
+    counts: Mapping[str, tuple[SeedCounts, ...]]
+    pairs: tuple[Pair, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """One dataset × backbone × evaluated attribute, judged by one measure; `further` holds what others say.
@@ -220,7 +268,8 @@ class Table:
     Of several `folds`, every row was tested once, by a model that was trained on none of its cluster.
 
     `primary` are the rows whose comparison with the baseline was planned: a family of p-values of its own.
-    `min_cell` is the size below which groups were withheld. Without rows, `excluded` says why.
+    `min_cell` is the size below which groups were withheld. Without rows, `excluded` says why. `evidence` is
+    there when it was asked for, to be published; `apart` says why a merged board shows these rows by themselves.
     """
 
     dataset: str
@@ -246,6 +295,8 @@ class Table:
     further: tuple[FurtherMeasure, ...] = ()
     ranked_by: RankBy = "dominance"
     primary: tuple[str, ...] = ()
+    evidence: Evidence | None = None
+    apart: str = ""
 
 
 @dataclass(frozen=True)

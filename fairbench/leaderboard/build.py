@@ -9,8 +9,8 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.store import Store
 from fairbench.jobs.summary import Summary, place
 from fairbench.leaderboard.board import Board
-from fairbench.leaderboard.collect import Finished, excluded
-from fairbench.leaderboard.tables import Options, Wanted, read, tables
+from fairbench.leaderboard.collect import Finished, Runs, excluded, load
+from fairbench.leaderboard.tables import Options, Wanted, read, table_of, tables
 from fairbench.metrics.metric import Metric, registry
 from fairbench.statistics.results import RankBy
 
@@ -25,14 +25,15 @@ def build(
     measure: str | None = None,
     ranking: RankBy = "dominance",
     primary: Sequence[str] = (),
+    also: Sequence[str] = (),
 ) -> Board:
     """Build the board of a folder of runs, or of the jobs in `keys`: a table per dataset × backbone × attribute.
 
     `attributes` default to those that methods were trained for, else to all of the dataset. `min_cell`
     withholds the counts and values of groups smaller than it. Tables are judged by `measure`, accuracy or one
     of `metrics` that scores rows (default: what the dataset names). `primary` names methods whose comparison with
-    the baseline was planned: adjusted among themselves. Raises FairbenchError when nothing has
-    ended, or for a measure that cannot judge.
+    the baseline was planned: adjusted among themselves; `also` names metrics that stand beside. Raises
+    FairbenchError when nothing has ended, or for a measure that cannot judge.
     """
     overview = store.overview()
     ended = [one for key, one in overview.ended.items() if keys is None or key in keys]
@@ -51,9 +52,42 @@ def build(
             mine = [one for one in here if _belongs(one.attributes, attribute)] or here
             theirs = tuple(one for job, one in others if _belongs(job.attributes, attribute))
             wanted.append(Wanted(attribute, tuple(one.key for one in mine), theirs))
-    options = Options(registry(metrics), measure, ranking, min_cell, tuple(primary))
+    options = Options(registry(metrics), measure, ranking, min_cell, tuple(primary), also=tuple(also))
     made = tables(store, overview.ended, wanted, options)
     return Board(title, made, __version__, tuple(str(one) for one in refused if not one.job))
+
+
+def gather(
+    runs: Sequence[Runs],
+    options: Options,
+    keys: set[str] | None = None,
+    attributes: Sequence[str] = (),
+    title: str = "Leaderboard",
+) -> Board:
+    """Build one board of several folders, or of what is no folder of runs; arguments as in `build`.
+
+    Of a job that ended in several of them, a table keeps the newest. Nothing is kept for the next time.
+    """
+    contents = [one.contents() for one in runs]
+    loaded = [(r, load(one, r)) for one, c in zip(runs, contents, strict=True) for r in c.records]
+    loaded = [(record, entry) for record, entry in loaded if keys is None or record.job.key in keys]
+    refused = [one for c in contents for one in c.refused if keys is None or one.key in keys]
+    if not loaded:
+        raise FairbenchError(f"no job in {', '.join(one.name for one in runs)} has ended yet", "`fairbench status`")
+    outside = [(job, excluded(job, "unfinished", "begun and not ended")) for c in contents for job in c.begun]
+    outside = [(job, one) for job, one in outside if keys is None or job.key in keys]
+    outside += [(one.job, excluded(one.job, "refused", str(one))) for one in refused if one.job]
+    made = []
+    for where in sorted({place(record.job) for record, _ in loaded}):
+        here = [(record, entry) for record, entry in loaded if place(record.job) == where]
+        trained = sorted({"+".join(record.job.attributes) for record, _ in here if record.job.attributes})
+        known = next((one.predictions.attributes for _, one in here if isinstance(one, Finished)), ())
+        for attribute in attributes or trained or known or [""]:
+            mine = [one for one in here if _belongs(one[0].job.attributes, attribute)] or here
+            others = [one for job, one in outside if place(job) == where and _belongs(job.attributes, attribute)]
+            wanted = Wanted(attribute, tuple(record.job.key for record, _ in mine), tuple(others))
+            made.append(table_of(wanted, [record for record, _ in mine], [entry for _, entry in mine], options))
+    return Board(title, tuple(made), __version__, tuple(str(one) for one in refused if not one.job))
 
 
 def _by_place(ended: Iterable[Summary]) -> list[list[Summary]]:

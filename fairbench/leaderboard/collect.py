@@ -5,18 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import pandas as pd
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
-from fairbench.jobs.store import Store
+from fairbench.jobs.store import Contents
 from fairbench.leaderboard.answers import Answers
 from fairbench.leaderboard.board import Excluded, Flag, Status
 from fairbench.leaderboard.row import Contender, provenance, recipe
 from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
 from fairbench.predictions.predictions import Predictions
+
+
+class Runs(Protocol):
+    """What a board is built from: a folder of runs, or whatever else has records and their predictions."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def contents(self) -> Contents:
+        """Return the records, and what else is there."""
+
+    def predictions(self, record: Record) -> Predictions:
+        """Return the test predictions of a record."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +53,12 @@ class Finished:
         return self.record.job
 
 
-def load(store: Store, record: Record) -> Finished | Excluded:
+def load(runs: Runs, record: Record) -> Finished | Excluded:
     """Read the predictions of a record, or say why there are none."""
     if record.error is not None:
         return excluded(record.job, "failed", record.error)
     try:
-        predictions = store.predictions(record)
+        predictions = runs.predictions(record)
     except FairbenchError as error:
         return excluded(record.job, "unreadable", error.message)
     if not {"target", "text"} & set(predictions.table):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from fairbench.jobs.job import Record
 from fairbench.leaderboard.answers import Answers, constant, contrast, shared_seeds
 from fairbench.leaderboard.board import Flag, Interaction
 from fairbench.leaderboard.row import Contender
@@ -51,6 +52,17 @@ LEGEND = {
 def protocol_flags(contender: Contender, base: Contender | None, seeds: Sequence[int]) -> Iterable[Flag]:
     """Flag how a row was made: other stages or recipe than told, known groups, seeds it lacks."""
     record = contender.first
+    yield from record_flags(record)
+    if base is not None and record.ranked and contender.recipe != base.recipe:
+        unlike = [key for key, value in contender.recipe.items() if value != base.recipe.get(key)]
+        yield Flag("other recipe", ", ".join(key.replace("_", " ") for key in unlike))
+    lacking = [seed for seed in seeds if seed not in contender.answers.seeds]
+    if lacking:
+        yield Flag("missing seeds", ", ".join(map(str, lacking)))
+
+
+def record_flags(record: Record) -> Iterable[Flag]:
+    """Flag what a job's own record says of how it was made."""
     if record.ranked and record.stages not in (None, record.job.stages):
         yield Flag("† own stages")
     if record.adjusts_with_group:
@@ -59,12 +71,6 @@ def protocol_flags(contender: Contender, base: Contender | None, seeds: Sequence
         yield Flag("§ validation rows")
     if record.looks:
         yield Flag("¶ chooses on validation")
-    if base is not None and record.ranked and contender.recipe != base.recipe:
-        unlike = [key for key, value in contender.recipe.items() if value != base.recipe.get(key)]
-        yield Flag("other recipe", ", ".join(key.replace("_", " ") for key in unlike))
-    lacking = [seed for seed in seeds if seed not in contender.answers.seeds]
-    if lacking:
-        yield Flag("missing seeds", ", ".join(map(str, lacking)))
 
 
 def gap_flags(gap: Gap, standardised: Gap, worst_group: Gap, odds: Gap) -> Iterable[Flag]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -46,18 +46,25 @@ def _scores_rows(metric: Metric) -> bool:
 
 
 def further_metrics(
-    judge: Metric, metrics: Mapping[str, Metric], rows: Sequence[Predictions]
+    judge: Metric, metrics: Mapping[str, Metric], rows: Sequence[Predictions], also: Collection[str] = ()
 ) -> tuple[list[Metric], dict[str, str]]:
-    """Find what else to measure where answers are written, and by name why something could not be."""
-    if not rows or "text" not in rows[0].table:
-        return [], {}
+    """Find what else to measure: what was asked for (`also`), and where answers are written all that scores rows.
+
+    Also return, by name, why something could not be. Raises FairbenchError for an unknown name.
+    """
+    for name in also:
+        if name not in metrics:
+            raise suggest("metric", name, metrics)
+    written = bool(rows) and "text" in rows[0].table
     able: list[Metric] = []
     missing: dict[str, str] = {}
     for metric in metrics.values():
         whole = _scores_rows(metric) and (metric is ACCURACY or "text" in metric.needs)
-        if metric is judge or not whole or not metric.listed_for(rows[0]):
+        fitting = written and whole and metric.listed_for(rows[0])
+        if metric is judge or not (fitting or metric.name in also):
             continue
-        reason = next((said for one in rows if (said := unscored(metric, one))), None)
+        faults = [unscored(metric, one) if fitting else metric.value(one).reason for one in rows]
+        reason = next((said for said in faults if said), None)
         if reason is None:
             able.append(metric)
         else:
@@ -65,8 +72,14 @@ def further_metrics(
     return able, missing
 
 
+def scores_every_row(metric: Metric, rows: Sequence[Predictions]) -> bool:
+    """Whether a metric is a mean over all of these rows, of fractions of which more is better."""
+    return _scores_rows(metric) and all(unscored(metric, one) is None for one in rows)
+
+
 def describe(metric: Metric) -> Measure:
     """Say how headings call a metric and its gap."""
     if metric is ACCURACY:
         return Measure()
-    return Measure(metric.name, metric.title, f"{metric.title} gap", f"{metric.formula} ({metric.source})")
+    about = f"{metric.formula} ({metric.source})"
+    return Measure(metric.name, metric.title, f"{metric.title} gap", about, metric.scale)

@@ -10,13 +10,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
+import numpy as np
+
 from fairbench.leaderboard.answers import Answers, contrast, interaction_with
 from fairbench.leaderboard.board import Interaction, MeasuredRow, SideEffect
+from fairbench.leaderboard.measure import scores_every_row
 from fairbench.leaderboard.row import Contender
+from fairbench.metrics.jackknife import NO_TEST, Jackknife
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
+from fairbench.statistics.intervals import max_minus_min
 from fairbench.statistics.ranking import DOMINANCE, Ranking, dominance, holm, opposite
-from fairbench.statistics.results import ALPHA, Difference, RankBy
+from fairbench.statistics.results import ALPHA, Difference, Gap, RankBy
 
 SCREEN = 300  # draws that tell whether a comparison deserves more
 CRITERIA: dict[RankBy, dict[str, bool]] = {
@@ -53,23 +58,21 @@ def standings(
     groups: Groups,
     ranking: RankBy = "dominance",
     primary: Collection[str] = (),
-) -> dict[str, Standing]:
-    """Compare the rows of a table on the same patients, and rank them; by label.
+) -> tuple[dict[str, Standing], Pairs]:
+    """Compare the rows of a table on the same patients, and rank them, by label; also return the comparisons.
 
     `primary` are the labels of rows whose comparison with the baseline is adjusted apart from all others.
     """
     base = next((c for c in contenders if c.role == "baseline"), None)
-    criteria = dict(CRITERIA[ranking])
-    if not (contenders and contenders[0].answers.odds):
-        criteria.pop("eq_odds_max", None)
+    criteria = criteria_of(ranking, bool(contenders and contenders[0].answers.odds))
     pairs = {(a.label, b.label): _compared(a, b, base, groups, criteria) for a, b in combinations(contenders, 2)}
     planned = [(label, base.label) for label in primary] if base else []
     order = dominance([c.label for c in contenders], pairs, criteria, planned)
     ranks = {rank.name: rank for rank in order.ranks}
-    trade_offs = _trade_offs(order)
+    trade_offs = trade_offs_of(order)
     changes = _changes(contenders, base, pairs, order, groups)
     moved = _moved(contenders, base, groups)
-    return {
+    placed = {
         c.label: Standing(
             rank=ranks[c.label].text,
             order=(ranks[c.label].first, ranks[c.label].last),
@@ -79,6 +82,12 @@ def standings(
         )
         for c in contenders
     }
+    return placed, pairs
+
+
+def criteria_of(ranking: RankBy, odds: bool) -> dict[str, bool]:
+    """Return what ranks go by, and whether more of it is better; EqOdds only where it is defined."""
+    return {name: more for name, more in CRITERIA[ranking].items() if odds or name != "eq_odds_max"}
 
 
 def _changes(
@@ -150,7 +159,7 @@ def _from_pair(pairs: Pairs, order: Ranking, label: str, other: str) -> dict[str
     return each if pair == (label, other) else {name: opposite(one) for name, one in each.items()}
 
 
-def _trade_offs(order: Ranking) -> dict[str, list[str]]:
+def trade_offs_of(order: Ranking) -> dict[str, list[str]]:
     """Say of each row whom it is better than in one respect and worse than in another."""
     said: dict[str, list[str]] = {}
     for a, b in sorted(order.trade_offs):
@@ -196,7 +205,9 @@ def side_effects(contenders: Sequence[Contender], policy: str) -> tuple[SideEffe
 
 
 def measured_rows(contenders: Sequence[Contender], groups: Groups, metric: Metric) -> tuple[MeasuredRow, ...]:
-    """Measure all rows by another metric that scores rows; Holm's p is over them."""
+    """Measure all rows by another metric; Holm's p is over them. What is no mean over all rows has no test."""
+    if not scores_every_row(metric, [one for c in contenders for one in c.answers.predictions]):
+        return tuple(_jackknifed(c, groups, metric) for c in contenders)
     answers = {c.label: c.answers.by(metric) for c in contenders}
     base = next((answers[c.label] for c in contenders if c.role == "baseline"), None)
     compared = [c.label for c in contenders if base is not None and c.role != "baseline"]
@@ -212,3 +223,14 @@ def measured_rows(contenders: Sequence[Contender], groups: Groups, metric: Metri
         )
         for label, own in answers.items()
     )
+
+
+def _jackknifed(contender: Contender, groups: Groups, metric: Metric) -> MeasuredRow:
+    """Measure one row by a metric that is no mean over rows: the mean of its seeds, with intervals."""
+    predictions = contender.answers.predictions
+    moved = Jackknife.of(metric, predictions, groups)
+    count = len(groups.names)
+    each = [[one.value for one in metric.by_group(own, groups.codes, count)] for own in predictions]
+    gap = float(max_minus_min(np.array(each, dtype=np.float64)).mean())
+    judged = Gap(reason="fewer than two groups have a value") if np.isnan(gap) else Gap(gap)
+    return MeasuredRow(contender.label, moved.overall, moved.gap(judged), Gap(reason=NO_TEST))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from fairbench.leaderboard.board import Group, Interaction, Row, Table
+from fairbench.leaderboard.board import Cell, Evidence, Group, Interaction, Row, Table
 from fairbench.statistics.results import Estimate, Gap
 
 
@@ -33,7 +33,33 @@ def withhold(table: Table, minimum: int) -> Table:
     further = tuple(
         replace(one, rows=tuple(replace(row, gap=_noteless(row.gap)) for row in one.rows)) for one in table.further
     )
-    return replace(table, groups=groups, rows=rows, controls=controls, further=further, min_cell=minimum)
+    evidence = table.evidence and _counts(table.evidence, names, small, unsplit)
+    return replace(
+        table,
+        groups=groups,
+        rows=rows,
+        controls=controls,
+        further=further,
+        min_cell=minimum,
+        evidence=evidence,
+    )
+
+
+def _counts(evidence: Evidence, names: Sequence[str], small: set[str], unsplit: set[str]) -> Evidence:
+    """Withhold small groups' cells, and the classes of those whose classes are withheld."""
+
+    def cell(name: str, one: Cell | None) -> Cell | None:
+        if one is None or name in small:
+            return None
+        return replace(one, answers=None) if name in unsplit else one
+
+    return replace(
+        evidence,
+        counts={
+            label: tuple(replace(seed, groups=tuple(map(cell, names, seed.groups))) for seed in seeds)
+            for label, seeds in evidence.counts.items()
+        },
+    )
 
 
 def _row(row: Row, names: Sequence[str], small: AbstractSet[str], any_withheld: bool, minimum: int) -> Row:

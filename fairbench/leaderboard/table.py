@@ -10,6 +10,7 @@ import numpy as np
 from fairbench.leaderboard.answers import constant
 from fairbench.leaderboard.board import Constant, Flag, FurtherMeasure, Group, Row, Table
 from fairbench.leaderboard.collect import stale_rows
+from fairbench.leaderboard.evidence import evidence_of
 from fairbench.leaderboard.flags import (
     LEVELLING_DOWN,
     below_references,
@@ -35,10 +36,13 @@ def fill(
     metrics: Mapping[str, Metric],
     ranking: RankBy = "dominance",
     primary: Collection[str] = (),
+    evidence: bool = False,
+    also: Collection[str] = (),
 ) -> Table:
     """Put the rows into a table, and what is said of all of them.
 
-    `metrics` may stand beside; `primary` names the methods whose comparison with the baseline was planned.
+    `metrics` may stand beside; `primary` names the methods whose comparison with the baseline was planned;
+    `evidence` attaches what the numbers can be recomputed from; `also` names metrics that are wanted beside.
     """
     methods = [c for c in everybody if c.first.ranked]
     controls = [c for c in everybody if not c.first.ranked]
@@ -46,11 +50,11 @@ def fill(
     predictions, judge = answers.predictions[0], answers.measure
     groups = Groups.of(predictions.table, empty.attribute, empty.unrecorded)
     planned = tuple(c.label for c in methods if {c.label, c.first.job.method.name} & {*primary})
-    placed = standings(methods, groups, ranking, planned)
+    placed, pairs = standings(methods, groups, ranking, planned)
     methods.sort(key=lambda c: (*placed[c.label].order, c.role != "baseline", c.label))
     base = next((c for c in methods if c.role == "baseline"), None)
     others = [c.answers for c in methods if c is not base]
-    able, missing = further_metrics(judge, metrics, [p for c in methods for p in c.answers.predictions])
+    able, missing = further_metrics(judge, metrics, [p for c in methods for p in c.answers.predictions], also)
     further = [FurtherMeasure(describe(metric), measured_rows(methods, groups, metric)) for metric in able]
     further += [FurtherMeasure(describe(metrics[name]), missing=why) for name, why in missing.items()]
     return replace(
@@ -70,6 +74,7 @@ def fill(
         further=tuple(further),
         ranked_by=ranking,
         primary=planned,
+        evidence=evidence_of(everybody, groups, pairs) if evidence else None,
     )
 
 

@@ -38,7 +38,8 @@ WORTH = 60  # jobs in the tables to compute that pay for starting other processe
 @dataclass(frozen=True)
 class Options:
     """How tables are made: judged by `measure` (default: what the dataset names), ranked by `ranking`, groups
-    smaller than `min_cell` withheld; `primary` are methods whose comparison with the baseline was planned.
+    smaller than `min_cell` withheld; `primary` are methods whose comparison with the baseline was planned;
+    `evidence` attaches what numbers can be recomputed from; `also` are metrics that stand beside.
     """
 
     metrics: Mapping[str, Metric]
@@ -46,6 +47,8 @@ class Options:
     ranking: RankBy = "dominance"
     min_cell: int = 0
     primary: tuple[str, ...] = ()
+    evidence: bool = False
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def _maker(options: Options) -> str:
          os.environ.get(one.checkpoint)]
         for one in options.metrics.values()
     ]  # fmt: skip
-    chosen = [options.measure, options.ranking, options.min_cell, options.primary]
+    chosen = [options.measure, options.ranking, options.min_cell, options.primary, options.evidence, options.also]
     return _hashed([_own_code(), [(name, version(name)) for name in MADE_WITH], metrics, chosen])
 
 
@@ -152,6 +155,13 @@ def computed(store: Store, wanted: Wanted, options: Options) -> tuple[Table, dic
         record, entry, digests[key] = read(store, key)
         records.append(record)
         entries.append(entry)
+    return table_of(wanted, records, entries, options), digests
+
+
+def table_of(
+    wanted: Wanted, records: Sequence[Record], entries: Sequence[Finished | Excluded], options: Options
+) -> Table:
+    """Make one table of the records and answers of its jobs, wherever these were read."""
     others = [*[one for one in entries if isinstance(one, Excluded)], *wanted.outside]
     whole, lacking = joined([one for one in entries if isinstance(one, Finished)])
     usable, refused = same_patients(whole)
@@ -162,19 +172,19 @@ def computed(store: Store, wanted: Wanted, options: Options) -> tuple[Table, dic
         attribute=wanted.attribute,
         unrecorded=job.unrecorded,
         folds=job.folds,
-        trials=_trials(records),
+        trials=trials_of(records),
         excluded=_ordered([*others, *refused, *lacking]),
     )
     if not wanted.attribute or not usable:
-        return empty, digests
+        return empty
     judge = judging_metric(options.measure or usable[0].record.measure, options.metrics, usable[0].predictions)
     faults = [unscored(judge, one.predictions) for one in usable]
     unjudged = [excluded(one.job, "refused", why) for one, why in zip(usable, faults, strict=True) if why]
     scored = [one for one, why in zip(usable, faults, strict=True) if not why]
     rows, duplicates = contenders(scored, wanted.attribute, judge)
     listed = replace(empty, excluded=_ordered([*others, *refused, *lacking, *unjudged, *duplicates]))
-    filled = fill(listed, rows, options.metrics, options.ranking, options.primary)
-    return (withhold(filled, options.min_cell) if options.min_cell else filled), digests
+    filled = fill(listed, rows, options.metrics, options.ranking, options.primary, options.evidence, options.also)
+    return withhold(filled, options.min_cell) if options.min_cell else filled
 
 
 def read(store: Store, key: str) -> tuple[Record, Finished | Excluded, str]:
@@ -189,7 +199,7 @@ def _ordered(jobs: Iterable[Excluded]) -> tuple[Excluded, ...]:
     return tuple(sorted(jobs, key=lambda one: (one.label, one.seed, one.key)))
 
 
-def _trials(records: Sequence[Record]) -> Trials:
+def trials_of(records: Sequence[Record]) -> Trials:
     """Count what was tried, also inside a method that searches (`tried` of its record) before its last training."""
     tried = [(record.job, record.tried) for record in records if record.ranked]
     settings: dict[str, int] = {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from fairbench.metrics.disparity import Disparity, rates
+from fairbench.metrics.disparity import gap as max_gap
+from fairbench.metrics.jackknife import NO_TEST, Jackknife
 from fairbench.metrics.metric import Metric, Undefined
 from fairbench.metrics.score import AttributeScores, RowScores, Scores, listed_disparities, listed_metrics, score
 from fairbench.predictions.groups import UNRECORDED, Groups
@@ -25,7 +27,6 @@ AUROC_GAP = "auroc_gap"  # the one disparity of no row means that has a test of 
 GAP, STANDARDISED = "max_acc_gap", "standardised_acc_gap"
 CASE_MIX = "case mix: the gap exceeds chance, but not with the same mix of classes in every group"
 NOBODY = "the worst group are the rows whose value is not recorded, who are no group of people"
-NO_TEST = "not a mean over rows: no exact test"
 TOO_FEW = "too few clusters in a group to say what chance gives"
 
 
@@ -38,20 +39,32 @@ def score_with_evidence(
 ) -> Scores:
     """Score predictions as `score` does, with intervals, and with evidence for every disparity (see `Gap`).
 
-    Where there are classes, `standardised_acc_gap` stands beside the gap. A metric that scores rows, and AUROC,
-    has an interval overall and in every group. A disparity of no mean over rows (of F1, say) has no exact test,
-    and a note says so.
+    Where there are classes, `standardised_acc_gap` stands beside the gap. Every metric has an interval overall
+    and in every group, one that is no mean over rows by the jackknife. Its disparities have no exact test, and a
+    note says so; its gap has an interval.
     """
     plain = score(predictions, attributes, metrics, policy, equity)
     rules = listed_disparities(predictions, metrics, equity)
-    scored = [metric for metric in listed_metrics(predictions, metrics, {}).values() if metric.each]
+    listed = listed_metrics(predictions, metrics, {}).values()
+    scored, whole = ([metric for metric in listed if bool(metric.each) is each] for each in (True, False))
     everyone = Groups.everyone(predictions.table)
     (overall,) = _with_intervals([plain.overall], predictions, everyone, scored)
+    everybody = _jackknives(whole, plain.overall, predictions, everyone)
+    overall = replace(
+        overall, metrics={**overall.metrics, **{name: one.overall for name, one in everybody.items()}}
+    )
 
     def tested(attribute: str, part: AttributeScores) -> AttributeScores:
         groups = Groups.of(predictions.table, attribute, policy)
         rows = _with_intervals([*part.groups.values()], predictions, groups, scored)
-        gaps = {name: _tested(rules[name], gap, predictions, groups) for name, gap in part.disparities.items()}
+        moved = _jackknives(whole, plain.overall, predictions, groups)
+        rows = [
+            replace(row, metrics={**row.metrics, **{name: one.groups[place] for name, one in moved.items()}})
+            for place, row in enumerate(rows)
+        ]
+        gaps = {
+            name: _tested(rules[name], gap, predictions, groups, moved) for name, gap in part.disparities.items()
+        }
         if "target" in predictions.table:
             gaps[STANDARDISED] = _standardised(predictions, groups)
             gaps[GAP] = _with_case_mix(gaps[GAP], gaps[STANDARDISED])
@@ -62,6 +75,15 @@ def score_with_evidence(
         overall=overall,
         attributes={attribute: tested(attribute, part) for attribute, part in plain.attributes.items()},
     )
+
+
+def _jackknives(
+    metrics: Iterable[Metric], overall: RowScores, predictions: Predictions, groups: Groups
+) -> dict[str, Jackknife]:
+    """Jackknife the metrics that are no means over rows, by name; AUROC of two classes has intervals of its own."""
+    own = {AUROC} if predictions.has_probabilities and len(predictions.classes) == 2 else set()
+    defined = [one for one in metrics if one.name not in own and overall.metrics[one.name].value is not None]
+    return {metric.name: Jackknife.of(metric, [predictions], groups) for metric in defined}
 
 
 def _with_case_mix(gap: Gap, standardised: Gap) -> Gap:
@@ -105,7 +127,9 @@ def _auroc(predictions: Predictions, groups: Groups, place: int) -> Auroc | None
     return delong(predictions.target[inside] == 1, predictions.probability(1)[inside], cluster)
 
 
-def _tested(rule: Disparity, gap: Gap, predictions: Predictions, groups: Groups) -> Gap:
+def _tested(
+    rule: Disparity, gap: Gap, predictions: Predictions, groups: Groups, moved: Mapping[str, Jackknife]
+) -> Gap:
     """Add to a disparity what its test says."""
     if gap.value is None:
         return gap
@@ -127,6 +151,8 @@ def _tested(rule: Disparity, gap: Gap, predictions: Predictions, groups: Groups)
         scores, reduce = rates(rule, predictions)
         worse = not rule.higher_is_better
         tested = judge(scores, groups.codes, groups.cluster, reduce, names=groups.names, higher_is_worse=worse)
+    elif rule.combine is max_gap and rule.metrics[0].name in moved:
+        return moved[rule.metrics[0].name].gap(gap)
     else:
         return replace(gap, notes=(*gap.notes, NO_TEST))
     numbers = (tested.floor_mean, tested.floor_95, tested.p, tested.excess, tested.detectable)

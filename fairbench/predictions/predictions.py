@@ -40,14 +40,18 @@ class Predictions:
     attributes: tuple[str, ...] = ()
     task: str = "classify"
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write as parquet under a temporary name, then rename: readers see all of it or nothing."""
+    def save(self, path: str | os.PathLike[str], made_by: Mapping[str, str] | None = None) -> None:
+        """Write as parquet under a temporary name, then rename: readers see all of it or nothing.
+
+        `made_by` goes into the file: which job made it, when and on what, for whoever checks (`maker`).
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = Path(path)
-        about = {"classes": self.classes, "attributes": self.attributes, "task": self.task}
+        about: dict[str, Any] = {"classes": self.classes, "attributes": self.attributes, "task": self.task}
         table = pa.Table.from_pandas(self.table, preserve_index=False)
+        about |= {"made_by": dict(made_by)} if made_by else {}
         table = table.replace_schema_metadata({"fairbench": json.dumps(about)})
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
@@ -177,6 +181,18 @@ class Predictions:
             if part not in self.attributes:
                 raise suggest("attribute of these predictions", part, self.attributes)
         return self.table
+
+
+def maker(path: Path) -> dict[str, str]:
+    """Return what `save` was told of who made a file, empty where it was told nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        made_by = saved_with(pq.read_schema(path).metadata or {}, path).get("made_by", {})
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise FairbenchError(f"{path}: cannot be read as predictions: {str(error).strip()}", ANEW) from error
+    return {str(key): str(value) for key, value in made_by.items()} if isinstance(made_by, dict) else {}
 
 
 def saved_with(metadata: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard.behind import Behind
 from fairbench.leaderboard.board import Board
-from fairbench.report import csv, json, markdown, terminal
+from fairbench.report import csv, json, latex, markdown, terminal
 from fairbench.settings import suggest
 
 Behinds = Sequence[Behind] | None
@@ -25,9 +25,10 @@ FORMATS: dict[str, Callable[[Board, Behinds], str]] = {
     "html": _page,
     "csv": lambda board, _: csv.render(board),
     "json": lambda board, _: json.render(board),
+    "tex": lambda board, _: latex.render(board),
     "terminal": lambda board, _: terminal.render(board),
 }
-SUFFIXES = {".md": "md", ".html": "html", ".htm": "html", ".csv": "csv", ".json": "json", ".txt": "terminal"}
+SUFFIXES = {f".{name}": name for name in FORMATS if name != "terminal"} | {".htm": "html", ".txt": "terminal"}
 
 
 def render(board: Board, format: str, behind: Behinds = None) -> str:

@@ -16,7 +16,7 @@ from fairbench.report.format import (
     whole,
     with_interval,
 )
-from fairbench.report.lead import constant_cells, flags, measures
+from fairbench.report.lead import constant_cells, flags, measures, third_party
 
 WIDE = 5  # groups beside each other in one grid
 
@@ -64,6 +64,18 @@ def cost(table: Table) -> Grid:
         for row in table.rows
     ]
     return grid("Cost of one training", columns, rows)
+
+
+def origins(table: Table) -> Iterable[Grid]:
+    """Say of a published table where every row comes from, what provides its method, and how far it was checked."""
+    rows = [*table.rows, *table.controls]
+    if any(row.trust or third_party(row) for row in rows):
+        columns = ["Method", "Published by", "Method provided by", "Checked", "Jobs"]
+        lines = [
+            [row.label, row.origin, row.versions.get("method", ""), row.trust or "", " ".join(row.keys)]
+            for row in rows
+        ]
+        yield grid("Where the rows come from", columns, lines)
 
 
 def flag_details(table: Table) -> Iterable[Grid]:

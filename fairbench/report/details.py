@@ -143,16 +143,18 @@ def further(table: Table) -> Iterable[Grid]:
     for entry in table.further:
         if entry.missing:
             continue
-        title = entry.measure.title
-        columns = ["Method", f"{title} (%)>", "Gap (points)>", "By chance: mean>", "95th>", "p>"]
-        columns += [f"ES-{title} fairllava (%)>", "Gap's difference (points)>", "p (Holm)>"]
+        title, shown = entry.measure.title, percent if entry.measure.scale == "percent" else fraction
+        unit, points = (" (%)", " (points)") if shown is percent else ("", "")
+        columns = ["Method", f"{title}{unit}>", f"Gap{points}>", "By chance: mean>", "95th>", "p>"]
+        columns += [f"ES-{title} fairllava (%)>", f"Gap's difference{points}>", "p (Holm)>"]
         rows = (
             (
                 row.label,
-                percent(row.score.value),
-                with_interval(row.gap),
-                percent(row.gap.floor_mean),
-                percent(row.gap.floor_95),
+                # Where a test says how sure the gap is, the score's interval would only widen the table.
+                with_interval(row.score, shown) if row.gap.p is None else shown(row.score.value),
+                with_interval(row.gap, shown),
+                shown(row.gap.floor_mean),
+                shown(row.gap.floor_95),
                 p_value(row.gap.p),
                 percent(row.equity_scaled.value),
                 signed(row.change),

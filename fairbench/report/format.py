@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Callable
 
 from fairbench.statistics.results import Difference, Estimate
 
@@ -59,11 +60,11 @@ def gibibytes(value: int | None) -> str:
     return NOTHING if value is None else f"{value / 2**30:.2f}"
 
 
-def with_interval(estimate: Estimate) -> str:
-    """Print a value and its interval in percent or points: `53.5 [51.3, 55.7]`."""
+def with_interval(estimate: Estimate, write: Callable[[float | None], str] = percent) -> str:
+    """Print a value and its interval, in percent or points unless told otherwise: `53.5 [51.3, 55.7]`."""
     if estimate.value is None or estimate.interval is None:
-        return percent(estimate.value)
-    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+        return write(estimate.value)
+    return f"{write(estimate.value)} [{write(estimate.low)}, {write(estimate.high)}]"
 
 
 def signed(difference: Difference) -> str:

@@ -26,6 +26,15 @@ RANKINGS = {
     "dto": f"By distance to the optimum, √((1 − score)² + MaxAccGap²): {ONE_TEST}",
 }
 HOW_TO_READ = "How to read this"
+TRUST = {
+    "self-reported": "Nothing is attached that its numbers follow from.",
+    "counts attached": "Its values were recomputed from counts of answers; that these are the model's is its lab's"
+    " word.",
+    "predictions attached": "Its values, intervals and p-values were recomputed from every answer; that these are"
+    " the model's is its lab's word.",
+    "re-predicted": "At least one of its models was loaded and gave its answers again.",
+    "retrained": "At least one of its jobs was trained again from nothing and gave its answers.",
+}
 TERMS = (
     (
         "MaxAccGap",
@@ -104,6 +113,8 @@ def _terms(board: Board) -> Iterable[tuple[str, str]]:
     yield from (entry for entry in TERMS if entry[0] not in absent)
     judges = [measure for t in board.tables for measure in (t.measure, *(one.measure for one in t.further))]
     yield from {measure.title: measure.about for measure in judges if measure.about}.items()
+    levels = {row.trust for row in rows}
+    yield from ((f"Checked: {level}", meaning) for level, meaning in TRUST.items() if level in levels)
     used = {flag.code for row in rows for flag in row.flags}
     yield from ((code, meaning) for code, meaning in LEGEND.items() if code in used)
 
@@ -126,7 +137,8 @@ def section(table: Table) -> Section:
     if table.measure.about:
         place += f" · by {table.measure.title}"
     conclusion, *rest = map(plain, finding(table))
-    remarks = [*legend(table)] if table.rows else []
+    remarks = [Paragraph(plain(f"These rows stand {table.apart}."))] if table.apart else []
+    remarks += legend(table) if table.rows else []
     remarks += [Paragraph(plain(note)) for note in (*notes(table), *appendix.undefined(table))]
     return Section(
         plain(place),
@@ -164,6 +176,7 @@ def _folded(table: Table) -> dict[str, list[Block]]:
         "Controls and side effects": [appendix.controls(table), *appendix.side_effects(table)],
         "Jobs and data": [
             appendix.cost(table),
+            *appendix.origins(table),
             *appendix.flag_details(table),
             *appendix.excluded(table),
             *about,

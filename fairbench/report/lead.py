@@ -29,6 +29,7 @@ def lead(table: Table) -> Grid:
         *measures(table, marked=True),
         ("Worst group", worst),
         ("Flags", flags),
+        *([("Checked", checked)] if any(row.trust for row in table.rows) else []),
     ]
     titles = [title for title, _ in columns]
     rows = [[write(row) for _, write in columns] for row in table.rows]
@@ -37,7 +38,8 @@ def lead(table: Table) -> Grid:
 
 def legend(table: Table) -> Iterable[Paragraph]:
     """Say what the marks mean that the table shows."""
-    cells = [cell for line in lead(table).rows[: len(table.rows)] for cell in (line[0], *line[2:-2])]
+    last = 2 + len(measures(table))
+    cells = [cell for line in lead(table).rows[: len(table.rows)] for cell in (line[0], *line[2:last])]
     used = [f"{mark} {meaning}" for mark, meaning in MARKS.items() if any(mark in cell.split() for cell in cells)]
     if used:
         yield Paragraph(f"{'; '.join(used)}. All are tested, and adjusted for the number of comparisons.")
@@ -97,8 +99,16 @@ def rank(row: Row) -> str:
 
 
 def name(row: Row) -> str:
-    """Return a row's name, and whether it is the baseline."""
-    return f"{row.label} (baseline)" if row.role == "baseline" else row.label
+    """Return a row's name, whether it is the baseline, and who made its method if that is not fairbench."""
+    by = third_party(row)
+    said = [*(["baseline"] if row.role == "baseline" else []), *([f"by {by}"] if by else [])]
+    return f"{row.label} ({', '.join(said)})" if said else row.label
+
+
+def third_party(row: Row) -> str:
+    """Return which distribution or file, with its version, provides a row's method; empty for fairbench's own."""
+    provider = row.versions.get("method", "").partition("+")[0]
+    return "" if provider.partition(" ")[0] in ("", "fairbench") else provider
 
 
 def worst(row: Row) -> str:
@@ -108,6 +118,11 @@ def worst(row: Row) -> str:
         return NOTHING
     agreeing = "" if group.agreeing in (None, seeds) else f", {group.agreeing} of {seeds} seeds"
     return f"{group.group} ({percent(group.value)}{agreeing})"
+
+
+def checked(row: Row) -> str:
+    """Say how far a published row was checked."""
+    return row.trust or ""
 
 
 def flags(row: Row) -> str:

@@ -145,7 +145,9 @@ class Attempt:
             names = tuple(self.dataset.attributes)
             both = self._asked(method, run) if self.asks else self._answered(method, run)
         if resources.leads:
-            Predictions(both, self.dataset.classes, names, self.dataset.task).save(self.store.predictions_file(job))
+            answers = Predictions(both, self.dataset.classes, names, self.dataset.task)
+            made_by = {"job": job.key, "started": self.started, "device": memory.device_name(self.device)}
+            answers.save(self.store.predictions_file(job), made_by)
             if self.steps:
                 adapter.save(self.backbone, self.store.adapter_folder(job))
         if resources.options.probe:
@@ -172,6 +174,23 @@ class Attempt:
         if record.steps:
             adapter.load(self.backbone, self.store.adapter(record))
         return replace(record, readable=self.read(probe))
+
+    def answer_again(self, adapter_folder: Path | None) -> tuple[Predictions, bool]:
+        """Answer test rows again with stored weights (None: the job trained none), adjusted as the method does.
+
+        Also return whether it adjusts them, which may rest on what it drew or kept while it trained. Raises
+        FairbenchError for a method that asks a model elsewhere.
+        """
+        method = self.ready()
+        if self.asks:
+            raise FairbenchError(f"{method.alias} asks a model elsewhere, which may have changed")
+        run = self._run(method)
+        if adapter_folder is not None:
+            adapter.load(self.backbone, adapter_folder)
+        with self.phase("predict"):
+            test = adjusted(method, run, self._predict("val"), self._predict("test"), self.dataset)
+        names, adjusts = tuple(self.dataset.attributes), type(method).adjust is not Method.adjust
+        return Predictions(test, self.dataset.classes, names, self.dataset.task), adjusts
 
     def read(self, probe: Probe) -> dict[str, Any]:
         """Say how well each attribute can be read from the hidden states."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from builders import patients
+from builders import BASE, GROUPS, accuracy_of, add, patients
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Record, Stage
@@ -21,40 +21,6 @@ from fairbench.predictions.predictions import Predictions
 from fairbench.report import render
 from fairbench.statistics.ranking import opposite
 from fairbench.statistics.results import Difference
-
-GROUPS = {"black": 300, "white": 700}
-BASE = {"role": "baseline"}
-
-
-def accuracy_of(shares, groups=GROUPS, seed=0):
-    """Say who is answered right: exactly the share of every group, at random within it."""
-    rng = np.random.default_rng(seed)
-    return np.concatenate([rng.permutation(np.arange(n) < round(shares[g] * n)) for g, n in groups.items()])
-
-
-def add(store, name, correct, *, attributes=("race",), seed=0, table=None, error=None, **changes):
-    """Leave a record, and predictions that are right where `correct` says so."""
-    about, started = changes.pop("about", {}), changes.pop("started", "2026-11-21T10:00:00+00:00")
-    versions, settings = changes.pop("versions", {"fairbench": "0.1.0"}), changes.pop("settings", {})
-    job = Job(
-        Choice("toy", {}, "fairbench 0.1.0", changes.pop("fingerprint", "data-1")),
-        Choice("tiny", {}, "fairbench 0.1.0", "weights-1"),
-        Choice(name, settings, changes.pop("version", "fairbench 0.1.0")),
-        (Stage(),),
-        attributes,
-        seed,
-        **changes,
-    )
-    store.prepare(job)
-    if error is None:
-        table = (patients(GROUPS) if table is None else table).copy()
-        table["answer"] = np.where(correct, table["target"], 1 - table["target"])
-        table["p_1"] = np.where(table["answer"] == 1, 0.8, 0.2)
-        table["p_0"] = 1 - table["p_1"]
-        Predictions(table, ("no", "yes"), ("race", "gender")).save(store.folder(job) / "predictions.parquet")
-    store.save(Record(job, started, {"train": 12.0}, 10, 2**30, 1, 400, versions=versions, error=error, **about))
-    return job
-
 
 # A metric that scores rows by something else than right or wrong.
 OVERLAP = Metric(

@@ -44,6 +44,13 @@ def band(worlds, level=0.05):
     return stats.binom.ppf([0.0005, 0.9995], worlds, level) / worlds
 
 
+def test_groups_whose_rows_all_agree_in_every_seed_are_not_apart():
+    """A rate without any scatter, seen by two seeds: no gap, and nothing that would be a finding."""
+    target = np.array([0, 1] * 12)
+    result = standardised_gap(np.ones((2, 24)), target, np.repeat([0, 1, 2], [16, 6, 2]))
+    assert (result.value, result.p) == (0.0, 1.0)
+
+
 # --- one method -------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,129 @@
+"""Adjust and rank a table's rows anew from what is attached to it: for a merged board, and to check any board."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from fairbench.leaderboard.board import Flag, Interaction, Row, Table
+from fairbench.leaderboard.flags import (
+    BELOW,
+    CASE_MIX,
+    LEVELLING_DOWN,
+    NOT_LEARNED,
+    gap_flags,
+    levelling_down,
+    worst_group_worse,
+)
+from fairbench.leaderboard.standings import criteria_of, trade_offs_of
+from fairbench.statistics.ranking import Ranking as Order
+from fairbench.statistics.ranking import dominance, holm
+from fairbench.statistics.results import Difference
+
+FIRST = ("stale", NOT_LEARNED, BELOW)  # flags that come before those which follow from adjusted p-values
+ADJUSTED = (LEVELLING_DOWN, "worst group worse", CASE_MIX, "unrecorded worst", "partial")
+
+
+def readjust(table: Table) -> Table:
+    """Adjust every p-value for the number of rows that the table holds, and rank and flag them by that.
+
+    Rows that were never compared with each other, being of different laboratories, are no test and no order.
+    Raises FairbenchError for a table without `evidence`.
+    """
+    order = _order(table)
+    counted = criteria_of(table.ranked_by, _has_odds(table))
+    bases = {row.label for row in table.rows if row.role == "baseline"}
+    rows = [replace(row, changes=_from_pairs(row, order, counted, bases)) for row in table.rows]
+    rows = _changes(rows, counted)
+    rows = _interactions(_disparities(rows))
+    ranks = {rank.name: rank for rank in order.ranks}
+    trade_offs = trade_offs_of(order)
+    levelled = levelling_down({row.label: (row.changes, row.interactions) for row in rows if row.changes})
+    rows = [
+        replace(
+            row,
+            rank=ranks[row.label].text,
+            trade_offs=tuple(trade_offs.get(row.label, ())),
+            flags=_flags(row, row.label in levelled),
+        )
+        for row in rows
+    ]
+    rows.sort(key=lambda r: (ranks[r.label].first, ranks[r.label].last, r.label != table.baseline, r.label))
+    return replace(table, rows=tuple(rows))
+
+
+def _has_odds(table: Table) -> bool:
+    return len(table.classes) == 2
+
+
+def _order(table: Table) -> Order:
+    """Rank by the comparisons that were made; with those that were planned as a family of their own."""
+    pairs = table.evidence.pairs if table.evidence else ()
+    compared: dict[tuple[str, str], Mapping[str, Difference]] = {(one.a, one.b): one.differences for one in pairs}
+    labels = [row.label for row in table.rows]
+    for a, b in combinations(labels, 2):
+        if (b, a) not in compared:
+            compared.setdefault((a, b), {})
+    bases = [row.label for row in table.rows if row.role == "baseline"]
+    planned = [(label, base) for label in table.primary for base in bases]
+    return dominance(labels, compared, criteria_of(table.ranked_by, _has_odds(table)), planned)
+
+
+def _from_pairs(row: Row, order: Order, counted: Mapping[str, bool], bases: set[str]) -> dict[str, Difference]:
+    """Take the p that the ranks rest on: of the comparison with the baseline, in what is counted there."""
+    changes = dict(row.changes)
+    for pair, adjusted in order.adjusted.items():
+        other = pair[1] if pair[0] == row.label else pair[0]
+        if row.label in pair and other in bases:
+            mine = {name: p for name, p in adjusted.items() if name in counted and name in changes}
+            changes |= {name: replace(changes[name], adjusted=p) for name, p in mine.items()}
+    return changes
+
+
+def _changes(rows: Sequence[Row], counted: Mapping[str, bool]) -> list[Row]:
+    """Adjust over the rows what ranks do not go by."""
+    done = {row.label: dict(row.changes) for row in rows}
+    for name in dict.fromkeys(name for row in rows for name in row.changes if name not in counted):
+        mine = [row.label for row in rows if name in row.changes]
+        for label, p in zip(mine, holm([done[label][name].p for label in mine]), strict=True):
+            done[label][name] = replace(done[label][name], adjusted=p)
+    return [replace(row, changes=done[row.label]) for row in rows]
+
+
+def _interactions(rows: Sequence[Row]) -> list[Row]:
+    done: dict[str, dict[str, Interaction]] = {row.label: dict(row.interactions) for row in rows}
+    for kind in dict.fromkeys(kind for row in rows for kind in row.interactions):
+        mine = [row.label for row in rows if kind in row.interactions]
+        for label, p in zip(mine, holm([done[label][kind].p for label in mine]), strict=True):
+            done[label][kind] = replace(done[label][kind], adjusted=p)
+    return [replace(row, interactions=done[row.label]) for row in rows]
+
+
+def _disparities(rows: Sequence[Row]) -> list[Row]:
+    """Adjust the gaps of the rows that have learned: MaxAccGap and EqOdds(max) are one family."""
+    tested = [row for row in rows if all(flag.code != NOT_LEARNED for flag in row.flags)]
+    p = holm([row.gap.p for row in tested] + [row.eq_odds_max.p for row in tested])
+    family = {row.label: (p[place], p[len(tested) + place]) for place, row in enumerate(tested)}
+
+    def adjusted(row: Row) -> Row:
+        gap, odds = family.get(row.label, (None, None))
+        return replace(
+            row,
+            gap=replace(row.gap, adjusted=gap),
+            eq_odds_max=replace(row.eq_odds_max, adjusted=odds),
+            equity_scaled=replace(row.equity_scaled, adjusted=gap),
+        )
+
+    return [adjusted(row) for row in rows]
+
+
+def _flags(row: Row, levelled: bool) -> tuple[Flag, ...]:
+    """Let the flags that follow from p-values follow from the new ones, in their place among the others."""
+    return (
+        *(flag for flag in row.flags if flag.code in FIRST),
+        *([Flag(LEVELLING_DOWN)] if levelled else ()),
+        *([Flag("worst group worse")] if worst_group_worse(row.changes) else ()),
+        *gap_flags(row.gap, row.standardised_gap, row.worst_group, row.eq_odds_max),
+        *(flag for flag in row.flags if flag.code not in (*FIRST, *ADJUSTED)),
+    )

@@ -1,0 +1,89 @@
+"""All checks of a published leaderboard, as far as what was given lets them go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fairbench.data.locations import parse, shared_roots
+from fairbench.jobs.conversion import departures
+from fairbench.jobs.job import Record
+from fairbench.jobs.store import Store
+from fairbench.plugins import Plugins
+from fairbench.publication.again import Again, drawn, predict_again, train_again
+from fairbench.publication.against_runs import rebuilt, verify_runs
+from fairbench.publication.findings import Finding, collected, compared
+from fairbench.publication.merge import merge
+from fairbench.publication.publish import records_of
+from fairbench.publication.published import Publication, read
+from fairbench.publication.sharing import Attached, Shareable
+from fairbench.publication.verdict import Verdict, claims, jobs_that_hold
+from fairbench.publication.verify import verify_file
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `fairbench verify` was given: folders of runs, how many jobs to do again, and where data lie."""
+
+    file: Path
+    runs: Sequence[Path] = ()
+    rerun: int = 0
+    retrain: int = 0
+    draw: int | None = None
+    data: Sequence[str] = ()
+    parts: Sequence[Path] = ()
+
+
+def verdict_on(publication: Publication, asked: Asked, plugins: Plugins) -> Verdict:
+    """Run every check that is possible, and say what each found."""
+    metrics = [*plugins.tables["metric"].values()]
+    findings = verify_file(publication, plugins)
+    read_keys: frozenset[str] = frozenset()
+    stores = [*map(Store, asked.runs)]
+    if publication.parts:
+        findings += _parts(publication, asked.parts)
+    if stores:
+        found = verify_runs(publication, stores, metrics)
+        findings += found
+        read_keys = frozenset(records_of([Shareable(store) for store in stores]))
+    elif publication.predictions:
+        beside = Attached(asked.file.with_name(f"{publication.name}.predictions"), publication.jobs)
+        if beside.folder.is_dir():
+            findings += rebuilt(publication, [beside], metrics)
+            read_keys = frozenset(record.job.key for record in publication.jobs)
+        else:
+            findings.append(Finding("unchecked", "predictions", f"{beside.folder.name} is not beside the file"))
+    keys = {record.job.key for record in publication.jobs}
+    again: dict[str, frozenset[str]] = {}
+    for count, how in ((asked.rerun, predict_again), (asked.retrain, train_again)):
+        records = drawn(stores, publication.jobs, count, asked.draw)
+        said = [*how(Again(stores, plugins, _roots(asked.data, plugins, records)), records)] if records else []
+        findings += said
+        again[how.__name__] = jobs_that_hold(said, keys)
+    verdict = Verdict(tuple(findings), read_keys, again["predict_again"], again["train_again"])
+    return replace(verdict, findings=(*verdict.findings, *claims(publication, verdict)))
+
+
+def _roots(options: Sequence[str], plugins: Plugins, records: Sequence[Record]) -> Mapping[str, Path]:
+    """Say where the datasets of some jobs lie, and what else `--data` names (a backbone's folder)."""
+    folders = plugins.folders({record.job.dataset.name for record in records})
+    others = {name: Path(path) for name, path in parse(options).items() if name not in folders}
+    mine = [option for option in options if option.partition("=")[0].strip() in folders]
+    return others | shared_roots(mine, folders)
+
+
+def _parts(publication: Publication, paths: Sequence[Path]) -> list[Finding]:
+    """Merge the parts of a merged board again, and compare."""
+    if not paths:
+        return [Finding("unchecked", "merge", "the boards that were merged are not given (--parts)")]
+    parts = [read(path) for path in paths]
+    again = merge(parts, publication.name, publication.command, publication.publisher)
+    where = "merge of the parts"
+    hashes = collected(
+        where,
+        "the parts are the files that were merged",
+        compared([asdict(one) for one in publication.parts], [asdict(one) for one in again.parts], where),
+    )
+    mine, theirs = (departures(replace(one.board, fairbench="")) for one in (publication, again))
+    return hashes + collected(where, "they give this board", compared(mine, theirs, where))

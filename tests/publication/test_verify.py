@@ -1,0 +1,203 @@
+"""A published file by itself: whether it agrees with itself, and what is found where somebody edited it."""
+
+import json
+
+import pytest
+from boards import PATIENTS, SHARES, copied, job, published, row, said, says, table
+from builders import BASE, accuracy_of, add, patients
+
+from fairbench import __version__
+from fairbench.jobs.store import Store
+from fairbench.publication.check import Asked, verdict_on
+from fairbench.publication.published import Publication, text
+from fairbench.publication.verdict import levels
+from fairbench.publication.verify import verify_file
+from fairbench.testing.toys import toy_plugins
+
+
+def found(data, state="differs"):
+    """All that a check of the file alone says, by its state."""
+    return said(verify_file(Publication.from_json(data)), state)
+
+
+@pytest.mark.parametrize("which", ["one", "two"])
+def test_an_honest_board_agrees_with_itself(honest, which):
+    _, publication = honest[which]
+    assert said(verify_file(publication)) == []
+    assert Publication.from_json(json.loads(text(publication))) == publication
+
+
+def test_no_patients_row_and_no_message_of_an_error_is_published(honest):
+    written = text(honest["one"][1])
+    assert "smith" not in written
+    assert "p17" not in written
+    assert {one["status"] for one in table(json.loads(written))["excluded"]} == {"failed"}
+
+
+def edited_cell(data):
+    row(data, "better")["score"]["value"] += 0.05
+
+
+def edited_interval(data):
+    row(data, "better")["gap"]["low"] = 0.05
+
+
+def edited_group(data):
+    row(data, "worse")["groups"][0]["value"] = 0.75
+
+
+def edited_change(data):
+    row(data, "better")["changes"]["score"]["value"] = 0.2
+
+
+def edited_counts(data):
+    """All answers are the targets, in the counts alone."""
+    for seed in table(data)["evidence"]["counts"]["better"]:
+        for cell in (seed["everyone"], *seed["groups"]):
+            negatives, positives = map(sum, cell["answers"])
+            cell["answers"] = [[negatives, 0, 0], [0, positives, 0]]
+            cell["total"] = cell["squares"] = float(cell["n"])
+
+
+def other_patients(data):
+    """One row is of fewer black patients than the others."""
+    seed = table(data)["evidence"]["counts"]["better"][0]
+    black = seed["groups"][0]
+    wrong = black["answers"][0][1]
+    black["answers"][0][1], black["n"] = 0, black["n"] - wrong
+
+
+def relabelled(data):
+    job(data, "better")["method"]["name"] = "mine"
+
+
+def earlier(data):
+    data["jobs"][0]["started"] = "2099-01-01T00:00:00+00:00"
+
+
+def dropped_row(data):
+    table(data)["rows"] = [one for one in table(data)["rows"] if one["label"] != "worse"]
+
+
+def dropped_row_and_jobs(data):
+    """It was never there: no row, no job, no trial; only the comparisons remember."""
+    dropped_row(data)
+    data["jobs"] = [one for one in data["jobs"] if one["job"]["method"]["name"] != "worse"]
+    table(data)["evidence"]["counts"].pop("worse")
+    trials = table(data)["trials"]
+    trials["methods"] -= 1
+    trials["settings"] -= 1
+    trials["trainings"] -= len(trials["seeds"])
+
+
+def dropped_without_trace(data):
+    """The comparisons, too, forget it; the p-values were adjusted for it."""
+    dropped_row_and_jobs(data)
+    evidence = table(data)["evidence"]
+    evidence["pairs"] = [one for one in evidence["pairs"] if "worse" not in (one["a"], one["b"])]
+
+
+def dropped_failure(data):
+    table(data).pop("excluded")
+    data["jobs"] = [one for one in data["jobs"] if one["job"]["method"]["name"] != "broken"]
+
+
+def dropped_seed(data):
+    mine = row(data, "better")
+    mine["seeds"], mine["keys"] = mine["seeds"][:1], mine["keys"][:1]
+
+
+def smaller_p(data):
+    row(data, "better")["changes"]["gap"]["adjusted"] = 0.001
+
+
+def better_rank(data):
+    row(data, "worse")["rank"] = "1"
+
+
+def lost_flag(data):
+    row(data, "worse")["flags"] = []
+
+
+def another_provider(data):
+    row(data, "better")["versions"]["method"] = "fairbench 0.9.9+0123456789ab"
+
+
+def another_recipe(data):
+    row(data, "better")["recipe"]["batch_size"] = 4
+
+
+def cheaper(data):
+    row(data, "better")["train_seconds"] = 1.0
+
+
+def easier_constant(data):
+    table(data)["constant"]["score"] = 0.2
+
+
+def told_twice(data):
+    data["jobs"].append(data["jobs"][0])
+
+
+TAMPERINGS = {
+    edited_cell: ("two", r"better: score: published 0\.835, recomputed 0\.785"),
+    edited_interval: ("one", r"better: gap\.low: published 0\.05, recomputed"),
+    edited_group: ("two", r"worse: groups\.0: published 0\.75, recomputed 0\.4"),
+    edited_change: ("two", r"better: minus vanilla: score: published 0\.2, recomputed 0\.045"),
+    edited_counts: ("two", r"better: score: published 0\.785, recomputed 1"),
+    other_patients: ("two", r"better · seed 0: answers that add up to|holds? more rows|its counts are of"),
+    relabelled: ("two", r"better: there is no job \w+: a job's key is the hash of what it is"),
+    earlier: ("two", r"it began at '2099.*after the board was published"),
+    dropped_row: ("two", r"\(worse on race .*\): it is in no table, though it was run"),
+    dropped_row_and_jobs: ("two", r"worse was compared with .*, and is no row"),
+    dropped_without_trace: ("two", r"adjusted|changes\."),
+    dropped_failure: ("two", r"trials, published and listed: trainings: published 7, recomputed 6"),
+    dropped_seed: ("two", r"better on race.*seed 1.*: it is in no table"),
+    smaller_p: ("two", r"better: changes\.gap: published 0\.001, recomputed"),
+    better_rank: ("two", r"worse: rank: published 1, recomputed 2-3"),
+    lost_flag: ("two", r"worse: flags"),
+    another_provider: (
+        "two",
+        r"better: versions\.method: published fairbench 0\.9\.9",
+    ),
+    another_recipe: ("two", r"better: recipe\.batch_size: published 4, recomputed 8"),
+    cheaper: ("two", r"better: train_seconds: published 1, recomputed 12"),
+    easier_constant: ("two", r"always “\w+”"),
+    told_twice: ("two", r"it is listed twice"),
+}
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
+def test_a_file_that_was_tampered_with_is_found(honest, tamper):
+    which, expected = TAMPERINGS[tamper]
+    data = copied(honest[which][1])
+    tamper(data)
+    assert data != copied(honest[which][1])
+    says(found(data), expected)
+
+
+def test_what_a_file_alone_cannot_show_is_said(honest):
+    """A forger who recomputes everything is believed, and the reader is told what was not looked at."""
+    unchecked = " ".join(found(copied(honest["two"][1]), "unchecked"))
+    for word in ("intervals and p-values", "AUROC", "that the answers are those of the models"):
+        assert word in unchecked
+
+
+def test_code_that_calls_itself_fairbenchs_own_is_compared_with_it(tmp_path):
+    store, people = Store(tmp_path), patients(PATIENTS)
+    add(store, "vanilla", accuracy_of(SHARES["vanilla"], PATIENTS), table=people, about=BASE)
+    version = f"fairbench {__version__}+{'0' * 12}"
+    add(store, "mine", accuracy_of(SHARES["better"], PATIENTS), table=people, version=version)
+    says(
+        said(verify_file(published(store), toy_plugins())),
+        f"method mine: fairbench {__version__} has no such method",
+    )
+
+
+def test_a_level_is_what_a_check_saw_and_not_what_a_row_says(honest, tmp_path):
+    data = copied(honest["two"][1])
+    row(data, "better")["trust"] = "retrained"
+    publication = Publication.from_json(data)
+    verdict = verdict_on(publication, Asked(tmp_path / "x.json"), toy_plugins())
+    assert {trust for _, _, trust in levels(publication, verdict)} == {"counts attached"}
+    says(said(verdict.findings, "unchecked"), "row better: it is said to be retrained; this check saw it counts")
