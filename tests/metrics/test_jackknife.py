@@ -128,6 +128,7 @@ def test_score_gives_values_intervals_and_a_gap_with_one(write):
     assert "not a mean over rows: no exact test" in gap["flags"]
 
 
+@pytest.mark.slow
 def test_a_board_shows_it_beside_and_publishes_it(tmp_path):
     store = runs(tmp_path, seeds=(0, 1))
     (table,) = build(store, attributes=["race"], metrics=[MCC], also=["mcc"]).tables

@@ -20,6 +20,8 @@ from fairbench.publication.publish import publish
 from fairbench.publication.published import Choices
 from fairbench.publication.verdict import levels
 
+pytestmark = pytest.mark.slow  # it trains and answers again
+
 TOYS = str(Path(__file__).parents[1] / "toys.py")
 TOY = ("--datasets", "toy", "--backbones", "toy-backbone", "--attr", "site", "--plugin", TOYS)
 ENTRIES = "method-fr,method-vanilla,method-thresholds,metric-rates"
