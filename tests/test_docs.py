@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_links_resolve(page):
         assert not anchor or anchor in anchors(goal), f"{page.name}: {target}: no such heading"
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "README.md", "docs/plugins.md"])
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/plugins.md"])
 def test_python_blocks_compile(page):
     written = blocks(page, "python")
     assert written
@@ -62,10 +63,9 @@ def test_python_blocks_compile(page):
         compile(code, page, "exec")
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_the_whole_plugin_is_the_real_file(page):
+def test_the_whole_plugin_is_the_real_file():
     file = "plugins/fairbench_plugins/methods/fr.py"
-    assert marked(page, f"<!-- file: {file} -->") == text(file)
+    assert marked("CONTRIBUTING.md", f"<!-- file: {file} -->") == text(file)
 
 
 QUICK = 'python -m pytest -q -n auto -m "not slow"'
@@ -87,16 +87,9 @@ def test_ci_runs_what_the_readme_says():
     assert "pip install" not in script
 
 
-def excerpt(board: str) -> str:
-    """What the README shows of a leaderboard: the finding, and the table that leads."""
-    start = board.index("\n\n", board.index("\n## ")) + 2
-    return board[start : board.index("\n\n<details>")]
-
-
-def test_the_readme_shows_the_leaderboard_that_was_made():
-    block = r"<!-- leaderboard:quickstart -->\n(.*?)\n?<!-- /leaderboard -->"
-    (shown,) = re.findall(block, text("README.md"), re.DOTALL)
-    assert shown == excerpt(text("leaderboards/quickstart.md"))
+def test_the_readme_quotes_the_leaderboard_that_was_made():
+    (first,) = re.findall(r"^> (\*\*.*\*\*)$", text("README.md"), re.MULTILINE)
+    assert re.search(r"^\*\*.*\*\*$", text("leaderboards/quickstart.md"), re.MULTILINE)[0] == first
 
 
 BOARDS = [path for path in sorted((ROOT / "leaderboards").glob("*.json")) if not path.name.endswith(".schema.json")]
@@ -107,13 +100,13 @@ def test_published_leaderboards_are_what_their_data_say(board):
     assert board.with_suffix(".md").read_text(encoding="utf-8") == report.render(read_board(board), "md")
 
 
-def test_the_example_of_chance_in_the_readme():
+def test_the_example_of_chance_on_the_page_that_says_why():
     """Shuffle 1,070 right answers over the groups of arXiv 2512.03477, Table 1, by counting alone."""
     generator = np.random.default_rng(0)
     sizes = np.array([1816, 76, 108])
     right = generator.multivariate_hypergeometric(sizes, 1070, size=100_000)
     gap = 100 * np.ptp(right / sizes, axis=1)
-    assert f"of {gap.mean():.1f} points on average" in " ".join(text("README.md").split())
+    assert f"of {gap.mean():.1f} points on average" in " ".join(text("docs/why.md").split())
     observed = {name: 100 * np.ptp(np.array(counts) / sizes) for name, counts in PUBLISHED.items()}
     assert {name: f"{value:.2f}" for name, value in observed.items()} == {"vanilla": "3.80", "gr": "1.17"}
     assert all(value < gap.mean() for value in observed.values())
@@ -182,3 +175,18 @@ def test_every_method_is_explained_with_its_settings(name):
     assert fields or "No settings" in section
     choices = {option for kind, _ in fields.values() for option in describe(kind).split(" | ") if "-" in option}
     assert all(f"`{option}`" in text("docs/methods.md") for option in choices)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ".ci/mkdocs.yml", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    public = text("fairbench/__init__.pyi").count("\nfrom .")
+    page = (tmp_path / "reference.html").read_text(encoding="utf-8")
+    assert page.count('<h3 id="fairbench.') >= public > 50
+    for path in tmp_path.rglob("*.html"):
+        fetched = re.findall(
+            r'<(?:script|link|img)[^>]*(?:src|href)="(https?:[^"]*)"', path.read_text(encoding="utf-8")
+        )
+        assert not [url for url in fetched if "canonical" not in url], path
