@@ -171,7 +171,7 @@ def _conclusion(table: Table) -> str:
         worse = any(_shown(row, key, -sign) for key, sign in costs.items())
         if better and learned(row):
             (at_cost if worse else fairer).append(row.label)
-        elif any(_shown(row, gap, 1) for gap in ("gap", "eq_odds_max")):
+        elif learned(row) and any(_shown(row, gap, 1) for gap in ("gap", "eq_odds_max")):
             less.append(row.label)
     warning = f" Shown to treat them less alike: {_some(less)}." if less else ""
     if fairer:
