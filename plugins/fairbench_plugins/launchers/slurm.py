@@ -1,12 +1,16 @@
 """Jobs under Slurm, by submitit."""
 
 import math
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from fairbench import Count, Event, FairbenchError, Launcher, NonNegative, Positive, Range, Work, hookimpl
+
+# Submitit sets up logging when it is imported, which closes every handler of this process, and with some their streams.
+os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
 
 
 class Slurm(Launcher):
