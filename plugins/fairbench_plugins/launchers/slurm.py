@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fairbench import Count, Event, FairbenchError, Launcher, NonNegative, Positive, Range, Work, hookimpl
 
-# Submitit sets up logging when it is imported, which closes every handler of this process, and with some their streams.
+# When it is imported, submitit sets up logging, which closes every handler of this process, and some streams too.
 os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
 
 
