@@ -44,6 +44,9 @@ def some(group, n_groups=3, classes=2, seed=0):
     return Batch(torch.arange(count), torch.arange(count) % 2, group, {"site": group}, n_groups), out
 
 
+UNTRAINED = {"endpoint", "demonstrations", "debiased-prompt"}  # what they reach is the model's, not training's
+
+
 def test_every_method_has_a_setting_in_which_it_must_help():
     """The table in docs/methods.md is made by a script, which a new method must be told to."""
     path = Path(__file__).parents[2] / "benchmarks" / "when_it_works.py"
@@ -51,7 +54,7 @@ def test_every_method_has_a_setting_in_which_it_must_help():
     script = sys.modules["when_it_works"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     contenders = {name for name, method in METHODS.items() if method.role == "contender"}
-    assert {case.method for case in script.CASES} == contenders - {"zero-shot", "adapter"}
+    assert {case.method for case in script.CASES} == contenders - {"zero-shot", "adapter", *UNTRAINED}
     for case in script.CASES:
         METHODS[case.method](**case.settings)
         assert len(script.Cues(setting=case.setting).table()) == sum(script.Cues.rows_per_split)
@@ -587,8 +590,9 @@ def test_thresholds_refuse_tasks_without_two_classes():
     with pytest.raises(AssertionError, match="two classes, and three has 3 classes"):
         train(METHODS["thresholds"], dataset=Three)
     vqa = SimpleNamespace(name="vqa", task="generate", classes=("no", "yes"))
+    any_model = SimpleNamespace(name="any", readout="head", takes_several=True)
     with pytest.raises(FairbenchError, match="vqa has answers in words"):
-        require("thresholds", METHODS["thresholds"].needs, vqa, SimpleNamespace(name="any", readout="head"))
+        require("thresholds", METHODS["thresholds"].needs, vqa, any_model)
 
 
 def test_cells_of_classes_need_classes():

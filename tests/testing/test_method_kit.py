@@ -226,6 +226,8 @@ class DividesByAbsentGroups(Base):
 class AssumesTwoClasses(Base):
     """Index 1 is the last class."""
 
+    needs = ("classes",)
+
     def loss(self, out, batch):
         return nn.functional.binary_cross_entropy_with_logits(
             out.scores[:, 1] - out.scores[:, 0], batch.target.float() * 1.0

@@ -16,10 +16,10 @@ class Narrow(toys.ToyBackbone):
 
     name = "narrow"
 
-    def prepare(self, image, prompt):
-        if image.width > 30:
+    def prepare_images(self, images, prompt):
+        if any(image.width > 30 for image in images):
             raise ValueError("aspect ratio must be\nsmaller")
-        return super().prepare(image.resize((8, 8)), prompt)
+        return super().prepare_images(images, prompt)
 
 
 def ward(folder, share=0.0, **facts):
@@ -75,13 +75,13 @@ def test_an_image_that_no_processor_takes_is_named_with_its_size(folder, verify)
 
 def test_each_size_is_tried_once(folder, monkeypatch):
     kind, settings = ward(folder)
-    sizes, real = [], Narrow.prepare
+    sizes, real = [], Narrow.prepare_images
 
-    def watched(self, image, prompt):
-        sizes.append(image.size)
-        return real(self, image, prompt)
+    def watched(self, images, prompt):
+        sizes.extend(image.size for image in images)
+        return real(self, images, prompt)
 
-    monkeypatch.setattr(Narrow, "prepare", watched)
+    monkeypatch.setattr(Narrow, "prepare_images", watched)
     dataset = kind(**settings)
     refused(dataset, rows(dataset), loaded())
     assert sorted(sizes) == [(8, 6), (40, 3)]
