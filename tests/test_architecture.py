@@ -62,6 +62,7 @@ def test_nothing_imports_in_a_circle():
     assert circles({name: targets for name, targets in module_arrows().items() if name != "hookspecs"}) == []
 
 
+@pytest.mark.slow
 def test_torch_enters_only_where_stated():
     known = modules()
     at_once = {name: [target for target, lazy in of_core(path) if not lazy] for name, path in known.items()}

@@ -89,6 +89,7 @@ def test_what_is_no_table_is_refused(data, message):
         fairbench.score(data, "race")
 
 
+@pytest.mark.slow
 def test_run_and_leaderboard(tmp_path):
     (tmp_path / "mine.toml").write_text('rank = "gap"\nprimary = ["reweight"]')
     board = fairbench.run(

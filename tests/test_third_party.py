@@ -60,6 +60,7 @@ for words in (["list", "methods"], {words!r}):
     assert any(version.startswith("fairbench-tilted 0.3.0+") for version in versions)
 
 
+@pytest.mark.slow
 def test_it_passes_the_conformance_kit():
     spec = importlib.util.spec_from_file_location("fairbench_tilted", SOURCE / "fairbench_tilted.py")
     module = importlib.util.module_from_spec(spec)

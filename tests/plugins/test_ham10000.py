@@ -394,6 +394,7 @@ def real(shared):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_files_have_their_published_numbers(real):
     table = rows(at(real, labels="dx7"))
@@ -429,6 +430,7 @@ def test_a_limit_on_the_real_files_is_representative(real):
         assert (shares[0] - shares[1]).abs().max() < 0.01, column
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_questions_have_the_published_numbers_and_the_splits_of_the_images(real):
     table = rows(at(real, HAM10000VQA))

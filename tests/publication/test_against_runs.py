@@ -17,6 +17,8 @@ from fairbench.publication.published import Publication
 from fairbench.publication.verdict import attested, levels
 from fairbench.testing.toys import toy_plugins
 
+pytestmark = pytest.mark.slow  # boards of several laboratories are computed again and again
+
 
 @pytest.fixture
 def own(honest, tmp_path):

@@ -18,6 +18,8 @@ from fairbench.publication.verify import verify_file
 from fairbench.report import render
 from fairbench.testing.toys import toy_plugins
 
+pytestmark = pytest.mark.slow  # boards of several laboratories are computed again and again
+
 
 @pytest.fixture(scope="module")
 def labs(tmp_path_factory):
