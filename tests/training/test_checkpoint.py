@@ -67,7 +67,7 @@ class Opaque(Method):
 
 METHODS = {**plugins.load(("method",)).tables["method"], "rich": Rich, "opaque": Opaque}
 UNSAVEABLE = {"fairtune", "opaque"}  # optuna's study is no plain value
-ELSEWHERE = {name for name, method in METHODS.items() if method.takes_folder}  # trained before, and not here
+ELSEWHERE = {"adapter", "endpoint"}  # trained before or elsewhere, and not here
 
 
 class Kill(BaseException):
