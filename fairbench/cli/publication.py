@@ -238,7 +238,7 @@ def merge(boards: tuple[Path, ...], name: str, out: Path, by: str, html: bool, t
     _write(made, out, name, wanted)
     for table in made.board.tables:
         if table.apart:
-            say(f"note: {table.dataset} · {table.backbone} · {table.attribute} stands {table.apart}")
+            say(f"note: {table.place} stands {table.apart}")
 
 
 @click.command()

@@ -83,7 +83,9 @@ class Behind:
 
 def behind(store: Store, board: Board, metrics: Sequence[Metric] = ()) -> tuple[Behind, ...]:
     """Read what stands behind every table of a board; what its runs no longer hold is left out."""
-    records = {record.job.key: record for record in store.records()}
+    keys = {key for table in board.tables for row in (*table.rows, *table.controls) for key in row.keys}
+    stored = {key: store.stored(key) for key in keys}
+    records = {key: one[0] for key, one in stored.items() if isinstance(one, tuple)}
     known = registry(metrics)
     return tuple(_table(table, store, records, known) for table in board.tables)
 

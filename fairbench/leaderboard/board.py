@@ -20,6 +20,8 @@ from fairbench.statistics.variance import VarianceParts
 
 Status = Literal["failed", "unfinished", "unreadable", "refused"]
 # How far a row was checked, least first; docs/publishing.md says what each can and cannot show.
+# What rows are compared in, by the field of a row, and how it is called beside other words.
+QUANTITIES = {"score": "score", "worst_group": "worst group", "gap": "gap", "eq_odds_max": "EqOdds(max)"}
 Trust = Literal["self-reported", "counts attached", "predictions attached", "re-predicted", "retrained"]
 
 
@@ -297,6 +299,11 @@ class Table:
     primary: tuple[str, ...] = ()
     evidence: Evidence | None = None
     apart: str = ""
+
+    @property
+    def place(self) -> str:
+        """What the table is about, as headings and messages name it."""
+        return f"{self.dataset} · {self.backbone} · {self.attribute}"
 
 
 @dataclass(frozen=True)

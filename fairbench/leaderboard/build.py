@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from fairbench import __version__
 from fairbench.errors import FairbenchError
+from fairbench.jobs.job import Job
 from fairbench.jobs.store import Store
-from fairbench.jobs.summary import Summary, place
-from fairbench.leaderboard.board import Board
+from fairbench.jobs.summary import Refused, Summary, place
+from fairbench.leaderboard.board import Board, Excluded
 from fairbench.leaderboard.collect import Finished, Runs, excluded, load
 from fairbench.leaderboard.tables import Options, Wanted, read, table_of, tables
 from fairbench.metrics.metric import Metric, registry
@@ -41,9 +42,7 @@ def build(
     if not ended:
         why = "".join(f"; {one}" for one in refused)
         raise FairbenchError(f"no job in {store.name} has ended yet{why}", f"see `fairbench status {store.name}`")
-    outside = [(job, excluded(job, "unfinished", "begun and not ended")) for job in overview.begun]
-    outside = [(job, one) for job, one in outside if keys is None or job.key in keys]
-    outside += [(one.job, excluded(one.job, "refused", str(one))) for one in refused if one.job]
+    outside = _outside(overview.begun, refused, keys)
     wanted = []
     for here in _by_place(ended):
         others = [(job, one) for job, one in outside if place(job) == here[0].place]
@@ -74,9 +73,7 @@ def gather(
     refused = [one for c in contents for one in c.refused if keys is None or one.key in keys]
     if not loaded:
         raise FairbenchError(f"no job in {', '.join(one.name for one in runs)} has ended yet", "`fairbench status`")
-    outside = [(job, excluded(job, "unfinished", "begun and not ended")) for c in contents for job in c.begun]
-    outside = [(job, one) for job, one in outside if keys is None or job.key in keys]
-    outside += [(one.job, excluded(one.job, "refused", str(one))) for one in refused if one.job]
+    outside = _outside([job for c in contents for job in c.begun], refused, keys)
     made = []
     for where in sorted({place(record.job) for record, _ in loaded}):
         here = [(record, entry) for record, entry in loaded if place(record.job) == where]
@@ -88,6 +85,13 @@ def gather(
             wanted = Wanted(attribute, tuple(record.job.key for record, _ in mine), tuple(others))
             made.append(table_of(wanted, [record for record, _ in mine], [entry for _, entry in mine], options))
     return Board(title, tuple(made), __version__, tuple(str(one) for one in refused if not one.job))
+
+
+def _outside(begun: Iterable[Job], refused: Iterable[Refused], keys: set[str] | None) -> list[tuple[Job, Excluded]]:
+    """Say why jobs stand in no row: those under way, and those whose record cannot be believed."""
+    mine = (job for job in begun if keys is None or job.key in keys)
+    unfinished = [(job, excluded(job, "unfinished", "begun and not ended")) for job in mine]
+    return unfinished + [(one.job, excluded(one.job, "refused", str(one))) for one in refused if one.job]
 
 
 def _by_place(ended: Iterable[Summary]) -> list[list[Summary]]:

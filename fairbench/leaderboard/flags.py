@@ -49,6 +49,10 @@ LEGEND = {
 }
 
 
+# Flags that a job's own record decides, whatever stands beside it.
+OF_RECORDS = ("† own stages", "‡ knows groups", "§ validation rows", "¶ chooses on validation")
+
+
 def protocol_flags(contender: Contender, base: Contender | None, seeds: Sequence[int]) -> Iterable[Flag]:
     """Flag how a row was made: other stages or recipe than told, known groups, seeds it lacks."""
     record = contender.first
@@ -63,14 +67,9 @@ def protocol_flags(contender: Contender, base: Contender | None, seeds: Sequence
 
 def record_flags(record: Record) -> Iterable[Flag]:
     """Flag what a job's own record says of how it was made."""
-    if record.ranked and record.stages not in (None, record.job.stages):
-        yield Flag("† own stages")
-    if record.adjusts_with_group:
-        yield Flag("‡ knows groups")
-    if record.spends_validation:
-        yield Flag("§ validation rows")
-    if record.looks:
-        yield Flag("¶ chooses on validation")
+    own_stages = record.ranked and record.stages not in (None, record.job.stages)
+    told = (own_stages, record.adjusts_with_group, record.spends_validation, record.looks > 0)
+    yield from (Flag(code) for code, holds in zip(OF_RECORDS, told, strict=True) if holds)
 
 
 def gap_flags(gap: Gap, standardised: Gap, worst_group: Gap, odds: Gap) -> Iterable[Flag]:

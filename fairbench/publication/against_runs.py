@@ -10,6 +10,7 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import departures, to_json
 from fairbench.jobs.job import Record
 from fairbench.jobs.store import Store
+from fairbench.jobs.summary import place
 from fairbench.leaderboard.board import Board, Row
 from fairbench.leaderboard.collect import Runs
 from fairbench.metrics.metric import Metric
@@ -18,7 +19,6 @@ from fairbench.publication.findings import Finding, collected, compared
 from fairbench.publication.publish import board_of, each_row, records_of
 from fairbench.publication.published import Publication
 from fairbench.publication.sharing import Shareable
-from fairbench.publication.verify import place_of
 
 # What a row's own answers give, whatever rows stand beside it.
 OWN = ("score", "auroc", "gap", "standardised_gap", "eq_odds_max", "equity_scaled", "worst_group", "groups")
@@ -72,10 +72,10 @@ def _files(published: Mapping[str, list[Record]], stores: Sequence[Store]) -> It
 def _left_out(publication: Publication, runs: Sequence[Shareable]) -> Iterator[Finding]:
     """Find the jobs that ended in these runs and are not published, though they belong beside those that are."""
     published = {record.job.key for record in publication.jobs}
-    places = {(r.job.dataset.label, r.job.backbone.label, r.job.unrecorded) for r in publication.jobs}
+    places = {place(record.job)[:3] for record in publication.jobs}  # in however many folds
     for key, record in records_of(runs).items():
         job = record.job
-        if key not in published and (job.dataset.label, job.backbone.label, job.unrecorded) in places:
+        if key not in published and place(job)[:3] in places:
             yield Finding(
                 "differs", f"job {key} ({job.title})", "it was run on the same data, and is not published"
             )
@@ -97,8 +97,8 @@ def rebuilt(publication: Publication, runs: Sequence[Runs], metrics: Sequence[Me
 
 def _boards(published: Board, again: Board) -> Iterator[Finding]:
     for number, table in enumerate(published.tables):
-        where = place_of(table)
-        if number >= len(again.tables) or place_of(again.tables[number]) != where:
+        where = table.place
+        if number >= len(again.tables) or again.tables[number].place != where:
             yield Finding("differs", where, "these runs give no such table here")
             continue
         plain = each_row(
@@ -134,13 +134,13 @@ def _rest(table: dict[str, Any]) -> dict[str, Any]:
 
 def _own_cells(publication: Publication, again: Board, here: Collection[str]) -> Iterator[Finding]:
     """Compare what a row's own answers give, for the rows whose jobs are all here."""
-    found = {(place_of(table), row.keys): row for table in again.tables for row in (*table.rows, *table.controls)}
+    found = {(table.place, row.keys): row for table in again.tables for row in (*table.rows, *table.controls)}
     for number, table in enumerate(publication.board.tables):
         for row in (*table.rows, *table.controls):
             if not set(row.keys) <= set(here):
                 continue
-            where, mine = f"{place_of(table)} · {row.label}", (number, row.label)
-            other = found.get((place_of(table), row.keys))
+            where, mine = f"{table.place} · {row.label}", (number, row.label)
+            other = found.get((table.place, row.keys))
             if other is None:
                 yield Finding("differs", where, "these runs give no such row", mine)
             elif table.min_cell == 0:

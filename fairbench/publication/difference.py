@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fairbench.leaderboard.board import Board, Row, Table
+from fairbench.leaderboard.board import QUANTITIES, Board, Row, Table
 from fairbench.statistics.results import Estimate
-
-MEASURES = {"score": "score", "worst_group": "worst group", "gap": "gap", "eq_odds_max": "EqOdds(max)"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ def difference(old: Board, new: Board) -> list[Moved]:
     joined as for independent data. On the same patients this is cautious; the paired test needs the predictions.
     A row whose jobs are the same ones should not move at all.
     """
-    before, after = ({_place(table): table for table in board.tables} for board in (old, new))
+    before, after = ({table.place: table for table in board.tables} for board in (old, new))
     moved: list[Moved] = []
     for place in dict.fromkeys([*before, *after]):
         if place not in after or place not in before:
@@ -40,10 +38,6 @@ def difference(old: Board, new: Board) -> list[Moved]:
         else:
             moved += _tables(place, before[place], after[place])
     return moved
-
-
-def _place(table: Table) -> str:
-    return f"{table.dataset} · {table.backbone} · {table.attribute}"
 
 
 def _tables(place: str, old: Table, new: Table) -> Iterator[Moved]:
@@ -63,7 +57,7 @@ def _rows(place: str, old: Row, new: Row) -> Iterator[Moved]:
     again = old.keys == new.keys
     if not again:
         yield Moved(place, old.label, "made by", _made(old, new), _made(new, old))
-    values = {name: (getattr(old, key), getattr(new, key)) for key, name in MEASURES.items()}
+    values = {name: (getattr(old, key), getattr(new, key)) for key, name in QUANTITIES.items()}
     for name, (a, b) in values.items():
         if a.value != b.value:
             beyond = True if again else apart(a, b)
@@ -78,9 +72,8 @@ def apart(a: Estimate, b: Estimate) -> bool | None:
     """Whether two values differ by more than their intervals let them; None where one has none."""
     if a.value is None or b.value is None or a.interval is None or b.interval is None:
         return None
-    up, down = (a, b) if b.value > a.value else (b, a)
-    room = math.hypot(up.interval[1] - up.value, down.value - down.interval[0])  # type: ignore[index, operator]
-    return abs(b.value - a.value) > room
+    (lower, (_, top)), (upper, (bottom, _)) = sorted([(a.value, a.interval), (b.value, b.interval)])
+    return upper - lower > math.hypot(top - lower, upper - bottom)
 
 
 def _points(one: Estimate) -> str:

@@ -186,15 +186,15 @@ def _renamed(shares: Sequence[Share]) -> list[Share]:
         own: set[str] = set()
         for row in (*share.table.rows, *share.table.controls):
             counts = share.table.evidence.counts.get(row.label, ()) if share.table.evidence else ()
-            twin = next((label for label, one in taken.items() if one == (row.keys, counts)), None)
-            if twin is None:
+            equal = next((label for label, one in taken.items() if one == (row.keys, counts)), None)
+            if equal is None:
                 label = _free(row.label, share.lab, taken)
                 taken[label], sources[label] = (row.keys, counts), [row.origin or share.lab]
                 labels[row.label] = label
                 own.add(row.label)
             else:
-                labels[row.label] = twin
-                sources[twin].append(row.origin or share.lab)
+                labels[row.label] = equal
+                sources[equal].append(row.origin or share.lab)
         named.append((share, labels, own))
     origins = {label: ", ".join(dict.fromkeys(labs)) for label, labs in sources.items()}
     return [Share(one.lab, _relabelled(one.table, labels, own, origins)) for one, labels, own in named]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Record
-from fairbench.jobs.store import Contents, Store, digest
+from fairbench.jobs.store import PREDICTIONS, Contents, Store, digest
 from fairbench.jobs.summary import Refused
 from fairbench.predictions.predictions import Predictions
 
@@ -71,4 +71,4 @@ class Attached:
 
 def predictions_hash(files: Mapping[str, str]) -> str:
     """Return the SHA-256 that a record gives for its predictions, empty where it names none."""
-    return files.get("predictions.parquet", "")
+    return files.get(PREDICTIONS, "")

@@ -35,9 +35,10 @@ def level(publication: Publication, table: int, row: Row, verdict: Verdict) -> T
     evidence = publication.board.tables[table].evidence
     if any(one.row == (table, row.label) for one in verdict.differs):
         return "self-reported"
-    for trust, keys in (("retrained", verdict.retrained), ("re-predicted", verdict.predicted)):
-        if set(row.keys) & keys:
-            return trust  # type: ignore[return-value]
+    if set(row.keys) & verdict.retrained:
+        return "retrained"
+    if set(row.keys) & verdict.predicted:
+        return "re-predicted"
     if set(row.keys) <= verdict.read:
         return "predictions attached"
     return "counts attached" if evidence and row.label in evidence.counts else "self-reported"

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from fairbench import __version__
 from fairbench.jobs.conversion import departures
 from fairbench.jobs.job import Record
+from fairbench.jobs.store import PREDICTIONS
 from fairbench.leaderboard.board import Row, Table
-from fairbench.leaderboard.flags import record_flags
+from fairbench.leaderboard.flags import OF_RECORDS, record_flags
 from fairbench.leaderboard.readjust import readjust
 from fairbench.leaderboard.row import cost, probes, provenance, recipe
 from fairbench.leaderboard.tables import trials_of
@@ -28,7 +29,7 @@ def verify_file(publication: Publication, plugins: Plugins | None = None) -> lis
     records = publication.records
     findings = collected("jobs", "every job is in a table, once, and no time is impossible", _jobs(publication))
     for number, table in enumerate(publication.board.tables):
-        where = place_of(table)
+        where = table.place
         findings += collected(where, "its rows are those of the jobs named", _rows(table, number, where, records))
         findings += collected(where, "as many trials as jobs", _trials(table, where, records))
         if table.evidence is None or not table.rows:
@@ -38,11 +39,6 @@ def verify_file(publication: Publication, plugins: Plugins | None = None) -> lis
     if plugins is not None:
         findings += collected("code", "what calls itself fairbench's own is", _own(publication.jobs, plugins))
     return findings
-
-
-def place_of(table: Table) -> str:
-    """Name a table."""
-    return f"{table.dataset} · {table.backbone} · {table.attribute}"
 
 
 def _jobs(publication: Publication) -> Iterator[Finding]:
@@ -66,7 +62,7 @@ def _jobs(publication: Publication) -> Iterator[Finding]:
             yield Finding("differs", where, f"it began at {record.started!r}, after the board was published")
         if not record.failed and not record.device:
             yield Finding("differs", where, "it does not say on which device it ran")
-        if not record.failed and "predictions.parquet" not in record.files:
+        if not record.failed and PREDICTIONS not in record.files:
             yield Finding("differs", where, "its record names no predictions")
 
 
@@ -117,7 +113,7 @@ def _said(row: Row) -> dict[str, object]:
         "train_seconds": row.train_seconds,
         "peak_memory": row.peak_memory,
         "probes": [asdict(one) for one in row.probes],
-        "flags of its making": [flag.code for flag in row.flags if flag.code[0] in "†‡§¶"],
+        "flags of its making": [flag.code for flag in row.flags if flag.code in OF_RECORDS],
     }
 
 

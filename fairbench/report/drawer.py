@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fairbench.leaderboard.board import Row, Table
+from fairbench.leaderboard.board import QUANTITIES, Row, Table
 from fairbench.leaderboard.flags import LEGEND
 from fairbench.report.format import (
     NOTHING,
@@ -28,7 +28,6 @@ ROLES = {
     "control": "a control: what a row must beat",
     "reference": "a reference: what the same data can give",
 }
-CHANGES = {"score": "score", "worst_group": "worst group", "gap": "gap", "eq_odds_max": "EqOdds(max)"}
 
 
 def drawer(row: Row, table: Table) -> list[tuple[str, Terms]]:
@@ -83,9 +82,9 @@ def _gap(gap: Gap) -> str:
 
 
 def _changes(row: Row, table: Table) -> Terms:
-    names = CHANGES | {"score": table.measure.title, "gap": table.measure.gap}
+    names = QUANTITIES | {"score": table.measure.title, "gap": table.measure.gap}
     moved: Mapping[str, Difference] = row.changes
-    known = [(f"{names[key]} (points)", moved[key]) for key in CHANGES if key in moved]
+    known = [(f"{names[key]} (points)", moved[key]) for key in QUANTITIES if key in moved]
     return [(name, f"{signed(one)}{_p(one.p, one.adjusted)}") for name, one in known if one.value is not None]
 
 

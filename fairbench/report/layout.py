@@ -133,7 +133,7 @@ class Section:
 
 def section(table: Table) -> Section:
     """Lay one table out."""
-    place = f"{table.dataset} · {table.backbone} · {table.attribute}"
+    place = table.place
     if table.measure.about:
         place += f" · by {table.measure.title}"
     conclusion, *rest = map(plain, finding(table))

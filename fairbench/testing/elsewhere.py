@@ -96,7 +96,7 @@ def _ask(what: str, subjects: Sequence[dict[str, Any]], folder: str = "", proces
 
 
 def _reason(trace: str) -> str:
-    """Return the last line of a traceback that names an exception."""
+    """Return the first line that names an exception: of several processes, those after it are its consequences."""
     named = [line for line in trace.splitlines() if "Error" in line.partition(":")[0]]
     return named[0].strip() if named else trace.strip()[-300:]
 

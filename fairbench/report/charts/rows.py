@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from fairbench.leaderboard.behind import Behind
-from fairbench.leaderboard.board import Row, Table
+from fairbench.leaderboard.board import QUANTITIES, Row, Table
 from fairbench.report.charts.panel import Figure, Panel, Records, base, fixed
 from fairbench.report.charts.theme import SERIES, Theme, mark
 from fairbench.report.charts.words import CARRIED, group_names, interval, measure, rounded
@@ -16,7 +16,7 @@ from fairbench.report.format import plain
 from fairbench.statistics.results import Estimate
 
 ALL = "all patients"
-DISPARITIES = {"worst_group": "worst group", "gap": "gap", "eq_odds_max": "EqOdds(max)"}
+DISPARITIES = {field: name for field, name in QUANTITIES.items() if field != "score"}
 
 
 def change(table: Table, behind: Behind | None) -> Figure:
