@@ -187,8 +187,11 @@ def mirrored(comparison: Comparison) -> Comparison:
 
 def later(a: Sequence[Floats], b: Sequence[Floats]) -> bool:
     """Put any two methods in one order, so that which is called A does not change the draws."""
-    first, second = (b"".join(np.ascontiguousarray(rate, float).tobytes() for rate in rates) for rates in (a, b))
-    return first > second
+
+    def key(rates: Sequence[Floats]) -> bytes:
+        return b"".join(np.nan_to_num(np.asarray(rate, float)).tobytes() for rate in rates)  # NaN has two signs
+
+    return key(a) > key(b)
 
 
 def paired(

@@ -67,7 +67,7 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 def opposite(difference: D) -> D:
     """Turn A minus B into B minus A: the value and both ends change sign, and the ends change places."""
     ends = (difference.value, difference.high, difference.low)
-    value, low, high = (None if x is None else -x for x in ends)
+    value, low, high = (None if x is None else 0.0 - x for x in ends)  # 0 stays 0, not -0
     return replace(difference, value=value, low=low, high=high)
 
 

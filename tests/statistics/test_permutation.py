@@ -341,6 +341,18 @@ def test_b_against_a_is_the_mirror_image():
         assert first.interval == (-second.high, -second.low)
 
 
+def test_equal_methods_differ_by_zero_without_a_sign_whatever_the_sign_of_nan():
+    group = np.repeat([0, 1, 2], 40)
+    a = (np.random.default_rng(9).random(120) < 0.7).astype(float)
+    a[::7] = np.nan
+    b = np.where(np.isnan(a), -np.float64("nan"), a)
+    there, back = compare([a], [b], group), compare([b], [a], group)
+    assert repr(there) == repr(back)
+    assert "-0.0," not in repr(there.gap)
+    moved = compare([np.where(group == 0, 1 - a, a)], [a], group)
+    assert "-0.0," not in repr(compare([a], [np.where(group == 0, 1 - a, a)], group)) + repr(moved)
+
+
 @pytest.mark.parametrize("cut", [0.0, 0.1])
 def test_intervals_and_p_values_of_two_methods_agree(cut):
     """Half of the boards with p <= .05 used to print an interval that contained 0, and the reverse."""

@@ -98,7 +98,7 @@ class SeedsByHash(Base):
     """A weight of the loss that follows from how a string is hashed in this process."""
 
     def loss(self, out, batch):
-        return (out.loss ** (1 + hash("mine") % 5)).mean()
+        return (out.loss ** (1 + (hash("mine") % 9973) / 9973)).mean()
 
 
 class RanksAsIfAlone(Base):
