@@ -4,6 +4,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from fairbench import FairbenchError
 from fairbench.statistics.paired import compare
@@ -18,6 +21,11 @@ def difference(value, p):
 def test_holm_by_hand():
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
     assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_holm_is_that_of_statsmodels(p):
+    assert holm(p) == list(multipletests(p, method="holm")[1])
 
 
 def test_a_method_ranks_below_another_only_if_the_comparison_says_so():
