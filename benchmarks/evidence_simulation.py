@@ -357,7 +357,7 @@ def moved_groups(
         group, first, second = pair(rng, sizes, a, b, agreement)
         moved = interaction([first], [second], group, repeats=repeats, seed=index)
         gap = compare([first], [second], group, repeats=repeats, seed=index).gap
-        covered = all(c.low <= true[int(c.up)] - true[int(c.down)] <= c.high for c in moved.contrasts)
+        covered = all(c.low <= true[int(c.group)] - true[int(c.against)] <= c.high for c in moved.contrasts)
         return [moved.p <= 0.05, gap.p <= 0.05, gap.exchange_p <= 0.05, covered]
 
     return measure

@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from fairbench.leaderboard.sentences import beyond_chance
-from fairbench.statistics.interaction import Interaction, interaction
+from fairbench.statistics.interaction import interaction
 from fairbench.statistics.paired import Comparison, compare
 from fairbench.statistics.permutation import group_rates, judge
 from fairbench.statistics.power import detectable_improvement
 from fairbench.statistics.ranking import holm, rank
-from fairbench.statistics.results import Gap
+from fairbench.statistics.results import Gap, Interaction
 from fairbench.statistics.variance import between_group_variance
 
 HERE = Path(__file__).parent

@@ -10,13 +10,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from fairbench.leaderboard.board import Contrast, Interaction
 from fairbench.metrics.disparity import EQUITY
 from fairbench.metrics.metric import ACCURACY, FPR, TPR, Metric
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.equity import judge_equity_scaled
-from fairbench.statistics.interaction import GroupContrast, interaction
+from fairbench.statistics.interaction import interaction
 from fairbench.statistics.intervals import MINIMUM, Floats, auroc_limits, auroc_notes, delong, ends, max_minus_min
 from fairbench.statistics.learned import (
     auroc_difference,
@@ -26,7 +25,7 @@ from fairbench.statistics.learned import (
 )
 from fairbench.statistics.paired import Comparison, compare
 from fairbench.statistics.permutation import Rows, group_rates, judge, worst_bounds
-from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
+from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap, Interaction
 from fairbench.statistics.standardised import by_class, standardised_gap
 
 NO_SEED = "no seed in common"
@@ -221,7 +220,8 @@ def rates_of(
 
 def interaction_with(a: Answers, b: Answers, groups: Groups, kind: Kind = "score") -> Interaction:
     """Say whether A moved the groups unequally against B: in their measure, in accuracy at the pooled mix of
-    classes (`standardised_gap`), or in TPR and FPR (`eq_odds_max`).
+    classes (`standardised_gap`), or in TPR and FPR (`eq_odds_max`). Of the contrasts those are kept whose
+    interval leaves out 0, else the clearest alone.
     """
     pair = shared_seeds(a, b)
     if pair is None:
@@ -234,19 +234,9 @@ def interaction_with(a: Answers, b: Answers, groups: Groups, kind: Kind = "score
         "eq_odds_max": (TPR.title.lower(), FPR.title.lower()),
     }[kind]
     left, right, weights = rates_of(a, b, groups, kind)
-    tested = interaction(left, right, groups.codes, groups.cluster, weights, names=groups.names)
-    apart = [one for one in tested.contrasts if one.low > 0][:MOST]
-    shown = apart or tested.contrasts[:1]
-    contrasts = tuple(_oriented(one, tested.moved[one.rate], groups.names, titles[one.rate]) for one in shown)
-    return Interaction(tested.p, None, contrasts, tested.reason)
-
-
-def _oriented(one: GroupContrast, moved: Floats, names: Sequence[str], rate: str) -> Contrast:
-    """Say a contrast of the group that was moved further, whichever way."""
-    up, down = (abs(moved[names.index(name)]) for name in (one.up, one.down))
-    if up >= down:
-        return Contrast(one.difference, one.low, one.high, p=one.p, group=one.up, against=one.down, rate=rate)
-    return Contrast(-one.difference, -one.high, -one.low, p=one.p, group=one.down, against=one.up, rate=rate)
+    tested = interaction(left, right, groups.codes, groups.cluster, weights, names=groups.names, rates=titles)
+    apart = tuple(one for one in tested.contrasts if one.apart)[:MOST]
+    return replace(tested, contrasts=apart or tested.contrasts[:1])
 
 
 def constant(predictions: Predictions, measure: Metric = ACCURACY) -> Answers:

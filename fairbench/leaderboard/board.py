@@ -14,14 +14,14 @@ from typing import Any, Literal, Self
 from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import departures, from_json
 from fairbench.jobs.job import Role
-from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap
+from fairbench.statistics.results import Difference, Estimate, Gap, Interaction
 from fairbench.statistics.results import RankBy as RankBy
 from fairbench.statistics.variance import VarianceParts
 
 Status = Literal["failed", "unfinished", "unreadable", "refused"]
-# How far a row was checked, least first; docs/publishing.md says what each can and cannot show.
 # What rows are compared in, by the field of a row, and how it is called beside other words.
 QUANTITIES = {"score": "score", "worst_group": "worst group", "gap": "gap", "eq_odds_max": "EqOdds(max)"}
+# How far a row was checked, least first; docs/publishing.md says what each can and cannot show.
 Trust = Literal["self-reported", "counts attached", "predictions attached", "re-predicted", "retrained"]
 
 
@@ -48,38 +48,6 @@ class Improvement:
     score: float | None
     gap: float | None
     agreement: float
-
-
-@dataclass(frozen=True)
-class Contrast(Difference):
-    """A row moved a group by this much more than it moved `against`, compared with the baseline, in one rate.
-
-    Of the two it is the one that was moved further, so that the sign says who gained or lost. The interval holds
-    for all pairs of groups and rates together, and `p` is adjusted for them.
-    """
-
-    group: str = ""
-    against: str = ""
-    rate: str = ""
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """Whether a row moved the groups unequally against the baseline.
-
-    `adjusted` is p adjusted over the table's rows. `contrasts` hold those whose interval leaves out 0, the
-    clearest first, else the clearest alone. None is undefined, `reason` says why.
-    """
-
-    p: float | None = None
-    adjusted: float | None = None
-    contrasts: tuple[Contrast, ...] = ()
-    reason: str | None = None
-
-    @property
-    def significant(self) -> bool:
-        """Whether the groups were moved unequally after adjustment."""
-        return self.adjusted is not None and self.adjusted <= ALPHA
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fairbench.leaderboard.answers import NO_CLASSES, TWO_CLASSES, Answers, Kind, contrast, interaction_with
-from fairbench.leaderboard.board import Interaction
 from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.paired import later
 from fairbench.statistics.ranking import opposite
-from fairbench.statistics.results import Difference
+from fairbench.statistics.results import Difference, Interaction
 
 KEYS: dict[Kind, str] = {
     "score": "interaction",

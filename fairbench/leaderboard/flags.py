@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fairbench.jobs.job import Record
 from fairbench.leaderboard.answers import Answers, constant, contrast, shared_seeds
-from fairbench.leaderboard.board import Flag, Interaction
+from fairbench.leaderboard.board import Flag
 from fairbench.leaderboard.row import Contender
 from fairbench.metrics.metric import ACCURACY
 from fairbench.predictions.groups import UNRECORDED, Groups
 from fairbench.statistics.ranking import holm
-from fairbench.statistics.results import ALPHA, Difference, Gap
+from fairbench.statistics.results import ALPHA, Difference, Gap, Interaction
 
 NOT_LEARNED = "has not learned"
 CASE_MIX = "case mix"

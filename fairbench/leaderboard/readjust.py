@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from fairbench.leaderboard.board import Flag, Interaction, Row, Table
+from fairbench.leaderboard.board import Flag, Row, Table
 from fairbench.leaderboard.flags import (
     BELOW,
     CASE_MIX,
@@ -19,7 +19,7 @@ from fairbench.leaderboard.flags import (
 from fairbench.leaderboard.standings import criteria_of, trade_offs_of
 from fairbench.statistics.ranking import Ranking as Order
 from fairbench.statistics.ranking import dominance, holm
-from fairbench.statistics.results import Difference
+from fairbench.statistics.results import Difference, Interaction
 
 FIRST = ("stale", NOT_LEARNED, BELOW)  # flags that come before those which follow from adjusted p-values
 ADJUSTED = (LEVELLING_DOWN, "worst group worse", CASE_MIX, "unrecorded worst", "partial")

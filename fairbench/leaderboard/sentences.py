@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fairbench.leaderboard.board import Contrast, Row, Table
+from fairbench.leaderboard.board import Row, Table
 from fairbench.leaderboard.flags import CASE_MIX, NOT_LEARNED
 from fairbench.statistics.intervals import FEW_OF_A_CLASS, MINIMUM
 from fairbench.statistics.permutation import WIDE
-from fairbench.statistics.results import ALPHA, Difference, Gap
+from fairbench.statistics.results import ALPHA, Contrast, Difference, Gap
 
 MANY = 6  # names that a sentence can hold
 MOST = 12  # names that a list in a sentence can hold

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from fairbench.leaderboard.answers import Answers, contrast, interaction_with
-from fairbench.leaderboard.board import Interaction, MeasuredRow, SideEffect
+from fairbench.leaderboard.board import MeasuredRow, SideEffect
 from fairbench.leaderboard.measure import scores_every_row
 from fairbench.leaderboard.row import Contender
 from fairbench.metrics.jackknife import NO_TEST, Jackknife
@@ -21,7 +21,7 @@ from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
 from fairbench.statistics.intervals import max_minus_min
 from fairbench.statistics.ranking import DOMINANCE, Ranking, dominance, holm, opposite
-from fairbench.statistics.results import ALPHA, Difference, Gap, RankBy
+from fairbench.statistics.results import ALPHA, Difference, Gap, Interaction, RankBy
 
 SCREEN = 300  # draws that tell whether a comparison deserves more
 CRITERIA: dict[RankBy, dict[str, bool]] = {

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from fairbench.leaderboard.board import Cell, Evidence, Group, Interaction, Row, Table
-from fairbench.statistics.results import Estimate, Gap
+from fairbench.leaderboard.board import Cell, Evidence, Group, Row, Table
+from fairbench.statistics.results import Estimate, Gap, Interaction
 
 
 def withhold(table: Table, minimum: int) -> Table:

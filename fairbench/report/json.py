@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fairbench.errors import FairbenchError
-from fairbench.leaderboard.board import Board, Interaction
+from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.compare import PairedScores
 from fairbench.metrics.conventions import Converted
 from fairbench.metrics.score import RowScores, Scores
-from fairbench.statistics.results import Difference, Estimate, Gap
+from fairbench.statistics.results import Difference, Estimate, Gap, Interaction
 
 Json = dict[str, Any]
 

@@ -6,14 +6,13 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from fairbench.leaderboard.board import Interaction
 from fairbench.leaderboard.compare import PairedScores
 from fairbench.metrics.conventions import Converted
 from fairbench.metrics.metric import RATES
 from fairbench.metrics.score import AttributeScores, RowScores, Scores
 from fairbench.report.console import heading, notes, table, title
 from fairbench.report.format import NOTHING, fraction, p_value, percent, signed, whole, with_interval
-from fairbench.statistics.results import Difference, Estimate, Gap
+from fairbench.statistics.results import Difference, Estimate, Gap, Interaction
 
 # The rates worth a column, with their titles, and where answers are texts their row scores; the rest is in --json.
 SHOWN = {"accuracy": "Acc (%)", "tpr": "TPR (%)", "fpr": "FPR (%)", "auroc": "AUROC"}

@@ -9,49 +9,20 @@ smaller gap: it also speaks up where two methods have equal gaps between differe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from fairbench.statistics.contrasts import MaxT, max_t, pairs
 from fairbench.statistics.intervals import Floats, Ints, labelled
 from fairbench.statistics.paired import same_rows
+from fairbench.statistics.ranking import opposite
 from fairbench.statistics.resampling import tabulate
+from fairbench.statistics.results import Contrast, Interaction
 from fairbench.statistics.seeds import seed_variances
 from fairbench.statistics.tail import p_value
 
 MOST = 200  # contrasts that are listed; of more, those with the largest t
-
-
-@dataclass(frozen=True)
-class GroupContrast:
-    """A moved group `up` by `difference` more than group `down`, against B; `low` and `high` hold for all pairs.
-
-    Units of the rows; `rate` is the index of the rate; `p` is adjusted for all pairs and rates.
-    """
-
-    up: str
-    down: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    rate: int = 0
-
-
-@dataclass(frozen=True)
-class Interaction:
-    """Whether groups were moved unequally: p <= .05 exactly where a contrast's 95 % interval leaves out 0.
-
-    contrasts: by decreasing t, see MOST; moved: each group's mean of A − B, (rates, groups), NaN without rows.
-    `p` is None where fewer than two groups have rows of some rate, and `reason` says so.
-    """
-
-    p: float | None
-    contrasts: tuple[GroupContrast, ...]
-    moved: Floats
-    seeds: int
-    reason: str | None = None
 
 
 def interaction(
@@ -63,6 +34,7 @@ def interaction(
     repeats: int = 10_000,
     seed: int = 0,
     names: Sequence[str] | None = None,
+    rates: Sequence[str] | None = None,
 ) -> Interaction:
     """Test whether A − B differs between groups, and bound every pairwise difference.
 
@@ -71,6 +43,8 @@ def interaction(
     permuted within the true class; any metric that scores rows. A method with one seed is set against every
     seed of the other. group: (n,) codes, -1 = not recorded; cluster: (n,). weights: compare the weighted sum
     of the rates instead, such as the classes' accuracies by the pooled class mix (`standardised.by_class`).
+    names, rates: what contrasts call groups and rates; without them, their numbers. Of more than MOST contrasts
+    those with the largest t are listed.
 
     Exact with one seed where d is exchangeable between groups, and asymptotically where it only has equal
     means. A cluster that spans groups counts as one unit in each, which is cautious. Raises FairbenchError
@@ -80,25 +54,25 @@ def interaction(
     labels, differences = labelled(codes, names), [x - y for x, y in zip(left, right, strict=True)]
     means = [rate.mean(axis=0) for rate in differences]
     table = tabulate(means, codes, clusters, len(labels))
-    seeds = len(differences[0])
     present = (table.counts.T @ table.sizes > 0).T
     if weights is not None:
         present = np.atleast_2d(present.all(axis=0))
-    moved = _moved(means, codes, len(labels), weights)
     if (present.sum(axis=1) < 2).any():
         reason = "fewer than two groups have rows" + (" of every rate" if len(means) > 1 else "")
-        return Interaction(None, (), moved, seeds, reason)
+        return Interaction(reason=reason)
     extra = seed_variances(differences, codes, clusters, len(labels), weights)
     test = max_t(table, weights, extra, repeats, seed)
     freedom = min((part.freedom for part in extra), default=np.inf)
     limit = 2 * max(float(np.nanmax(np.abs(rate))) for rate in (*a, *b)) if len(table.sums) else np.inf
-    return Interaction(test.p, contrasts(test, labels, limit, freedom), moved, seeds)
+    moved = _moved(means, codes, len(labels), weights)
+    titles = [str(number) for number in range(len(moved))] if rates is None else rates
+    return Interaction(test.p, contrasts=contrasts(test, moved, labels, titles, limit, freedom))
 
 
 def contrasts(
-    test: MaxT, labels: Sequence[str], limit: float, freedom: float = np.inf
-) -> tuple[GroupContrast, ...]:
-    """List the pairs, largest t first, each oriented so that its difference is not negative.
+    test: MaxT, moved: Floats, labels: Sequence[str], rates: Sequence[str], limit: float, freedom: float = np.inf
+) -> tuple[Contrast, ...]:
+    """List the pairs, largest t first, each said of the group that was moved further; moved: (rates, groups).
 
     Intervals are cut at ± limit, which no difference can exceed.
     """
@@ -118,7 +92,10 @@ def contrasts(
         value, reach = float(abs(difference[rate, pair])), float(test.critical * error[rate, pair])
         low, high = max(value - reach, -limit), min(value + reach, limit)
         p = p_value(every, float(t[rate, pair]), freedom)
-        listed.append(GroupContrast(labels[up], labels[down], value, low, high, p, int(rate)))
+        one = Contrast(value, low, high, p=p, group=labels[up], against=labels[down], rate=rates[rate])
+        if abs(moved[rate, up]) < abs(moved[rate, down]):
+            one = replace(opposite(one), group=one.against, against=one.group)
+        listed.append(one)
     return tuple(listed)
 
 

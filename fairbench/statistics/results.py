@@ -1,7 +1,9 @@
 """What a statistic returns: a number that may be undefined, never a made-up 0 or 1.
 
-Three types carry it from the statistics to the JSON. `value` None is undefined, and `reason` says why; beside a
-value, `notes` say what a reader must mind. Units are those of the rows: fractions for 0/1 rows.
+Three types carry it from the statistics to the JSON: an estimate, a gap with its chance distribution, and a
+difference of two methods with its adjusted p, which a contrast says of two groups. `value` None is undefined, and
+`reason` says why; beside a value, `notes` say what a reader must mind. Units are those of the rows: fractions for
+0/1 rows.
 """
 
 from __future__ import annotations
@@ -71,4 +73,41 @@ class Difference(Estimate):
     @property
     def significant(self) -> bool:
         """Whether the two differ after adjustment; without an adjusted p, no."""
+        return self.adjusted is not None and self.adjusted <= ALPHA
+
+
+@dataclass(frozen=True)
+class Contrast(Difference):
+    """A moved a group by this much more than it moved `against`, compared with B, in one rate.
+
+    Of the two it is the one that was moved further, so that the sign says who gained or lost. The interval holds
+    for all pairs of groups and rates together, and `p` is adjusted for them.
+    """
+
+    group: str = ""
+    against: str = ""
+    rate: str = ""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Whether A moved the groups unequally against B: p <= .05 exactly where a contrast's interval leaves out 0.
+
+    `adjusted` is p adjusted for the comparisons made together. `contrasts` come with the largest t first. None is
+    undefined, and `reason` says why.
+    """
+
+    p: float | None = None
+    adjusted: float | None = None
+    contrasts: tuple[Contrast, ...] = ()
+    reason: str | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the groups were moved unequally after adjustment."""
         return self.adjusted is not None and self.adjusted <= ALPHA

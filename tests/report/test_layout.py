@@ -14,12 +14,10 @@ from fairbench.errors import FairbenchError
 from fairbench.leaderboard.board import (
     Board,
     Constant,
-    Contrast,
     Excluded,
     Flag,
     Group,
     Improvement,
-    Interaction,
     Row,
     SideEffect,
     Table,
@@ -28,7 +26,7 @@ from fairbench.leaderboard.board import (
 from fairbench.report import format, html, terminal
 from fairbench.report.blocks import Fold
 from fairbench.report.layout import lay_out
-from fairbench.statistics.results import Difference, Estimate, Gap
+from fairbench.statistics.results import Contrast, Difference, Estimate, Gap, Interaction
 from fairbench.statistics.variance import VarianceParts
 
 UNNOTICED = "even removing the whole gap would go unnoticed"

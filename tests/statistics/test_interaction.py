@@ -33,8 +33,8 @@ def simulate(worlds, sizes, right_a, right_b, agreement):
         group, a, b = paired(rng, sizes, right_a, right_b, agreement)
         result = interaction([a], [b], group, repeats=199, seed=world)
         rejected += result.p <= 0.05
-        covered += all(c.low <= moved[int(c.up)] - moved[int(c.down)] <= c.high for c in result.contrasts)
-        assert (result.p <= 0.05) == any(c.low > 0 for c in result.contrasts)
+        covered += all(c.low <= moved[int(c.group)] - moved[int(c.against)] <= c.high for c in result.contrasts)
+        assert (result.p <= 0.05) == any(c.apart for c in result.contrasts)
     return rejected / worlds, covered / worlds
 
 
@@ -73,7 +73,11 @@ def test_p_is_the_exact_permutation_probability():
     assert len(labellings) == 560
     result = interaction([a], [b], group, repeats=20_000)
     assert result.p == pytest.approx(exact, abs=0.015)
-    assert result.moved[0] == pytest.approx([2 / 3, -1 / 3, -0.5])
+    assert {(c.group, c.against, round(c.value, 6)) for c in result.contrasts} == {
+        ("0", "1", 1.0),
+        ("0", "2", round(7 / 6, 6)),
+        ("2", "1", round(-1 / 6, 6)),
+    }
 
 
 def test_the_case_of_a_removed_gap(shared):
@@ -82,8 +86,8 @@ def test_the_case_of_a_removed_gap(shared):
     codes, names = pd.factorize(frames[0].race)
     result = interaction([correct[0]], [correct[1]], codes.astype(np.int64), names=tuple(names))
     assert result.p < 0.001
-    assert {(c.up, c.down) for c in result.contrasts if c.low > 0} == {("c", "a"), ("c", "b")}
-    assert [round(c.difference, 6) for c in result.contrasts] == [0.12, 0.12, 0]
+    assert {(c.group, c.against) for c in result.contrasts if c.apart} == {("c", "a"), ("c", "b")}
+    assert [round(abs(c.value), 6) for c in result.contrasts] == [0.12, 0.12, 0]
 
 
 def test_the_version_of_equalised_odds_finds_the_class_that_moved():
@@ -96,10 +100,10 @@ def test_the_version_of_equalised_odds_finds_the_class_that_moved():
     result = interaction(*rates, group, names="xyz")
     top = result.contrasts[0]
     assert result.p < 0.001
-    assert (top.up, top.rate) == ("z", 1)
-    assert all(c.low <= 0 for c in result.contrasts if c.rate == 0)
+    assert (top.group, top.rate) == ("z", "1")
+    assert not any(c.apart for c in result.contrasts if c.rate == "0")
     weighted = interaction(*rates, group, weights=[0.3, -0.7])
-    assert weighted.contrasts[0].difference == pytest.approx(0.7 * top.difference, rel=1e-9)
+    assert abs(weighted.contrasts[0].value) == pytest.approx(0.7 * abs(top.value), rel=1e-9)
 
 
 def test_clusters_are_kept_whole_and_may_span_groups():
