@@ -49,7 +49,7 @@ class Cache:
 
     def read(self, kind: str, names: Iterable[str] | None = None) -> dict[str, tuple[str, bytes]]:
         """Return (stamp, value) by name, of the `names` (default: all of the kind) that are there and undamaged."""
-        found: dict[str, tuple[str, bytes]] = {}
+        values: dict[str, tuple[str, bytes]] = {}
         select = "SELECT name, stamp, value, sum FROM entries WHERE kind = ?"
         asked: list[tuple[str, ...]] = [(kind,)]
         if names is not None:
@@ -59,11 +59,11 @@ class Cache:
             for one in asked:
                 for name, stamp, value, total in database.execute(select, one):
                     if zlib.crc32(value) == total:
-                        found[name] = stamp, value
+                        values[name] = stamp, value
 
         if self.path.exists():
             self._do(look)
-        return found
+        return values
 
     def write(self, kind: str, entries: Mapping[str, tuple[str, bytes]]) -> None:
         """Keep (stamp, value) by name, all of them or none."""
@@ -150,8 +150,8 @@ def code_of(module: str) -> str:
                 modules[name] = sys.modules[name]
                 waiting.append(modules[name])
     digest = hashlib.sha256()
-    for name, found in sorted(modules.items()):
-        path = getattr(found, "__file__", None)
+    for name, module in sorted(modules.items()):
+        path = getattr(module, "__file__", None)
         if path is not None and os.path.isfile(path):
             digest.update(
                 f"{name.removeprefix(package)}\0".encode() + Path(path).read_bytes().replace(b"\r\n", b"\n")

@@ -151,7 +151,7 @@ def abstract(owner: type) -> list[str]:
 CONTRACTS = {
     "hooks": signatures(hookspecs, [name for name in dir(hookspecs) if name.startswith("fairbench_")]),
     "verbs": signatures(
-        Method, ["plan", "view", "setup", "start_stage", "loss", "step", "end_stage", "answers", "adjust"]
+        Method, ["plan", "view", "setup", "start_stage", "loss", "step", "end_stage", "answer_questions", "adjust"]
     ),
     "backbone": signatures(Backbone, [*abstract(Backbone), "projector"]),
     "dataset": signatures(Dataset, [*abstract(Dataset), "words", "notes", "stamp", "fingerprint"]),

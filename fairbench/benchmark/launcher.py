@@ -84,9 +84,9 @@ class Work:
 
     def _ended(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
         for job in jobs:
-            found = self.store.ended(job)
-            if isinstance(found, Record):
-                yield job, found
+            outcome = self.store.ended(job)
+            if isinstance(outcome, Record):
+                yield job, outcome
 
 
 class Launcher(Configurable):

@@ -98,7 +98,7 @@ def check_fingerprints(benchmark: Benchmark, planned: Planned) -> Iterator[str]:
     """Say which data or weights are others than when the benchmark was written."""
     here = {(one.kind, one.name): one.fingerprint for one in pinned(benchmark, planned).made_with}
     for one in benchmark.made_with:
-        found = here.get((one.kind, one.name), one.fingerprint)
-        if one.fingerprint != found:
-            said = f"{one.kind} {one.name} had the fingerprint {one.fingerprint}, and has {found} here"
+        fingerprint = here.get((one.kind, one.name), one.fingerprint)
+        if one.fingerprint != fingerprint:
+            said = f"{one.kind} {one.name} had the fingerprint {one.fingerprint}, and has {fingerprint} here"
             yield f"{said}: these are other jobs"

@@ -23,14 +23,14 @@ def url_of(name: str) -> str | None:
 
     Raises FairbenchError for one with a password in it, which would be printed and written down.
     """
-    found = URL.match(name)
-    if found is None or os.path.exists(name):
+    url = URL.match(name)
+    if url is None or os.path.exists(name):
         return None
-    if "@" in name[found.end() :].partition("/")[0]:
+    if "@" in name[url.end() :].partition("/")[0]:
         raise FairbenchError(
             "--out holds a name or password in its URL", "leave them to the environment (AWS_ACCESS_KEY_ID …)"
         )
-    return f"{found[1]}:///{name[found.end() :]}" if found[1] == "file" else f"{found[1]}://{name[found.end() :]}"
+    return f"{url[1]}:///{name[url.end() :]}" if url[1] == "file" else f"{url[1]}://{name[url.end() :]}"
 
 
 class Remote:

@@ -244,10 +244,10 @@ class Store:
         if name not in record.files:
             raise FairbenchError(f"the record of {record.job.title} ({path.parent}) names no {name}", ASIDE)
         try:
-            found = digest(path)
+            now = digest(path)
         except OSError as error:
             raise FairbenchError(f"cannot read {path}: {error.strerror or error}") from error
-        if found != record.files[name]:
+        if now != record.files[name]:
             raise FairbenchError(
                 f"{path} is not what its record describes: it was damaged or changed, or is another job's",
                 "put the right file back, or move the folder elsewhere to run the job again",

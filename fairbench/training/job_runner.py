@@ -105,7 +105,9 @@ class Attempt:
                 self.table = self.table.assign(split=self.table["id"].map(split))
         with self.phase("features"):
             view = None if type(method).view is Method.view else method.view
-            self.asks = type(method).answers is not Method.answers  # the backbone is asked nothing, so sees nothing
+            self.asks = (
+                type(method).answer_questions is not Method.answer_questions
+            )  # the backbone is asked nothing, so sees nothing
             source = Prepared(self.dataset, self.table, self.backbone, view)
             if not self.asks:
                 shown = repr(job.method) if view else ""
@@ -163,9 +165,11 @@ class Attempt:
         """Let the method answer the test rows in words."""
         if self.resources.accelerator.num_processes > 1:
             raise FairbenchError(f"{method.alias} asks another process", "run it without torchrun")
-        texts = method.answers(run)
+        texts = method.answer_questions(run)
         if texts is None or len(texts) != len(run.questions) or not all(isinstance(text, str) for text in texts):
-            raise FairbenchError(f"{method.alias}.answers must return a text for each of {len(run.questions)} rows")
+            raise FairbenchError(
+                f"{method.alias}.answer_questions must return a text for each of {len(run.questions)} rows"
+            )
         return frame(self.dataset, self.table.iloc[self.where["test"]], None, texts)
 
     def again(self, record: Record, probe: Probe) -> Record:

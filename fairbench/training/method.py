@@ -68,7 +68,7 @@ class Method(Configurable, nn.Module):
     def end_stage(self, run: Run) -> None:
         """At the end of each stage: restore or average weights. What is left is the last epoch's, for selection."""
 
-    def answers(self, run: Run) -> Sequence[str] | None:
+    def answer_questions(self, run: Run) -> Sequence[str] | None:
         """After: what is written in answer to each of `run.questions`, in place of the backbone's answers."""
         return None
 

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
+from transformers import get_scheduler
 
 from fairbench import Batch, Method, Stage, States, plugins
 from fairbench.errors import FairbenchError
@@ -302,6 +303,18 @@ def test_warm_up_and_decay():
     stage = Stage(warmup=4, decay="linear")
     assert [rate_factor(stage, step, 12) for step in (0, 3, 4, 8)] == pytest.approx([0.25, 1.0, 1.0, 0.5])
     assert rate_factor(Stage(warmup=0, decay="cosine"), 6, 12) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
+def test_the_rate_is_that_of_transformers_but_for_its_first_step_at_a_rate_of_zero(decay):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    name = "constant_with_warmup" if decay == "constant" else decay
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=4, num_training_steps=20)
+    rates = [theirs.lr_lambdas[0](step) for step in range(20)]
+    assert rates[0] == 0  # a batch from which nothing is learned
+    warming, after = Stage(warmup=4, decay=decay), Stage(warmup=0, decay=decay)
+    assert [rate_factor(warming, step, 20) for step in range(4)] == pytest.approx([*rates[1:4], 1.0])
+    assert [rate_factor(after, step, 16) for step in range(16)] == pytest.approx(rates[4:])
 
 
 def test_adjust_sees_neither_targets_nor_groups():

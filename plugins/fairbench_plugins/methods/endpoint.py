@@ -52,7 +52,7 @@ class Endpoint(Method):
         """Train nothing."""
         return ()
 
-    def answers(self, run: Run) -> Sequence[str]:
+    def answer_questions(self, run: Run) -> Sequence[str]:
         """Ask what was not answered before, several questions at a time; each answer is kept as it comes."""
         server, known = self.server(), run.journal.entries
         answered_by = {entry["model"] for entry in known.values()}
