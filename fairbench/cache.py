@@ -150,8 +150,8 @@ def code_of(module: str) -> str:
                 modules[name] = sys.modules[name]
                 waiting.append(modules[name])
     digest = hashlib.sha256()
-    for name, module in sorted(modules.items()):
-        path = getattr(module, "__file__", None)
+    for name, loaded in sorted(modules.items()):
+        path = getattr(loaded, "__file__", None)
         if path is not None and os.path.isfile(path):
             digest.update(
                 f"{name.removeprefix(package)}\0".encode() + Path(path).read_bytes().replace(b"\r\n", b"\n")
