@@ -190,3 +190,23 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
             r'<(?:script|link|img)[^>]*(?:src|href)="(https?:[^"]*)"', path.read_text(encoding="utf-8")
         )
         assert not [url for url in fetched if "canonical" not in url], path
+
+
+def test_every_method_of_the_table_says_in_its_own_section_when_it_works():
+    page = text("docs/methods.md")
+    table = page.partition("<!-- measured:when-it-works -->")[2].partition("<!-- /measured -->")[0]
+    sections = {part.partition("\n")[0]: " ".join(part.split()) for part in page.split("\n## ")}
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+    assert {re.match(r"[\w-]+", method.strip("`"))[0] for _, method, *_ in rows} >= {
+        "gr",
+        "dfr",
+        "min-mi",
+        "eq-odds",
+    }
+    for setting, method, _, plain, own, seeds in rows:
+        before, after = plain.partition(" (")[0], own.partition(" (")[0]
+        section = sections[re.match(r"[\w-]+", method.strip("`"))[0]]
+        said = section.partition("*When it works*:")[2]
+        assert f"[{setting}](#when-it-works), {method}:" in said
+        assert f"{before} → {after}" in said
+        assert f"better in {seeds} seeds" in said

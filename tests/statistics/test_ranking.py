@@ -4,8 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
 from fairbench import FairbenchError
@@ -23,9 +21,9 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
-def test_holm_is_that_of_statsmodels(p):
-    assert holm(p) == list(multipletests(p, method="holm")[1])
+def test_holm_is_that_of_statsmodels():
+    p = np.random.default_rng(0).random(40).round(2)
+    assert holm(p.tolist()) == list(multipletests(p, method="holm")[1])
 
 
 def test_a_method_ranks_below_another_only_if_the_comparison_says_so():
