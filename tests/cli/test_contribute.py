@@ -20,7 +20,10 @@ def fairbench_metrics():
 """
 
 
-@pytest.mark.parametrize("kind", ["metric", "dataset", "backbone", "method"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("kind", ["metric", "dataset", "backbone", pytest.param("method", marks=SLOW)])
 def test_what_is_new_passes_the_kit_as_it_is_written(tmp_path, kind):
     said = call("new", kind, "my-own", "--into", tmp_path).stdout
     path = tmp_path / "my_own.py"
@@ -34,6 +37,7 @@ def test_what_is_new_passes_the_kit_as_it_is_written(tmp_path, kind):
     assert "is there already" in call("new", kind, "my-own", "--into", tmp_path, code=2).stderr
 
 
+@SLOW
 @pytest.mark.parametrize("kind", ["metric", "dataset"])
 def test_a_new_package_has_an_entry_point_and_a_test_that_passes(tmp_path, kind):
     call("new", kind, "mine", "--package", "--into", tmp_path)
@@ -47,6 +51,7 @@ def test_a_new_package_has_an_entry_point_and_a_test_that_passes(tmp_path, kind)
     assert done.returncode == 0, done.stdout
 
 
+@SLOW
 def test_a_new_benchmark_can_be_planned(tmp_path):
     call("new", "benchmark", "ours", "--into", tmp_path)
     assert "to run" in call("plan", tmp_path / "ours.toml", "--out", tmp_path / "runs").stdout

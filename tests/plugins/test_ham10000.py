@@ -408,6 +408,7 @@ def test_the_real_files_have_their_published_numbers(real):
     assert (rows(at(real, labels="medfair"))["target"] == "malignant").sum() == 1113 + 327
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_splits_keep_lesions_whole_and_diagnoses_in_proportion(real):
     table = rows(at(real, labels="dx7"))
