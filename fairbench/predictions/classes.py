@@ -41,11 +41,13 @@ def index_classes(
     """Replace targets and answers, coded words, by class indices; return the classes in order.
 
     What p_0, p_1 … mean never depends on `positive`, which is put last afterwards; `score` is the probability
-    of the positive, whichever that is, and becomes p_0 and p_1.
+    of the positive, whichever that is, and becomes p_0 and p_1, as p_no and p_yes do where these are the classes.
     """
     columns = {column: _labels(table, column, path) for column in ("target", "answer")}
     count = _count_probabilities(list(table.columns), path)
     classes = tuple(map(plain, declared)) or _infer_classes(table, columns, count, positive, path)
+    if not count:
+        table, count = _by_name(table, classes, path)
     if count and count != len(classes):
         raise FairbenchError(
             f"{path}: {count} probabilities for {len(classes)} classes ({', '.join(classes)})",
@@ -85,6 +87,32 @@ def _count_probabilities(columns: list[str], path: Path) -> int:
     if there and "score" in columns:
         raise FairbenchError(f"{path}: both `score` and `p_0`… are there", "leave one of them out")
     return len(there)
+
+
+def _by_name(table: pd.DataFrame, classes: tuple[str, ...], path: Path) -> tuple[pd.DataFrame, int]:
+    """Call p_no, p_yes … p_0, p_1 … where these are the classes; return how many there are."""
+    named = {c: plain(c[2:]) for c in map(str, table) if c.startswith("p_")}
+    own = {column: name for column, name in named.items() if name in classes}
+    if not own:
+        return table, 0
+    lacking = [name for name in classes if name not in own.values()]
+    if lacking or len(own) > len(classes):
+        raise FairbenchError(
+            f"{path}: the probabilities {', '.join(own)} are not one for each class ({', '.join(classes)})",
+            "give those of all classes, or that of the positive of two as `score`",
+        )
+    values = {f"p_{classes.index(name)}": _as_numbers(table[column], path) for column, name in own.items()}
+    return table.drop(columns=list(own)).assign(**values), len(classes)
+
+
+def _as_numbers(column: pd.Series, path: Path) -> pd.Series:
+    try:
+        levels = column.cat.categories.astype(float).to_numpy()
+    except ValueError as error:
+        problem = f"{path}: column `{column.name}` is not a number: {error}"
+        raise FairbenchError(problem, "write fractions") from error
+    codes = column.cat.codes.to_numpy()
+    return pd.Series(np.where(codes < 0, np.nan, levels[codes]), index=column.index)
 
 
 def _infer_classes(

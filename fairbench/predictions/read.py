@@ -56,6 +56,10 @@ class _Asked:
             if column in wanted and _role(column):
                 raise suggest(f"attribute of {self.path}", column, offered)
         roles = [c for c in columns if _role(c) and (text or c not in (*FREE_TEXT, "loss"))]
+        if not any(c == "score" or PROBABILITY.fullmatch(c) for c in columns):
+            roles += [
+                c for c in offered if c.startswith("p_") and c not in wanted
+            ]  # perhaps of a class by its name
         for column in (*roles, *wanted):
             if columns.count(column) > 1:
                 raise FairbenchError(f"{self.path}: two columns are called `{column}`", "rename one of them")
@@ -151,7 +155,8 @@ def _checked(
     check_reference(table, path)
     if "target" in table:
         table, classes = index_classes(table, classes, positive, path)
-    last = [*(c for c in table if c not in wanted), *wanted]
+    wanted = [column for column in wanted if column in table]
+    last = [*(c for c in map(str, table) if _role(c) and c not in wanted), *wanted]
     task = "classify" if "target" in table else "generate"
     return Predictions(table[last].reset_index(drop=True), classes, tuple(wanted), task)
 

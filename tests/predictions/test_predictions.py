@@ -94,6 +94,21 @@ def test_what_a_probability_means_depends_on_neither_spelling_nor_positive(write
         assert predictions.probability(1).tolist() == ([0.1, 0.8] if positive == high else [0.9, 0.2])
 
 
+@pytest.mark.parametrize("attributes", [None, ["site"]])
+@pytest.mark.parametrize(
+    "labels", [("no", "yes"), ("b_sick", "a well"), ("False", "True"), ("00", "01"), ("1", "0")]
+)
+def test_a_probability_may_be_called_by_its_class(write, labels, attributes):
+    first, second = labels
+    rows = f"{first},{first},.9,.1,a,.5\n{second},{second},.2,.8,b,.5\n"
+    path = write(f"target,answer,p_{first},p_{second},site,p_else\n" + rows)
+    for positive in labels:
+        predictions = read_predictions(path, attributes, positive=positive)
+        assert predictions.classes[1] == positive.lower() if positive in ("True", "False") else positive
+        assert predictions.probability(1).tolist() == ([0.9, 0.2] if positive == first else [0.1, 0.8])
+        assert ("p_else" in predictions.table) == (attributes is None)
+
+
 def test_of_classes_without_an_order_nobody_knows_what_p_0_is(write):
     path = write("target,answer,p_0,p_1\nsick,sick,.9,.1\nwell,well,.2,.8\n")
     with pytest.raises(FairbenchError, match="what p_0 is the probability of"):
@@ -104,6 +119,10 @@ def test_of_classes_without_an_order_nobody_knows_what_p_0_is(write):
 
 
 REFUSED = {
+    "race,target,answer,p_yes\na,no,no,.4": ("p_yes are not one for each class \\(no, yes\\)", "score"),
+    "race,target,answer,p_no,p_yes\na,no,no,.4,high": ("column `p_yes` is not a number", "fractions"),
+    "race,target,answer,p_no,p_yes\na,no,no,.4,": ("p_yes.*no probability", ""),
+    "race,target,answer,p_no,p_yes\na,no,no,.4,.7": ("do not sum to 1", ""),
     "reference,text,target\nx,x,1": ("no column of .* is called `answer`", ""),
     "target,answr\n1,1": ("no column of .* is called `answer`", "answr"),
     "target,answer,rase\n1,1,a": ("no column of .* is called `race`", "rase"),
