@@ -111,8 +111,8 @@ def _as_numbers(column: pd.Series, path: Path) -> pd.Series:
     except ValueError as error:
         problem = f"{path}: column `{column.name}` is not a number: {error}"
         raise FairbenchError(problem, "write fractions") from error
-    codes = column.cat.codes.to_numpy()
-    return pd.Series(np.where(codes < 0, np.nan, levels[codes]), index=column.index)
+    codes = column.cat.codes.to_numpy()  # -1 where there is nothing
+    return pd.Series(np.append(levels, np.nan)[codes], index=column.index)
 
 
 def _infer_classes(
