@@ -28,7 +28,8 @@ def finding(table: Table) -> list[str]:
         said = ["There is no baseline in this table, so nothing says what the methods changed."]
         said += [_chance(table), *_case_mix(table)]
     else:
-        said = [_conclusion(table), _chance(table), *_case_mix(table), *_changes(table), *_moved(table)]
+        conclusion = " ".join([*_problem(table), _conclusion(table)])
+        said = [conclusion, _chance(table), *_case_mix(table), *_changes(table), *_moved(table)]
     if idle:
         are = "has" if len(idle) == 1 else "have"
         said.append(f"{named(idle)} {are} not learned to tell patients apart, so {_their(idle)} gaps mean nothing.")
@@ -157,6 +158,24 @@ def _contrast(one: Contrast) -> str:
     ends = sorted(abs(100 * end) for end in one.interval or ())
     size = f"{points(abs(one.value or 0))} [{', '.join(f'{end:.1f}' for end in ends)}]"
     return f"{one.group} {way} by {size} against {one.against} in {one.rate}"
+
+
+def _problem(table: Table) -> Iterable[str]:
+    """Say whether the baseline is shown to treat the groups unequally, which is what methods are to mend."""
+    for row in table.rows:
+        if row.label == table.baseline and learned(row):
+            mixed = any(flag.code == CASE_MIX for flag in row.flags)
+            gaps = {} if mixed else {table.measure.gap: row.gap}
+            gaps["EqOdds(max)"] = row.eq_odds_max
+            beyond = [
+                f"{name} of {points(gap.value)}"
+                for name, gap in gaps.items()
+                if gap.value is not None and gap.adjusted is not None and gap.adjusted <= ALPHA
+            ]
+            if beyond:
+                yield f"{row.label} treats groups of {table.attribute} unequally, beyond chance: {listed(beyond)}."
+            else:
+                yield f"{row.label} is not shown to treat groups of {table.attribute} unequally."
 
 
 def _conclusion(table: Table) -> str:
