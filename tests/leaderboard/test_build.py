@@ -149,8 +149,8 @@ def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
 
     conclusion, chance, *_ = finding(outcome)
     assert conclusion == (
-        "vanilla is not shown to treat groups of ethnicity unequally. Nothing here is shown to be fairer than vanilla:"
-        " these data support no other choice."
+        "vanilla is not shown to treat groups of ethnicity unequally. Nothing here is shown to be fairer than"
+        " vanilla: these data support no other choice."
     )
     assert chance.startswith(
         "No method's gap between groups of ethnicity exceeds what chance gives on 2,000 patients"
