@@ -25,7 +25,10 @@ WRITTEN: tuple[tuple[re.Pattern[str], bool, bool], ...] = (
     (re.compile(rf"<(?P<high>{EDGE})"), False, True),
 )
 NUMBER = re.compile(r"[-+]?\d+([.,]\d*)?")  # a decimal comma is a spreadsheet's way where commas are decimal
-AGE = re.compile(r"(\d{1,3})([DWMY])", re.IGNORECASE)  # DICOM's age string (PS3.5, AS), its zeros left out or not
+# DICOM's age string (PS3.5, AS), its zeros left out or not, and the same in words: 060Y, 3 weeks, 61.5 years old.
+AGE = re.compile(
+    r"(\d{1,3}(?:[.,]\d+)?)(d(?:ays?)?|w(?:ks?|eeks?)?|m(?:os?|onths?)?|y(?:o|rs?|ears?)?)(?:old)?", re.IGNORECASE
+)
 PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 
 
@@ -95,12 +98,12 @@ class Bins:
     def of(self, text: str, years: bool = False) -> str | None:
         """Return the bin of a number as it was written, None where that is no number, or in none or several.
 
-        A range (90+, >89, 40-50) lies in a bin that holds all of it. With `years`, DICOM's ages (060Y, 018M) are
-        understood, and nobody is older than 120.
+        A range (90+, >89, 40-50) lies in a bin that holds all of it. With `years`, DICOM's ages (060Y, 018M) and
+        those in words (3 weeks) are understood, and nobody is older than 120.
         """
         text = "".join(text.split())
         if years and (age := AGE.fullmatch(text)):
-            value = int(age[1]) / PER_YEAR[age[2].upper()]
+            value = float(age[1].replace(",", ".")) / PER_YEAR[age[2][0].upper()]
             return self.name(value) if value <= OLDEST else None
         if NUMBER.fullmatch(text):
             value = float(text.replace(",", "."))
