@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fairbench.leaderboard.sentences import finding
-from fairbench.report import json
+from fairbench.publication.published import read_board
 from fairbench.report.charts import KINDS
 from fairbench.report.charts.static import picture
 
@@ -17,7 +17,7 @@ PICTURE = ROOT / "docs" / "images" / "quickstart.svg"
 
 def drawn() -> bytes:
     """Draw the trade-off of the published quickstart under its conclusion."""
-    (table,) = json.read(ROOT / "leaderboards" / "quickstart.json").tables
+    (table,) = read_board(ROOT / "leaderboards" / "quickstart.json").tables
     figure = replace(KINDS["pareto"](table, None), title=finding(table)[0])
     return picture(figure, table, ".svg")
 

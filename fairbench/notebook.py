@@ -31,6 +31,7 @@ from fairbench.metrics.metric import Metric, registry
 from fairbench.metrics.score import Scores
 from fairbench.predictions.predictions import Predictions
 from fairbench.predictions.read import predictions_of, read_predictions
+from fairbench.publication.published import read_board
 from fairbench.report import html
 from fairbench.report import scores as printed
 
@@ -111,7 +112,7 @@ def run(
         raise FairbenchError(
             error.format_message(), "see help(fairbench.run), and `fairbench run --help`"
         ) from error
-    return Leaderboard(report.json.read(written))
+    return Leaderboard(read_board(Path(written)))
 
 
 def leaderboard(

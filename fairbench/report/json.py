@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from fairbench.errors import FairbenchError
 from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.compare import PairedScores
 from fairbench.metrics.conventions import Converted
@@ -17,19 +15,8 @@ Json = dict[str, Any]
 
 
 def render(board: Board) -> str:
-    """Write the whole table model, from which every other format can be made again."""
+    """Write the whole table model, from which every other format can be made again (`publication.read_board`)."""
     return json.dumps(board.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def read(path: str | Path) -> Board:
-    """Read a board that `render` wrote; raises FairbenchError for anything else."""
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FairbenchError(
-            f"cannot read {path} as a leaderboard: {error}", "give a file that `--format json` wrote"
-        ) from error
-    return Board.from_json(data)
 
 
 def scores(result: Scores) -> Json:

@@ -16,6 +16,7 @@ from builders import HOSTILE, scored_runs
 from fairbench import report
 from fairbench.leaderboard.behind import behind
 from fairbench.leaderboard.build import build
+from fairbench.publication.published import read_board
 from fairbench.report.serve import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test")
@@ -41,7 +42,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def quickstart():
-    return report.json.read(QUICKSTART)
+    return read_board(QUICKSTART)
 
 
 @pytest.fixture(scope="module")

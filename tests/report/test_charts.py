@@ -10,13 +10,13 @@ import pytest
 from builders import HOSTILE, scored_runs
 from click.testing import CliRunner
 
-from fairbench import report
 from fairbench.cli.look import FIGURES
 from fairbench.cli.main import main
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard.behind import Behind, behind
 from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.build import build
+from fairbench.publication.published import read_board
 from fairbench.report.charts import KINDS
 from fairbench.report.charts.heat import heat
 from fairbench.report.charts.static import WRITERS, composed, picture
@@ -27,7 +27,7 @@ QUICKSTART = Path(__file__).parents[2] / "leaderboards" / "quickstart.json"
 
 @pytest.fixture(scope="module")
 def table():
-    return report.json.read(QUICKSTART).tables[0]
+    return read_board(QUICKSTART).tables[0]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_trade_off_draws_every_row_where_its_numbers_are(table):
 
 def test_names_cover_neither_each_other_nor_a_point():
     """On real data with ten rows, most of them close together; who is shown to differ bears a name."""
-    for table in report.json.read(QUICKSTART.with_name("ham10000.json")).tables:
+    for table in read_board(QUICKSTART.with_name("ham10000.json")).tables:
         for panel in KINDS["pareto"](table, None).panels:
             layers = panel.spec(PAPER, 400, panel.records)["layer"]
             (_, right), (low, high) = (layers[-1]["encoding"][axis]["scale"]["domain"] for axis in "xy")

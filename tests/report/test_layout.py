@@ -23,6 +23,7 @@ from fairbench.leaderboard.board import (
     Table,
     Trials,
 )
+from fairbench.publication.published import read_board
 from fairbench.report import format, html, terminal
 from fairbench.report.blocks import Fold
 from fairbench.report.layout import lay_out
@@ -98,7 +99,7 @@ def board(name="m", reason="it failed", group="black"):
 
 def test_markdown_from_json_is_the_markdown(tmp_path):
     report.write(board(), tmp_path / "b.json")
-    again = report.json.read(tmp_path / "b.json")
+    again = read_board(tmp_path / "b.json")
     assert again == board()
     for kind in report.FORMATS:
         assert report.render(again, kind) == report.render(board(), kind)
