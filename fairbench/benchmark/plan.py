@@ -44,14 +44,19 @@ class Planned:
             raise FairbenchError(f"{job.method.label} raised in plan: {type(error).__name__}: {error}") from error
 
 
-def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], planning: bool = False) -> Planned:
-    """Cross everything, check every name and setting, and train attribute-free methods once.
+@dataclass(frozen=True)
+class Parts:
+    """What a benchmark names, made and held against each other; no weights are read and no fingerprint is taken."""
 
-    Raises FairbenchError before any device is touched. For a plan, weights may still be absent; the
-    jobs' keys then are not those that a run will have.
-    """
+    datasets: Mapping[str, Dataset]
+    attributes: Mapping[str, Sequence[tuple[str, ...]]]  # by dataset
+    backbones: Mapping[str, Backbone]
+    crossed: Sequence[tuple[str, str, Choice, Method]]  # backbone, dataset, method
+
+
+def parts(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> Parts:
+    """Make what a benchmark names and check every name, setting and need. Raises FairbenchError."""
     _check(benchmark, plugins)
-    plugins.unkeyed.clear()
     methods = [
         (choice, plugins.make("method", choice, benchmark.places)) for choice in _methods(benchmark, plugins)
     ]
@@ -61,34 +66,47 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     for backbone in backbones.values():
         for stage in benchmark.stages or backbone.recipe:
             _check_parts(stage)
+    asked = {choice.name for choice in benchmark.methods}
+    crossed = []
+    for backbone_name, dataset_name, (method, made) in itertools.product(backbones, datasets, methods):
+        both = datasets[dataset_name], backbones[backbone_name]
+        if made.role in ("control", "reference") and made.name not in asked and lacking(made.needs, *both):
+            continue  # a control joins where it can
+        require(made.name, made.needs, *both)
+        crossed.append((backbone_name, dataset_name, method, made))
+    return Parts(datasets, attributes, backbones, crossed)
+
+
+def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], planning: bool = False) -> Planned:
+    """Cross everything, check every name and setting, and train attribute-free methods once.
+
+    Raises FairbenchError before any device is touched. For a plan, weights may still be absent; the
+    jobs' keys then are not those that a run will have.
+    """
+    plugins.unkeyed.clear()
+    made_of = parts(benchmark, plugins, roots)
     # Fingerprints come last: they read the data and the weights.
     absent: list[FairbenchError] = []
     chosen = {
         name: _choice("backbone", name, benchmark, plugins, _weights(backbone, absent))
-        for name, backbone in backbones.items()
+        for name, backbone in made_of.backbones.items()
     }
     if absent and not planning:
         raise absent[0]
     data = {
         name: _choice("dataset", name, benchmark, plugins, dataset.fingerprint())
-        for name, dataset in datasets.items()
+        for name, dataset in made_of.datasets.items()
     }
     planned: dict[str, Job] = {}
     makers: dict[str, Method] = {}
-    crossed = itertools.product(backbones.items(), datasets, methods)
-    for (backbone_name, backbone), dataset_name, (method, made) in crossed:
-        unasked = made.role in ("control", "reference") and all(
-            made.name != asked.name for asked in benchmark.methods
-        )
-        if unasked and lacking(made.needs, datasets[dataset_name], backbone):
-            continue  # a control joins where it can
-        require(made.name, made.needs, datasets[dataset_name], backbone)
-        ways = attributes[dataset_name] if made.uses_attributes or needs_groups(benchmark.select) else [()]
+    for backbone_name, dataset_name, method, made in made_of.crossed:
+        by_group = made.uses_attributes or needs_groups(benchmark.select)
+        ways = made_of.attributes[dataset_name] if by_group else [()]
         three = data[dataset_name], chosen[backbone_name], method
-        for job in _each(benchmark, backbone, three, ways):
+        for job in _each(benchmark, made_of.backbones[backbone_name], three, ways):
             planned.setdefault(job.key, job)
             makers.setdefault(job.key, made)
-    return Planned(tuple(planned.values()), datasets, backbones, makers, tuple(absent))
+    return Planned(tuple(planned.values()), made_of.datasets, made_of.backbones, makers, tuple(absent))
 
 
 def _check(benchmark: Benchmark, plugins: Plugins) -> None:

@@ -152,12 +152,16 @@ def _made(
     benchmark = override(benchmark, assignments, plugins)
     roots = shared_roots(folders, plugins.folders(benchmark.datasets))
     made: list[Dataset] = []
-    for name in benchmark.datasets:
+    if benchmark.methods and benchmark.backbones:
+        from fairbench.benchmark.plan import parts
+
+        made += parts(benchmark, plugins, roots).datasets.values()  # refuses what a plan would
+    for name in () if made else benchmark.datasets:
         made.append(plugins.make("dataset", Choice(name, benchmark.settings.get(name, {})), roots))
         if of_file:
             from fairbench.benchmark.plan import attributes_of
 
-            attributes_of(benchmark, made[-1])  # refuses what a plan would
+            attributes_of(benchmark, made[-1])
     if not made:
         raise FairbenchError(f"{which} names no datasets", "give some with `datasets = [ … ]`")
     if not backbones:

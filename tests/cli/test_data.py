@@ -220,6 +220,24 @@ def test_a_check_of_a_file_refuses_what_a_plan_would(ward, tmp_path):
     assert "no attribute of table is called `race`" in said
 
 
+REFUSED = {
+    "thresholds needs the scores of two classes": {"methods": ["vanilla", "thresholds"]},
+    "no method is called `vanila`": {"methods": ["vanila"]},
+    "no setting of gr is called `caps`": {"methods": [{"name": "gr", "caps": 1.0}]},
+    "no backbone is called `tiny`": {"backbones": ["tiny"]},
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_a_check_of_a_file_refuses_methods_and_backbones_as_a_plan_does(tmp_path, said):
+    path = tmp_path / "b.toml"
+    benchmark = {"datasets": ["fundus-sim-vqa"], "backbones": ["tiny-llava"], "methods": ["vanilla"]}
+    path.write_text(tomli_w.dumps({**benchmark, "attributes": ["race"], **REFUSED[said]}))
+    checked, planned = (call(*words, path, code=2).stderr for words in (("data", "check"), ("plan",)))
+    assert checked == planned
+    assert said in checked
+
+
 def test_a_problem_is_a_status(ward, tmp_path):
     folder = shutil.copytree(ward[0], tmp_path / "ward")
     for path in sorted((folder / "Bilder").iterdir())[:4]:
