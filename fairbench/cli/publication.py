@@ -123,8 +123,12 @@ def publish(
 
 
 def _command() -> str:
-    """Return the command as typed, without the program's path."""
-    return shlex.join(["fairbench", *sys.argv[1:]])
+    """Return the command as typed; what is published names no folder of this machine."""
+    words = ["fairbench"]
+    for word in sys.argv[1:]:
+        option, equals, value = word.rpartition("=")
+        words.append(f"{option}{equals}{Path(value).name if Path(value).is_absolute() else value}")
+    return shlex.join(words)
 
 
 def _write(publication: Publication, out: Path, name: str, others: Sequence[str]) -> list[Path]:

@@ -36,7 +36,8 @@ disparity is undefined too.
 - **Any file.** `target` and `answer` may be class indices, true/false or names; the positive of two names
   must be given unless it is evident (no/yes, false/true, negative/positive, benign/malignant,
   absent/present, normal/abnormal). `p_0`, `p_1` … belong to the classes in their order (indices by number,
-  evident pairs as above, others as `--classes` names them) whatever `--positive` says, and sum to 1 to within
+  evident pairs as above, others as `--classes` names them) whatever `--positive` says, `p_sick` and `p_well` to
+  the classes of these names where every class has one, and they sum to 1 to within
   rounding; `score` is the probability of the positive, whichever that is. An answer that no target has is
   refused rather than taken for a further class. `split` is read in any case (train, training; val, valid,
   validation, dev; test, testing), and a row without one is refused.

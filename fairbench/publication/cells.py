@@ -191,7 +191,7 @@ def _points(rebuilt: Rebuilt) -> dict[str, Any]:
     found |= {
         "gap": _number(gap.mean()),
         "worst_group": _number(np.nanmin(by_group, axis=1).mean()),
-        "equity_scaled": _number((answers.scores.mean() / (1 + 100 * gap)).mean()),
+        "equity_scaled": _number((answers.scores.mean(axis=1) / (1 + 100 * gap)).mean()),
     }
     if rebuilt.split and answers.odds:
         odds = np.stack([max_minus_min(_by_group(rate, groups)) for rate in answers.odds])

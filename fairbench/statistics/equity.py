@@ -13,7 +13,7 @@ import numpy as np
 
 from fairbench.statistics.intervals import Floats, Ints
 from fairbench.statistics.moments import group_moments, limits_with_seeds
-from fairbench.statistics.permutation import Rows, gap_bounds, judge
+from fairbench.statistics.permutation import Rows, gap_bounds, judge, seed_values
 from fairbench.statistics.results import Gap
 
 OVERALL = 0.01  # error of the overall score's limits, which hardly widen the interval
@@ -48,7 +48,9 @@ def judge_equity_scaled(
 
     scaled_gap = judge([scores], group, cluster, scaled, repeats, seed, names, higher_is_worse=False)
     bounds = equity_bounds(scores, group, combine, cluster, gap)
-    value = scaled_gap.value or 0.0
+    own = seed_values(Rows.of([scores], group, cluster, names))[0][:, 0]
+    value = float(combine([own], [np.nanmean(scores, axis=1)]).mean())  # of every seed its own score and gap
+    scaled_gap = replace(scaled_gap, value=value, excess=value - (scaled_gap.floor_mean or 0.0))
     if bounds is None:
         return replace(scaled_gap, p=gap.p)
     return replace(scaled_gap, low=min(bounds[0], value), high=max(bounds[1], value), p=gap.p)

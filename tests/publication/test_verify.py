@@ -1,12 +1,14 @@
 """A published file by itself: whether it agrees with itself, and what is found where somebody edited it."""
 
 import json
+import sys
 
 import pytest
 from boards import PATIENTS, SHARES, copied, job, published, row, said, says, table
 from builders import BASE, accuracy_of, add, patients
 
 from fairbench import __version__
+from fairbench.cli.publication import _command
 from fairbench.jobs.store import Store
 from fairbench.publication.check import Asked, verdict_on
 from fairbench.publication.published import Publication, text
@@ -25,6 +27,20 @@ def test_an_honest_board_agrees_with_itself(honest, which):
     _, publication = honest[which]
     assert said(verify_file(publication)) == []
     assert Publication.from_json(json.loads(text(publication))) == publication
+
+
+def test_a_published_command_names_no_folder_of_the_machine(monkeypatch):
+    words = [
+        "/home/me/bin/fairbench",
+        "publish",
+        "/data/clinic/runs",
+        "here/runs",
+        "--out=/data/boards",
+        "--name",
+        "n",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    assert _command() == "fairbench publish runs here/runs --out=boards --name n"
 
 
 def test_no_patients_row_and_no_message_of_an_error_is_published(honest):

@@ -14,6 +14,7 @@ from fairbench.statistics.learned import (
     balanced_over_chance,
     p_at,
 )
+from fairbench.statistics.paired import compare
 from fairbench.statistics.permutation import judge
 
 
@@ -99,3 +100,20 @@ def test_an_equity_scaled_score_stands_beside_its_chance_value_and_is_covered():
     assert judged.floor_mean == pytest.approx(np.mean(values), rel=0.2)
     assert judged.floor_95 < np.median(values)
     assert judge_equity_scaled(right, np.zeros(2000, int), fairllava).value is None
+
+
+def test_an_equity_scaled_score_of_several_seeds_is_the_mean_of_every_seeds_own():
+    """And so the difference of two methods is the difference of their values."""
+    rng, group = np.random.default_rng(5), np.repeat([0, 1, 2], 200)
+    a, b = (
+        (rng.random((3, 600)) < rates).astype(float) for rates in ([[0.6], [0.75], [0.9]], [[0.8], [0.8], [0.7]])
+    )
+
+    def own(right):
+        gaps = [np.ptp([row[group == place].mean() for place in range(3)]) for row in right]
+        return np.mean([row.mean() / (1 + 100 * gap) for row, gap in zip(right, gaps, strict=True)])
+
+    values = [judge_equity_scaled(right, group, fairllava, repeats=99).value for right in (a, b)]
+    assert values == pytest.approx([own(a), own(b)])
+    difference = compare([a], [b], group, repeats=99, equity=fairllava).equity_scaled
+    assert difference.value == pytest.approx(own(a) - own(b))
