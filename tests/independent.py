@@ -46,6 +46,17 @@ class Independent:
         state = last_token(hidden, inputs["attention_mask"])
         return self.model.head(state), state
 
+    def pooled(self, rows, index):
+        """The mean of the image tokens' hidden states, of length 1 (B, D), and the scores, of training rows."""
+        data = self.splits["train"]["inputs"]
+        inputs = {key: data[key][rows] for key in ("input_ids", "attention_mask")}
+        hidden = self.model.decode(inputs, self.features("train", rows).flatten(0, 1), every=True)
+        image = inputs["input_ids"] == self.model.image_token_id
+        means = torch.stack([hidden[index][row][image[row]].mean(0) for row in range(len(rows))])
+        return means / means.norm(dim=1, keepdim=True), self.model.head(
+            last_token(hidden[-1], inputs["attention_mask"])
+        )
+
     def order(self, split, batch, epochs=1.0, stage=0, odds=None):
         """Row indices of every batch of a stage, drawn as docs/guide.md says: by (seed, stage, epoch)."""
         count, batches = len(self.splits[split]["target"]), []
@@ -70,17 +81,22 @@ class Independent:
         batches = self.order(split, batch, stage.epochs, number, odds)
         steps, warmup = len(batches), min(stage.warmup, len(batches) // 2)
         for step, rows in enumerate(batches):
-            optimizer.zero_grad()
-            loss(rows, step, steps).backward()
-            norm = torch.sqrt(sum((p.grad**2).sum() for p in parts))
-            for parameter in parts:
-                parameter.grad *= min(1.0, stage.clip / (norm.item() + 1e-6))
             done = (step - warmup) / max(1, steps - warmup)
-            rate = (step + 1) / warmup if step < warmup else 1 - done
-            for group in optimizer.param_groups:
-                group["lr"] = stage.lr * rate
-            optimizer.step()
+            self.rate = (step + 1) / warmup if step < warmup else 1 - done
+            self.descend(loss(rows, step, steps), parts, optimizer, stage.lr, stage.clip)
             after()
+
+    def descend(self, loss, parts, optimizer, lr, clip=1.0):
+        """One clipped step at this step's rate; only `parts` move, and only they get a gradient."""
+        gradients = torch.autograd.grad(loss, parts, allow_unused=True)
+        for parameter, gradient in zip(parts, gradients, strict=True):
+            parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+        norm = torch.sqrt(sum((p.grad**2).sum() for p in parts))
+        for parameter in parts:
+            parameter.grad = parameter.grad * min(1.0, clip / (norm.item() + 1e-6))
+        for group in optimizer.param_groups:
+            group["lr"] = lr * self.rate
+        optimizer.step()
 
     def difference(self, outcome):
         """The largest difference of any weight from a training by fairbench."""
