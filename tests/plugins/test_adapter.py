@@ -11,11 +11,13 @@ import torch
 import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
+from served import transformers_serve
 
 from fairbench import FairbenchError, Store, plugins
 from fairbench.cli.main import main
 from fairbench.jobs.job import Choice
 from fairbench.models.adapter import adopt, trained_on
+from fairbench.publication.published import read_board
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 architectures, equality = (importlib.import_module(name) for name in ("architectures", "backbone_equality"))
@@ -175,6 +177,28 @@ def test_an_adapter_is_a_row_beside_the_others(base, tmp_path):
     CliRunner().invoke(main, command)
     keys = {record.job.key for record in Store(tmp_path / "runs").records()}
     assert len(keys) == 4, "another adapter in the same folder is another job"
+
+
+@pytest.mark.slow
+def test_an_adapter_and_a_served_model_are_rows_of_one_board(tmp_path):
+    pytest.importorskip("uvicorn")
+    llava = next(case for case in architectures.ARCHITECTURES if case.kind == "llava")
+    base = architectures.save(llava, tmp_path / "base")
+    folder = tmp_path / "elsewhere"
+    adapted(base)[1].save_pretrained(folder)
+    with transformers_serve(base, tmp_path / "log") as served:
+        settings = {f"endpoint.{name}": value for name, value in {**served, "max_tokens": 4}.items()}
+        settings |= {"fundus-sim.limit": 40, "lora.epochs": 0.1, "vlm:base.readout": "words"}
+        command = ["run", "--backbones", f"vlm:{base}", "--datasets", "fundus-sim", "--attr", "gender"]
+        command += ["--methods", f"vanilla,adapter:{folder},endpoint", "--out", str(tmp_path / "runs")]
+        command += ["--no-controls", "--workers", "1", "--set", "run.precision=float32", "--name", "elsewhere"]
+        command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+        done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    (table,) = read_board(tmp_path / "runs" / "elsewhere.json").tables
+    labels = {row.label for row in table.rows}
+    assert labels == {"vanilla", "adapter:elsewhere", f"endpoint(max_tokens=4, model={base})"}
+    assert all(row.score.rows == table.rows_tested for row in table.rows)
 
 
 def test_a_folder_without_an_adapter_is_refused(base, tmp_path):

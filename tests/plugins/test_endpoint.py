@@ -4,8 +4,6 @@ import base64
 import importlib
 import io
 import json
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +16,7 @@ import pytest
 import transformers
 from click.testing import CliRunner
 from PIL import Image
+from served import transformers_serve
 
 from fairbench import FairbenchError, Store, plugins
 from fairbench.cli.main import main
@@ -216,18 +215,8 @@ def test_transformers_serve_answers_what_transformers_answers(tmp_path, monkeypa
     sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     drawn = importlib.import_module("architectures")
     folder = drawn.save(next(case for case in drawn.ARCHITECTURES if case.kind == "llava"), tmp_path / "tiny")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    code = "from transformers.cli.transformers import main; main()"
-    command = [sys.executable, "-c", code, "serve", str(folder), "--host", "127.0.0.1", "--port", port]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([*command, "--device", "cpu"], stdout=log, stderr=log)
-    try:
-        settings = {"model": str(folder), "address": f"http://127.0.0.1:{port}/v1", "tries": 9, "concurrency": 1}
+    with transformers_serve(folder, tmp_path / "log") as settings:
         given = train(ENDPOINT, {**settings, "max_tokens": 6}, out=tmp_path / "runs")
-    finally:
-        process.terminate()
-        process.wait()
     (kept,) = tmp_path.glob("runs/*/answers.jsonl")
     assert given.record.facts["endpoint"]["answered by"] == [f"{folder}@main"]
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
