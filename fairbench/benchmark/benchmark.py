@@ -37,6 +37,8 @@ class Provider:
         provider, _, number = self.version.partition("+")[0].rpartition(" ")
         if provider.endswith(".py"):
             return f"say --plugin {provider}, the file whose SHA-256 begins with {number}"
+        if provider == "fairbench":
+            return f"install fairbench {number} from its repository; the package index holds another of that name"
         return f'pip install "{provider}=={number}"'
 
 

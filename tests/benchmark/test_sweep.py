@@ -1,6 +1,7 @@
 """A sweep's name and its file: nothing is overwritten, and what is missing to run it again is named."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,11 @@ def test_a_provider_that_is_none_is_refused(tmp_path, entry):
     (tmp_path / "x.toml").write_text(entry)
     with pytest.raises(FairbenchError, match="made_with"):
         load(str(tmp_path / "x.toml"))
+
+
+def test_nobody_is_sent_to_another_project_of_the_same_name():
+    """The package index holds a fairbench that is not this one."""
+    assert "pip install" not in Provider("method", "gr", "fairbench 0.2.0+0123abcd").obtain
+    assert Provider("method", "gr", "other 1.0+0123abcd").obtain == 'pip install "other==1.0"'
+    workflow = (Path(__file__).parents[2] / "leaderboards" / "submission.yml").read_text()
+    assert "pip install fairbench" not in workflow
