@@ -1,7 +1,7 @@
 """Prove fairbench.statistics by simulation: size, coverage and power, on test sets of known truth.
 
-Command:  python benchmarks/evidence_simulation.py [--worlds 600] [--workers 4] [--only power] [--write FILE]
-Cost:     about 25 minutes of one core at 600 worlds, divided by the workers
+Command:  python benchmarks/evidence_simulation.py [--worlds 100] [--workers 4] [--only power] [--write FILE]
+Cost:     about 15 minutes of one core, a third of them for the ranks, divided by the workers
 Expect:   size near 5 % (or less, where a test is conservative), coverage of 93.5 to 97 % (more, where a reason is
           printed), and the power that benchmarks plan with. "Before" is version 0.1.0, by independent checks.
 """
@@ -9,7 +9,9 @@ Expect:   size near 5 % (or less, where a test is conservative), coverage of 93.
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
+import subprocess
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from fairbench.leaderboard.flags import levelling_down
 from fairbench.statistics.auroc import judge_auroc
 from fairbench.statistics.equity import judge_equity_scaled
 from fairbench.statistics.interaction import interaction
@@ -43,7 +46,7 @@ Measure = Callable[[np.random.Generator, int], Sequence[float]]
 class Study:
     """One table: what is measured in each world of every row, and what version 0.1.0 gave.
 
-    `plain` columns (by index) are printed as they are, the others as percentages.
+    `plain` columns (by index) are printed as they are, the others as percentages; `worlds` are drawn of each row.
     """
 
     key: str
@@ -52,6 +55,7 @@ class Study:
     rows: dict[str, Measure]
     before: dict[str, str] = field(default_factory=dict)
     plain: tuple[int, ...] = ()
+    worlds: int = 1000
 
 
 @dataclass(frozen=True)
@@ -259,8 +263,8 @@ def auroc(sizes: Sequence[int], prevalence: float, spread: float = 1.0, largest_
         covered = [low <= truth <= high for low, high in (auroc_limits(one) for one in each if one)]
         gap = judge_auroc(target, score, group, unit, repeats=REPEATS, seed=index)
         if gap.p is None:
-            return [np.mean(covered), np.nan, np.nan, 0]
-        return [np.mean(covered), gap.low <= 0, gap.p <= 0.05, 0]
+            return [np.mean(covered), np.nan, np.nan]
+        return [np.mean(covered), gap.low <= 0, gap.p <= 0.05]
 
     return measure
 
@@ -382,17 +386,51 @@ def spanning(rows_each: int, groups: int, clusters: int) -> Measure:
     return measure
 
 
-def levelling(sizes: Sequence[int], a: Sequence[float], b: Sequence[float], agreement: float) -> Measure:
-    """Levelling down: the old rule, and a smaller gap beside a best group that fell, both with p <= .05."""
+def moved_classes(specificity: Sequence[float]) -> Measure:
+    """The same of EqOdds, within class: half of 3 x 666 patients are ill; A's specificity by group, B's is .8."""
+    sizes, tnr = (333,) * 3, np.array(specificity)
 
     def measure(rng: np.random.Generator, index: int) -> list[float]:
-        group, first, second = pair(rng, sizes, a, b, agreement)
-        compared = compare([first], [second], group, repeats=REPEATS, seed=index)
-        mine, theirs = (np.array([x[group == k].mean() for k in range(len(sizes))]) for x in (first, second))
-        shrank = compared.gap.value < 0
-        old = shrank and theirs.max() - mine.max() > max(0.0, mine.min() - theirs.min())
-        new = old and compared.best_group.p <= 0.05
-        return [old, new]
+        group, ill_a, ill_b = pair(rng, sizes, (0.75,) * 3, (0.75,) * 3, 0.87)
+        _, healthy_a, healthy_b = pair(rng, sizes, tnr, (0.8,) * 3, 0.87)
+        outside = np.full(group.size, np.nan)
+        both = np.concatenate([group, group])
+        a, b = ([np.r_[ill, outside], np.r_[outside, 1 - healthy]]
+                for ill, healthy in ((ill_a, healthy_a), (ill_b, healthy_b)))  # fmt: skip
+        moved = interaction(a, b, both, repeats=REPEATS, seed=index)
+        odds = compare(a, b, both, repeats=REPEATS, seed=index).gap
+        true = [np.zeros(3), 0.8 - tnr]
+        covered = all(
+            c.low <= true[int(c.rate)][int(c.group)] - true[int(c.rate)][int(c.against)] <= c.high
+            for c in moved.contrasts
+        )
+        return [moved.p <= 0.05, odds.p <= 0.05, odds.exchange_p <= 0.05, covered]
+
+    return measure
+
+
+def levelling(
+    sizes: Sequence[int], a: Sequence[float], b: Sequence[float], agreement: float, methods: int = 1
+) -> Measure:
+    """Levelling down of any of some methods A beside one baseline B: by version 0.1.0's rule, and as flagged."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    right_a, right_b = np.array(a)[group], np.array(b)[group]
+    apart = np.maximum(1 - agreement, np.abs(right_a - right_b))
+    better = (apart + right_a - right_b) / 2
+
+    def measure(rng: np.random.Generator, index: int) -> list[float]:
+        base = rng.random(group.size) < right_b
+        chance = np.where(base, 1 - (apart - better) / right_b, better / (1 - right_b))
+        old, against = False, {}
+        for method in range(methods):
+            both = [(rng.random(group.size) < chance).astype(float)], [base.astype(float)]
+            compared = compare(*both, group, repeats=499, seed=index)
+            mine, theirs = (np.array([x[0][group == k].mean() for k in range(len(sizes))]) for x in both)
+            lost = theirs.max() - mine.max() > max(0.0, mine.min() - theirs.min())
+            old |= bool(lost and compared.gap.value < 0)
+            changes = {name: getattr(compared, name) for name in ("gap", "best_group", "worst_group")}
+            against[str(method)] = changes, {"score": interaction(*both, group, repeats=499, seed=index)}
+        return [old, bool(levelling_down(against))]
 
     return measure
 
@@ -523,9 +561,12 @@ STUDIES = (
          "3x300, .12 removed, .93": removed(THIRDS, 0.12, 0.93),
          "1537/305/158, .08 removed, .94": removed(LANGUAGES, 0.08, 0.94),
          "10,000, .03 removed, .88": removed((3333,) * 3, 0.03, 0.88),
-         "3x300, equal gaps elsewhere, .80": moved_groups(THIRDS, (0.63, 0.75, 0.75), (0.75, 0.75, 0.63), 0.8)},
+         "3x300, equal gaps elsewhere, .80": moved_groups(THIRDS, (0.63, 0.75, 0.75), (0.75, 0.75, 0.63), 0.8),
+         "EqOdds, 3x666, no interaction": moved_classes((0.76,) * 3),
+         "EqOdds, 3x666, 15 points of specificity lost in one group": moved_classes((0.8, 0.8, 0.65))},
         {"3x300, .08 removed, .87": "gap difference 24, exchange 55", "3x300, .12 removed, .93": "58, 91",
          "1537/305/158, .08 removed, .94": "34, 65", "10,000, .03 removed, .88": "41, 76"},
+        worlds=4000,
     ),
     Study(
         "optimum", "Two methods: distance to the optimum, and gap at one class mix",
@@ -574,25 +615,29 @@ STUDIES = (
          "ROUGE, 80/80/50 % zeros, 400/60/60": text_scores((400, 60, 60), (0.8, 0.8, 0.5)),
          "0/1, 40 patients of 1 to 20 rows": skewed_clusters(40, 0.7),
          "0/1, 40 patients of 1 to 20 rows, gap .2": skewed_clusters(40, 0.7, 0.2),
-         "groups of 5/10/15 at .97": small_groups(0.97), "groups of 5/10/15 at .7": small_groups(0.7),
-         "AUROC, 3x300, 2 % positive": auroc(THIRDS, 0.02),
-         "AUROC, 1537/305/158, 5 %": auroc(LANGUAGES, 0.05),
-         "AUROC, 2x1000, 10 %, clusters of 1 to 20": auroc((1000, 1000), 0.1, largest_cluster=20),
-         "AUROC, 1816/76/108, half": auroc(PAPER, 0.5),
-         "AUROC, 3x300, half, spread x2": auroc(THIRDS, 0.5, spread=2.0)},
+         "groups of 5/10/15 at .97": small_groups(0.97), "groups of 5/10/15 at .7": small_groups(0.7)},
         {"ROUGE, 80 % zeros, 400/30/30": "groups 91.6, gap 89.2", "ROUGE, 90 % zeros, 400/60/60": "91.1, 89.2",
          "ROUGE, 95 % zeros, 1500/300/150": "91.4, 91.3", "ROUGE, 95 % zeros, 3x30": "73.7",
          "ROUGE, 80 % zeros, 8/12/15": "80.3", "0/1, 40 patients of 1 to 20 rows": "92.9, 92.2",
-         "groups of 5/10/15 at .97": "91.1", "groups of 5/10/15 at .7": "92.4",
-         "AUROC, 3x300, 2 % positive": "88.3, 87.5", "AUROC, 1537/305/158, 5 %": "92.1, 91.8",
-         "AUROC, 2x1000, 10 %, clusters of 1 to 20": "88.0"},
+         "groups of 5/10/15 at .97": "91.1", "groups of 5/10/15 at .7": "92.4"},
     ),
     Study(
-        "flags", "Levelling down", ("old rule", "with its own p"),
+        "auroc", "AUROC", ("groups covered", "gap covered", "gap p<=.05"),
+        {"3x300, 2 % positive": auroc(THIRDS, 0.02), "1537/305/158, 5 %": auroc(LANGUAGES, 0.05),
+         "2x1000, 10 %, clusters of 1 to 20": auroc((1000, 1000), 0.1, largest_cluster=20),
+         "1816/76/108, half": auroc(PAPER, 0.5), "3x300, half, spread x2": auroc(THIRDS, 0.5, spread=2.0)},
+        {"3x300, 2 % positive": "groups 88.3, gap 87.5", "1537/305/158, 5 %": "92.1, 91.8",
+         "2x1000, 10 %, clusters of 1 to 20": "88.0"},
+        worlds=600,
+    ),
+    Study(
+        "flags", "Levelling down", ("old rule", "flagged"),
         {"identical methods, 3x300, .89": levelling(THIRDS, (0.75,) * 3, (0.75,) * 3, 0.89),
          "identical methods, 1537/305/158, .89": levelling(LANGUAGES, (0.75,) * 3, (0.75,) * 3, 0.89),
+         "six identical methods, any of them": levelling(THIRDS, (0.75,) * 3, (0.75,) * 3, 0.89, 6),
          "best group 12 points down": levelling(THIRDS, (0.73, 0.73, 0.73), (0.85, 0.85, 0.73), 0.85)},
-        {"identical methods, 3x300, .89": "23.0", "identical methods, 1537/305/158, .89": "24.5"},
+        {"identical methods, 3x300, .89": "23.0", "identical methods, 1537/305/158, .89": "24.5",
+         "six identical methods, any of them": "68"},
     ),
     Study(
         "learned", "Has not learned (2 % of 2,000 positive)", ("against a constant", "AUROC", "balanced accuracy"),
@@ -607,6 +652,7 @@ STUDIES = (
          "the same, 3x1000": board(IDENTICAL | {"worse": WORSE}, "worse", (1000,) * 3),
          "fourteen of gap .50, one fair": board(UNFAIR | {"fair": (0.95,) * 3}, "fair")},
         {"ten identical methods": "0 of 150", "fourteen of gap .50, one fair": "nothing separated"},
+        worlds=300,
     ),
     Study(
         "equity", "ES-M",
@@ -639,9 +685,11 @@ def work(task: tuple[int, str, int, int]) -> np.ndarray:
     return share(STUDIES[study].rows[row], worlds, start, row)
 
 
-def table(study: Study, measured: dict[str, np.ndarray]) -> list[str]:
-    """One study as markdown: mean ± standard error."""
-    lines = [f"**{study.title}**", "", "| " + " | ".join(("", *study.columns, "before")) + " |"]
+def table(study: Study, measured: dict[str, np.ndarray], drawn: str) -> str:
+    """One study as markdown: mean ± standard error, under what it was drawn by."""
+    worlds = len(next(iter(measured.values())))
+    lines = [f"**{study.title}**: {worlds} test sets a row, {drawn}", ""]
+    lines.append("| " + " | ".join(("", *study.columns, "before")) + " |")
     lines.append("|" + "---|" * (len(study.columns) + 2))
     for row, values in measured.items():
         cells = []
@@ -653,47 +701,46 @@ def table(study: Study, measured: dict[str, np.ndarray]) -> list[str]:
             else:
                 cells.append("none")
         lines.append(f"| {row} | {' | '.join(cells)} | {study.before.get(row, '')} |")
-    return [*lines, ""]
+    return "\n".join(lines)
 
 
-def write(path: Path, tables: str) -> None:
-    """Write the tables into a file: between START and END where it has them, else as all of it."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    if START in text:
-        before, after = text.split(START)[0], text.split(END)[1]
-        tables = f"{before}{START}\n\n{tables}\n{END}{after}"
-    path.write_text(tables, encoding="utf-8")
+def write(path: Path, drawn: dict[str, str]) -> None:
+    """Put tables, by their studies' titles, between START and END of a file; tables not drawn anew stay."""
+    before, rest = path.read_text(encoding="utf-8").split(START)
+    old, after = rest.split(END)
+    tables = {part.split("**")[0]: f"**{part.strip()}" for part in old.split("\n**")[1:]} | drawn
+    kept = "\n\n".join(tables[study.title] for study in STUDIES if study.title in tables)
+    path.write_text(f"{before}{START}\n\n{kept}\n\n{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--worlds", type=int, default=600, help="test sets drawn of each kind")
+    parser.add_argument(
+        "--worlds", type=int, help="test sets drawn of each kind (default: each table's own number)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that share the work")
     parser.add_argument("--only", nargs="*", choices=[study.key for study in STUDIES], help="some of the tables")
-    parser.add_argument("--write", type=Path, help="put the tables into this file as well")
+    parser.add_argument("--write", type=Path, help="put the tables into this file, in place of its old ones")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     chosen = [place for place, study in enumerate(STUDIES) if not options.only or study.key in options.only]
-    lines = [
-        f"{options.worlds} test sets of each kind; in % (± standard error) unless a column says otherwise.",
-        "",
-    ]
-    print("\n".join(lines))
+    asked = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*")
+    commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    drawn = f"{datetime.date.today()}, commit {commit}"
     with ProcessPoolExecutor(options.workers) as pool:
         running = {}
         for place in chosen:
+            worlds = options.worlds or STUDIES[place].worlds
             for row in STUDIES[place].rows:
-                starts = range(0, options.worlds, CHUNK)
-                tasks = [(place, row, start, min(CHUNK, options.worlds - start)) for start in starts]
+                tasks = [(place, row, at, min(CHUNK, worlds - at)) for at in range(0, worlds, CHUNK)]
                 running[place, row] = [pool.submit(work, task) for task in tasks]
         for place in chosen:
             study = STUDIES[place]
             measured = {row: np.concatenate([part.result() for part in running[place, row]]) for row in study.rows}
-            text = table(study, measured)
-            print("\n".join(text), flush=True)
-            lines += text
-    if options.write:
-        write(options.write, "\n".join(lines))
+            tables = {study.title: table(study, measured, drawn)}
+            print(tables[study.title], end="\n\n", flush=True)
+            if options.write:
+                write(options.write, tables)
 
 
 if __name__ == "__main__":
