@@ -19,6 +19,7 @@ class Independent:
         self.model = ToyBackbone()
         self.model.build(data.classes, data.words, torch.float32, torch.device("cpu"))
         self.model.reset(seed)
+        self.losses = []
         self.splits = {}
         for split in splits:
             rows = table[table["split"] == split]
@@ -83,7 +84,9 @@ class Independent:
         for step, rows in enumerate(batches):
             done = (step - warmup) / max(1, steps - warmup)
             self.rate = (step + 1) / warmup if step < warmup else 1 - done
-            self.descend(loss(rows, step, steps), parts, optimizer, stage.lr, stage.clip)
+            now = loss(rows, step, steps)
+            self.losses.append(now.item())
+            self.descend(now, parts, optimizer, stage.lr, stage.clip)
             after()
 
     def descend(self, loss, parts, optimizer, lr, clip=1.0):

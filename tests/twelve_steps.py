@@ -1,5 +1,5 @@
 """Twelve optimizer steps of every method whose training is a loss, an order of rows, or both, beside steps that
-share no code with it: `python tests/twelve_steps.py` prints how far the losses and the weights are apart.
+share no code with it: `python benchmarks/method_equality.py` prints how far the losses and the weights are apart.
 
 Each case is the method's equation written anew, over the whole batch at once, for `independent.Independent`, whose
 loop, optimizer, clipping, warm-up and order of rows are its own. Methods with two players, mixing, averaging
@@ -19,6 +19,8 @@ from fairbench.testing.toys import STAGES, train
 BATCH = 8
 ROWS = 96
 SAME = 3e-7  # float32, summed in another order
+LOSSES = 2e-5  # a loss moves by its slope times what thousands of weights are apart
+MEASURED = []  # (what, steps, losses apart, weights apart) of every training that was repeated
 METHODS = plugins.load(("method",)).tables["method"]
 
 
@@ -38,10 +40,10 @@ class Case:
 
 
 class World:
-    """The toy's training rows, what a method may remember, and the losses it descended."""
+    """The toy's training rows, and what a method may remember."""
 
     def __init__(self):
-        self.alone, self.losses, self.memory = Independent(), [], {}
+        self.alone, self.memory = Independent(), {}
         data = self.alone.splits["train"]
         self.target, self.group = data["target"], data["group"]
 
@@ -97,7 +99,7 @@ def fr(strength=0.5, memory=0):
     return loss
 
 
-def weighted(world, ce, rows, reading, by, normalise, cap=10.0):
+def weighted(world, ce, rows, reading, by, normalise, cap):
     """Eq. 8 of arXiv 2512.03477 in each reading, cell by cell."""
     cell = world.cells(by)
     size = [int((cell == c).sum()) for c in range(int(cell.max()) + 1)]
@@ -117,10 +119,11 @@ def weighted(world, ce, rows, reading, by, normalise, cap=10.0):
     return sum(totals) / len(totals) / (scale if normalise else 1.0)
 
 
-def gr(reading="per-sample", by="group", normalise=True, strength=0.0):
+def gr(reading="per-sample", by="group", normalise=True, strength=0.0, memory=0, cap=10.0):
     def loss(world, rows):
         ce, p = world.forward(rows)
-        return weighted(world, ce, rows, reading, by, normalise) + (strength and strength * gap(world, p, rows, 0))
+        own = weighted(world, ce, rows, reading, by, normalise, cap)
+        return own + (strength and strength * gap(world, p, rows, memory))
 
     return loss
 
@@ -187,18 +190,38 @@ def group_dro(by="group", balanced=True, adjustment=0.0, step_size=0.01, memory=
     return loss
 
 
-def sinkhorn(strength=1.0):
+def entropic(x, y, blur):
+    """Entropic transport at half the squared distance: the plan by scaling a kernel's rows and columns, then its
+    value ⟨P, C⟩ + ε KL(P, uniform), whose slope is that of C under the plan.
+    """
+    cost = (x[:, None] - y) ** 2 / 2
+    fixed, n, m = cost.detach(), len(x), len(y)
+    kernel = torch.exp(-fixed / blur**2) / (n * m)
+    left, right = torch.ones(n, dtype=x.dtype), torch.ones(m, dtype=x.dtype)
+    for _ in range(2000):
+        left = 1 / n / (kernel @ right)
+        right = 1 / m / (kernel.T @ left)
+    plan = left[:, None] * kernel * right
+    return (plan * cost).sum() + blur**2 * (plan * torch.log(plan * n * m)).sum()
+
+
+def line(x, y):
     """Half the squared distance of two samples on a line: each value repeated to make them equally many, sorted."""
+    many = math.lcm(len(x), len(y))
+    left, right = (z.repeat_interleave(many // len(z)).sort().values for z in (x, y))
+    return ((left - right) ** 2).mean() / 2
+
+
+def sinkhorn(strength=1.0, blur=0.0):
+    def distance(x, y):
+        if not blur:
+            return line(x, y)
+        return entropic(x, y, blur) - entropic(x, x, blur) / 2 - entropic(y, y, blur) / 2
 
     def loss(world, rows):
         ce, p = world.forward(rows)
-        total = 0.0
-        for g in set(world.group[rows].tolist()):
-            own = p[world.group[rows] == g]
-            many = math.lcm(len(p), len(own))
-            left, right = (z.repeat_interleave(many // len(z)).sort().values for z in (p, own))
-            total = total + ((left - right) ** 2).mean() / 2
-        return ce.mean() + strength * total
+        parts = [p[world.group[rows] == g].double() for g in set(world.group[rows].tolist())]
+        return ce.mean() + strength * sum(distance(p.double(), own) for own in parts).float()
 
     return loss
 
@@ -207,7 +230,7 @@ def _cases():
     yield Case("vanilla", plain)
     yield from (Case("resample", plain, {"by": by}, by) for by in ("group", "class", "group-class"))
     yield from (Case("reweight", reweight(by), {"by": by}) for by in ("group", "class", "group-class"))
-    yield Case("focal", focal(2.0))
+    yield from (Case("focal", focal(gamma), {"gamma": gamma}) for gamma in (2.0, 0.5))
     for memory in (0, 5):
         told = {"memory": memory} if memory else {}
         yield Case("fr", fr(memory=memory), told)
@@ -222,39 +245,49 @@ def _cases():
         yield Case("gr", gr(reading, "group-class"), {**told, "by": "group-class"})
         yield Case("gr", gr(reading, normalise=False), {**told, "normalise": False})
         yield Case("hybrid", gr(reading, strength=0.5), told)
+    yield Case("gr", gr(cap=2.0), {"cap": 2.0})
+    yield Case("hybrid", gr(by="group-class", strength=0.5), {"by": "group-class"})
+    yield Case("hybrid", gr(normalise=False, strength=2.0), {"normalise": False, "strength": 2.0})
+    yield Case("hybrid", gr(strength=0.5, memory=5), {"memory": 5})
     told = {"by": "group-class", "step_size": 0.5, "adjustment": 2.0}
     yield Case("group-dro", group_dro("group-class", True, 2.0, 0.5), told, "group-class")
     yield Case("group-dro", group_dro(balanced=False, step_size=0.5), {"balanced": False, "step_size": 0.5})
     yield Case("fairclip-sinkhorn", sinkhorn())
+    yield Case("fairclip-sinkhorn", sinkhorn(blur=0.3), {"blur": 0.3})
 
 
 CASES = tuple(_cases())
 
 
-def apart(case):
-    """The largest difference of a step's loss and of a weight after twelve steps from a training by fairbench."""
-    world, told = World(), []
+def trained(method, settings=None, **options):
+    """A training by fairbench, and the loss of every step that descends one."""
+    losses = []
 
-    class Told(METHODS[case.method]):
+    class Told(method):
         """The same, telling its losses."""
 
-        def loss(self, out, batch):
-            loss = super().loss(out, batch)
-            told.append(float(loss.detach()))
-            return loss
+        def step(self, run, batch):
+            before = run.last_loss
+            super().step(run, batch)
+            if run.last_loss != before:  # else it only looked
+                losses.append(run.last_loss)
 
-    def loss(rows, *_):
-        own = case.loss(world, rows)
-        world.losses.append(float(own.detach()))
-        return own
-
-    world.alone.train(loss, STAGE, odds=None if case.by is None else world.odds(case.by))
-    outcome = train(Told, case.settings)
-    losses = max(abs(a - b) for a, b in zip(told, world.losses, strict=True))
-    return len(told), losses, world.alone.difference(outcome)
+    return train(Told, settings, **options), losses
 
 
-if __name__ == "__main__":
-    for one in CASES:
-        count, losses, weights = apart(one)
-        print(f"{one.label:60} {count} steps, losses {losses:.1e}, weights {weights:.1e}")
+def same(label, ours, alone, earlier=(), most=SAME):
+    """Assert that losses and weights are an independent training's, `earlier` losses first; note how far apart."""
+    outcome, told = ours
+    losses = max(abs(a - b) for a, b in zip(told, [*earlier, *alone.losses], strict=True))
+    weights = alone.difference(outcome)
+    MEASURED.append((label, len(told), losses, weights))
+    assert losses < LOSSES
+    assert weights < most
+
+
+def repeat(case):
+    """Train by fairbench and by the case's own equation, and assert that they are the same."""
+    world = World()
+    odds = None if case.by is None else world.odds(case.by)
+    world.alone.train(lambda rows, *_: case.loss(world, rows), STAGE, odds=odds)
+    same(case.label, trained(METHODS[case.method], case.settings), world.alone)
