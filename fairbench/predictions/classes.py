@@ -46,8 +46,9 @@ def index_classes(
     columns = {column: _labels(table, column, path) for column in ("target", "answer")}
     count = _count_probabilities(list(table.columns), path)
     classes = tuple(map(plain, declared)) or _infer_classes(table, columns, count, positive, path)
+    probabilities = [f"p_{index}" for index in range(count)]
     if not count:
-        table, count = _by_name(table, classes, path)
+        table, probabilities = _by_class(table, classes, path)
     if count and count != len(classes):
         raise FairbenchError(
             f"{path}: {count} probabilities for {len(classes)} classes ({', '.join(classes)})",
@@ -58,7 +59,8 @@ def index_classes(
     for column, (names, codes) in columns.items():
         index = [_class_of(name, classes, named, column, path) for name in names]
         table[column] = np.array(index, dtype=np.int16)[codes]
-    check_probabilities(table, [f"p_{index}" for index in range(count)], path)
+    check_probabilities(table, probabilities, path)  # under the file's own names
+    table = table.rename(columns={name: f"p_{index}" for index, name in enumerate(probabilities)})
     indexed = Predictions(table, classes)
     indexed = indexed if positive is None else indexed.with_positive(plain(positive))
     return _with_score(indexed.table, indexed.classes, path), indexed.classes
@@ -89,20 +91,20 @@ def _count_probabilities(columns: list[str], path: Path) -> int:
     return len(there)
 
 
-def _by_name(table: pd.DataFrame, classes: tuple[str, ...], path: Path) -> tuple[pd.DataFrame, int]:
-    """Call p_no, p_yes … p_0, p_1 … where these are the classes; return how many there are."""
+def _by_class(table: pd.DataFrame, classes: tuple[str, ...], path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read p_no, p_yes … as numbers where these are the classes; return the columns in the classes' order."""
     named = {c: plain(c[2:]) for c in map(str, table) if c.startswith("p_")}
     own = {column: name for column, name in named.items() if name in classes}
     if not own:
-        return table, 0
+        return table, []
     lacking = [name for name in classes if name not in own.values()]
     if lacking or len(own) > len(classes):
         raise FairbenchError(
             f"{path}: the probabilities {', '.join(own)} are not one for each class ({', '.join(classes)})",
             "give those of all classes, or that of the positive of two as `score`",
         )
-    values = {f"p_{classes.index(name)}": _as_numbers(table[column], path) for column, name in own.items()}
-    return table.drop(columns=list(own)).assign(**values), len(classes)
+    ordered = sorted(own, key=lambda column: classes.index(own[column]))
+    return table.assign(**{column: _as_numbers(table[column], path) for column in ordered}), ordered
 
 
 def _as_numbers(column: pd.Series, path: Path) -> pd.Series:
