@@ -28,6 +28,7 @@ from fairbench.jobs.job import Job
 from fairbench.leaderboard import build as leaderboard
 from fairbench.leaderboard.board import Row
 from fairbench.leaderboard.sentences import finding
+from fairbench.processes import cores
 from fairbench.statistics.results import ALPHA
 
 ATTRIBUTE = "race"
@@ -79,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark", default="quickstart")
     parser.add_argument("--seeds", default="0-19")
-    parser.add_argument("--workers", type=int, default=launch.cores())
+    parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--out", default="runs-repeat")
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     options = parser.parse_args()

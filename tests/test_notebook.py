@@ -1,6 +1,8 @@
 """From Python the results are those of the commands, whatever the data come in."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,25 @@ def test_run_and_leaderboard(tmp_path):
         fairbench.run(metods="x")
     with pytest.raises(FairbenchError, match="no method is called `nosuch`"):
         fairbench.run(methods="nosuch")
+
+
+SCRIPT = """
+import fairbench
+toy = dict(datasets="toy", backbones="toy-backbone", attr="site", settings={{"toy.limit": 60}}, plugin=[{toys!r}])
+board = fairbench.run(methods="reweight", seeds=[0], no_controls=True, workers=2, out="runs", **toy)
+print(sorted(board.to_pandas()["method"]))
+"""
+
+
+@pytest.mark.slow
+def test_a_script_needs_no_guard_against_its_own_workers(tmp_path):
+    """Python's spawning would run an unguarded script again in each worker."""
+    (tmp_path / "script.py").write_text(SCRIPT.format(toys=str(TOYS)), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "['reweight', 'vanilla']"
+    assert len(list((tmp_path / "runs").glob("*/record.json"))) == 2
 
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"

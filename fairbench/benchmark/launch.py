@@ -6,7 +6,6 @@ work on one benchmark: run the same command on each.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -22,6 +21,7 @@ from fairbench.benchmark.pull import STOPPED, Event, Setup, Watch, child, work
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job
 from fairbench.jobs.store import Store
+from fairbench.processes import cores, spawning
 
 GRACE = 60.0  # seconds that workers have to leave a checkpoint
 
@@ -41,11 +41,6 @@ def devices() -> list[str]:
 def default_workers(count: int) -> int:
     """Return how many workers serve `count` jobs: one for each GPU, or on a CPU one for each core."""
     return max(1, min(count, len(devices()) or cores()))
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use, which on a shared node is fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def together() -> bool:
@@ -91,7 +86,6 @@ class _Crew:
 
     def __init__(self, store: Store, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:
         self.store, self.jobs, self.setup, self.watch = store, jobs, setup, watch
-        self.context = multiprocessing.get_context("spawn")
         self.gpus = devices()
         self.hands: dict[Connection, _Hand] = {}
         self.everybody: list[BaseProcess] = []
@@ -110,10 +104,11 @@ class _Crew:
 
     def _start(self, number: int) -> None:
         # A pipe each, not one queue: a worker that is killed while it writes must not block the others.
-        reader, writer = self.context.Pipe(duplex=False)
         gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
-        process = self.context.Process(target=child, args=(number, self.jobs, self.setup, gpu, writer))
-        process.start()
+        with spawning() as context:
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=child, args=(number, self.jobs, self.setup, gpu, writer))
+            process.start()
         writer.close()
         self.everybody.append(process)
         self.hands[reader] = _Hand(number, process)

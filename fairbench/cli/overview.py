@@ -18,12 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fairbench import plugins as plugin_loader
-from fairbench.benchmark.launch import cores
 from fairbench.cache import cache_folder
 from fairbench.cli.options import console, print_json
 from fairbench.data.locations import located
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice
+from fairbench.processes import cores
 from fairbench.settings import REQUIRED, describe, suggest
 
 Offer = dict[str, Any]

@@ -94,9 +94,12 @@ class Dataset(Configurable):
 
         Returns the settings with which it is read. Names, columns, codes and quirks are those of the real thing, so
         that a user sees what is expected and tests have something to read. Raises FairbenchError where a dataset
-        needs no folder.
+        needs no folder, or has none made up.
         """
-        raise FairbenchError(f"{cls.name} needs no folder", "use it as it is")
+        if cls.folder is None:
+            raise FairbenchError(f"{cls.name} needs no folder", "use it as it is")
+        there = f": {cls.homepage}" if cls.homepage else ""
+        raise FairbenchError(f"{cls.name} has no made-up folder", f"get the real one{there}")
 
     @abstractmethod
     def table(self) -> pd.DataFrame:

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ from fairbench.leaderboard.measure import judging_metric, unscored
 from fairbench.leaderboard.suppression import withhold
 from fairbench.leaderboard.table import fill
 from fairbench.metrics.metric import Metric
+from fairbench.processes import cores, spawning
 from fairbench.statistics.results import RankBy
 
 MADE_BY = ("jobs", "leaderboard", "metrics", "predictions", "statistics")  # whose code a table rests on
@@ -124,14 +124,15 @@ def _module(metric: Metric) -> str:
 
 def _computed(store: Store, wanted: Sequence[Wanted], options: Options) -> Iterator[tuple[Table, dict[str, str]]]:
     """Make tables in their order, in processes of their own where these are worth their start."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, len(wanted))
+    workers = min(cores(), len(wanted))
     if workers < 2 or sum(len(one.keys) for one in wanted) < WORTH or not _portable(options):
         for one in wanted:
             yield computed(store, one, options)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with spawning() as context:  # the pool starts a process when it is given a task
+        pool = ProcessPoolExecutor(workers, context)
         started = [pool.submit(computed, store, one, options) for one in wanted]
+    with pool:
         try:
             for future in started:
                 yield future.result()
@@ -143,7 +144,8 @@ def _portable(options: Options) -> bool:
     """Whether another process can import the metrics; one of a single file is known in this process only."""
     try:
         ForkingPickler.dumps(options)
-        return all(importlib.util.find_spec(_module(one)) for one in options.metrics.values())
+        homes = {_module(one) for one in options.metrics.values()}
+        return "__main__" not in homes and all(map(importlib.util.find_spec, homes))
     except Exception:  # whatever an object raises that cannot be sent
         return False
 

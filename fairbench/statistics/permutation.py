@@ -221,7 +221,7 @@ def chance_values(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> 
 
     Where units differ in size or scatter (`uneven`), a permuted group's deviation, in its own standard errors,
     is given the standard error of the group it stands for; else a group with small patients would borrow large
-    ones. Seeds that move groups by chance do so here too.
+    ones. Seeds that move groups by chance do so here too, within the range of the scores.
     """
     flat = [row for rate in rows.each for row in rate]
     table = rounded(tabulate(flat, rows.group, rows.cluster, len(rows.labels)))
@@ -235,6 +235,7 @@ def chance_values(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> 
     with np.errstate(divide="ignore", invalid="ignore"):
         unit_means = table.sums / table.sizes
     lowest, highest = (limit(unit_means, axis=0)[None, :, None] for limit in (np.nanmin, np.nanmax))
+    ends = [limit(end.reshape(1, rates, seeds, 1), axis=2) for limit, end in ((np.min, lowest), (np.max, highest))]
     spread = [np.sqrt(part.between * seeds) for part in rows.seed_parts(contrasts=True)]
     chance = []
     for sums in permuted(table, features, draws, rng):
@@ -250,6 +251,7 @@ def chance_values(rows: Rows, statistic: Statistic, repeats: int, seed: int) -> 
         values, counts = combined(values, counts, rows.weights)
         if spread:
             values = values + np.array(spread)[:, None] * rng.standard_normal(values.shape)
+            values = np.clip(values, *(combined(end, end, rows.weights)[0] for end in ends))
         chance.append(statistic(values, counts).reshape(len(sums), seeds).mean(axis=1))
     return np.concatenate(chance)
 

@@ -6,61 +6,11 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from builders import opened
+from builders import ISIC, ham10000_example, opened
 from fairbench_plugins.datasets.ham10000 import DIAGNOSES, HAM10000, HAM10000VQA, LABELS, QUESTIONS
-from PIL import Image
 
 from fairbench import AGE_BINS, FairbenchError
 from fairbench.data.dataset import rows
-
-ISIC = "ISIC2018_Task3_Training_"
-
-
-def ham10000_example(path, packaging="kaggle", lesions=120):
-    """Write a small folder in an official layout: `kaggle`, `dataverse`, `flat` or `isic`."""
-    generator = np.random.default_rng(0)
-    views = generator.choice([1, 2, 3], lesions, p=[0.75, 0.2, 0.05])
-    lesion = np.repeat(np.arange(lesions), views)
-    ages = generator.choice([0.0, 5.0, 40.0, 45.0, 60.0, 65.0, 70.0, 85.0, np.nan], lesions)
-    sexes = generator.choice(["male", "female", "unknown"], lesions, p=[0.5, 0.45, 0.05])
-    dx = generator.choice(list(DIAGNOSES), lesions, p=[0.05, 0.08, 0.12, 0.05, 0.15, 0.5, 0.05])
-    table = pd.DataFrame(
-        {
-            "lesion_id": [f"HAM_{n:07d}" for n in lesion],
-            "image_id": [f"ISIC_{24306 + n:07d}" for n in generator.permutation(len(lesion))],
-            "dx": dx[lesion],
-            "dx_type": generator.choice(["histo", "follow_up", "consensus", "confocal"], len(lesion)),
-            "age": ages[lesion],
-            "sex": sexes[lesion],
-            "localization": generator.choice(["back", "face", "lower extremity", "unknown"], len(lesion)),
-        }
-    )
-    half = sorted(table["image_id"])[len(table) // 2]
-    folders = {
-        "kaggle": ("HAM10000_images_part_1", "HAM10000_images_part_2"),
-        "dataverse": ("HAM10000_images_part1", "HAM10000_images_part2"),
-        "flat": (".", "."),
-        "isic": (f"{ISIC}Input", f"{ISIC}Input"),
-    }[packaging]
-    for folder in folders:
-        (path / folder).mkdir(parents=True, exist_ok=True)
-    for image in table["image_id"]:
-        noise = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(path / folders[int(image >= half)] / f"{image}.jpg")
-    if packaging == "isic":
-        truth = pd.DataFrame({"image": table["image_id"]})
-        for code in ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"):
-            truth[code] = (table["dx"] == code.lower()).astype(float)
-        (path / f"{ISIC}GroundTruth").mkdir()
-        truth.to_csv(path / f"{ISIC}GroundTruth/{ISIC}GroundTruth.csv", index=False)
-        groups = table[["image_id", "lesion_id", "dx_type"]]
-        groups.columns = ["image", "lesion_id", "diagnosis_confirm_type"]
-        groups.to_csv(path / f"{ISIC}LesionGroupings.csv", index=False)
-    elif packaging == "dataverse":
-        table.assign(dataset="rosendahl").to_csv(path / "HAM10000_metadata", index=False)
-    else:
-        table.to_csv(path / "HAM10000_metadata.csv", index=False)
-    return table
 
 
 @pytest.fixture

@@ -207,6 +207,18 @@ def test_the_standardised_gap_holds_its_level_and_finds_a_difference():
     assert detected / worlds > 0.75
 
 
+@pytest.mark.parametrize("weights", [None, (0.3, 0.7)])
+def test_what_chance_gives_to_seeds_that_disagree_stays_in_the_range_of_the_scores(weights):
+    """Each seed says yes to one group alone, so seeds scatter as far as rates can; a gap cannot exceed 1."""
+    group = np.arange(40) % 3
+    answers = (group == np.arange(3)[:, None]).astype(float)
+    first, second = (np.where(np.arange(40) % 2 == side, answers, np.nan) for side in (0, 1))
+    gap = judge([first, second], group, repeats=2000, weights=weights)
+    assert gap.floor_mean <= gap.floor_95 <= 1
+    worst = judge([first, second], group, reduce="worst", repeats=2000, weights=weights)
+    assert 0 <= worst.floor_95 <= worst.floor_mean
+
+
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_seeds_of_one_method_are_a_sample(seeds):
     """Each training moves each group by chance (SD .03): fixed, seeds err in 31 to 38 %, cover 81 to 87 %."""
