@@ -21,13 +21,23 @@ TOY = ("toy", "--datasets", "toy", "--backbones", "toy-backbone", "--attr", "sit
 COST = ("train_seconds", "peak_memory")
 
 
-def run(out, *words):
-    """Run two jobs of the toys in a process of its own, as a user does; return its board but for what it cost."""
+def started(out, *words):
+    """Start two jobs of the toys in a process of its own, as a user does."""
     command = [sys.executable, "-m", "fairbench", "run", "quickstart", *TOY[1:], "--methods", "fr", "--no-controls"]
     command += ["--set", "lora.epochs=0.5", "--out", str(out), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=out.parent, env=environment())
-    assert done.returncode == 0, done.stderr
-    assert "[2/2]" in done.stderr
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, cwd=out.parent, env=environment(), **pipes)
+
+
+def run(out, *words):
+    """Run them; return their board but for what it cost."""
+    return board_of(out, started(out, *words))
+
+
+def board_of(out, process):
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert "[2/2]" in told
     board = json.loads((out / "quickstart.json").read_text())
     for table in board["tables"]:
         for row in table["rows"]:
@@ -47,11 +57,10 @@ def local(tmp_path_factory):
 
 @pytest.fixture
 def cluster():
-    """A Ray cluster of two nodes of one CPU."""
+    """A Ray cluster of one node of one CPU."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
     yield cluster
     cluster.shutdown()
 
@@ -68,8 +77,29 @@ def test_every_launcher_leaves_the_board_of_this_machine(words, local, tmp_path)
 
 @pytest.mark.slow
 def test_a_ray_cluster_of_two_nodes_leaves_the_board_of_this_machine(local, tmp_path, cluster):
+    cluster.add_node(num_cpus=1)
     options = ["--launch", f"address={cluster.address}", "--launch", "cpus=1"]
     assert run(tmp_path / "runs", "--launcher", "ray", *options) == local
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_during_a_sweep_costs_it_nothing(tmp_path, cluster):
+    """Its job is run again where there is a node, and no finished job is."""
+    longer = ("--set", "lora.epochs=60")
+    undisturbed = run(tmp_path / "undisturbed", *longer)
+    doomed = cluster.add_node(num_cpus=1)
+    out = tmp_path / "runs"
+    process = started(out, *longer, "--launcher", "ray", "--launch", f"address={cluster.address}")
+    while process.poll() is None and len([*out.glob("*/log.jsonl")]) < 2:
+        time.sleep(0.2)
+    cluster.remove_node(doomed, allow_graceful=False)
+    assert process.poll() is None, "both were under way"
+    again = set()
+    while process.poll() is None:
+        again |= {path.parent for path in out.glob("*/attempts.txt") if path.read_text().count("begun") > 1}
+        time.sleep(0.1)
+    assert len(again) == 1
+    assert board_of(out, process) == undisturbed
 
 
 @pytest.mark.parametrize(
