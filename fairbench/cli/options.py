@@ -68,11 +68,16 @@ def how_to_read(command: Callable[..., Any]) -> Callable[..., Any]:
 def read(
     path: Path, attributes: list[str], *, split: str, positive: str | None, classes: str | None, keep: str
 ) -> Predictions:
-    """Read a predictions file as `how_to_read` says."""
+    """Read a predictions file as `how_to_read` says; name on stderr the groups that may be one."""
     from fairbench.predictions.read import read_predictions
+    from fairbench.predictions.spelling import alike
 
     chosen = None if split == "all" else split
-    return read_predictions(path, attributes, chosen, positive, listed(classes or "") or None, listed(keep))
+    table = read_predictions(path, attributes, chosen, positive, listed(classes or "") or None, listed(keep))
+    for name in table.attributes:
+        for same in alike(table.table[name].cat.remove_unused_categories().cat.categories):
+            say(f"warning: {path}: {name} has {' and '.join(same)}, which may be one group: spell them alike")
+    return table
 
 
 def listed(text: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -88,3 +90,12 @@ def _is_text(kind: Any) -> bool:
 def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
     matches = pc.match_substring_regex(column, pattern)
     return len(column) > column.null_count and bool(pc.all(matches).as_py())
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the names that differ in capitals, signs, spaces or the encoding of accents alone, each set once."""
+    sets: dict[str, list[str]] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        sets.setdefault(re.sub(r"[\s_-]+", " ", plain).strip(), []).append(name)
+    return [tuple(same) for same in sets.values() if len(same) > 1]

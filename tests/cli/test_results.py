@@ -390,3 +390,15 @@ def test_scoring_imports_no_torch(write):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_groups_that_may_be_one_are_named(write):
+    rows = [
+        f"{group},{n % 2},{n % 2}" for n in range(12) for group in ("White", "white", "African-American", "asian")
+    ]
+    rows[2] = rows[2].replace("-", "_")
+    path = write("\n".join(["race,target,answer", *rows]))
+    told = call("score", path, "--attr", "race")
+    assert "race has White and white, which may be one group" in told
+    assert "African-American and African_American" in told or "African_American and African-American" in told
+    assert "asian" not in told
