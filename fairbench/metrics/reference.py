@@ -43,8 +43,8 @@ disparity is undefined too.
   validation, dev; test, testing), and a row without one is refused.
 - **Any type.** A value is spelt alike from csv and parquet: whole numbers without a point, true and false in
   lower case, codes such as 007 as they stand. In parquet's floats above 2^53 neighbours are one number, so
-  they are refused as `id`, `cluster` or attribute. Groups that differ in capitals, signs or spaces alone stay apart,
-  and a warning names them.
+  they are refused as `id`, `cluster` or attribute. Groups that differ in capitals, signs or spaces alone
+  stay apart, and a warning names them.
 - **Missing values.** An empty cell, a null, and in any case the words
   {missing}.
   `--keep NA` keeps a word that is a name here (Namibia). Texts are kept as they are.

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import builders
 import click
 import numpy as np
 import pandas as pd
@@ -398,7 +399,7 @@ def test_groups_that_may_be_one_are_named(write):
     ]
     rows[2] = rows[2].replace("-", "_")
     path = write("\n".join(["race,target,answer", *rows]))
-    told = call("score", path, "--attr", "race")
+    told = builders.call("score", path, "--attr", "race").stderr
     assert "race has White and white, which may be one group" in told
     assert "African-American and African_American" in told or "African_American and African-American" in told
     assert "asian" not in told
