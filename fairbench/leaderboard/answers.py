@@ -10,11 +10,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from fairbench.leaderboard.remembered import remembered
 from fairbench.metrics.disparity import EQUITY
 from fairbench.metrics.metric import ACCURACY, FPR, TPR, Metric
+from fairbench.predictions.content import content_of
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
-from fairbench.statistics.equity import judge_equity_scaled
+from fairbench.statistics.equity import equity_bounds, judge_equity_scaled
 from fairbench.statistics.interaction import interaction
 from fairbench.statistics.intervals import MINIMUM, Floats, auroc_limits, auroc_notes, delong, ends, max_minus_min
 from fairbench.statistics.learned import (
@@ -23,7 +25,7 @@ from fairbench.statistics.learned import (
     balanced_difference,
     balanced_over_chance,
 )
-from fairbench.statistics.paired import Comparison, compare
+from fairbench.statistics.paired import Comparison, compare, compare_gaps
 from fairbench.statistics.permutation import Rows, group_rates, judge, worst_bounds
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap, Interaction
 from fairbench.statistics.standardised import by_class, standardised_gap
@@ -75,8 +77,28 @@ class Answers:
 
     def only(self, seeds: Sequence[int]) -> Answers:
         """Keep some of the seeds, in that order."""
-        places = [self.seeds.index(seed) for seed in seeds]
-        return replace(self, seeds=tuple(seeds), predictions=tuple(self.predictions[place] for place in places))
+        chosen = tuple(seeds)
+        if chosen == self.seeds:
+            return self
+        if chosen not in self._parts:
+            kept = tuple(self.predictions[self.seeds.index(seed)] for seed in chosen)
+            self._parts[chosen] = replace(self, seeds=chosen, predictions=kept)
+        return self._parts[chosen]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, ...], Answers]:
+        return {}
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of all that measures and comparisons look at."""
+        about = [self.seeds, self.measure.name, self.measure.title, self.predictions[0].classes]
+        looked = [
+            p.table[[c for c in p.table if c == "target" or str(c).startswith("p_")]] for p in self.predictions
+        ]
+        about.append([[str(column) for column in table] for table in looked])
+        columns = [table[column].to_numpy() for table in looked for column in table]
+        return content_of(about, [self.scores, *self.odds, *columns])
 
     def by(self, measure: Metric) -> Answers:
         """Judge the same answers by another measure."""
@@ -144,6 +166,17 @@ class Answers:
         combine, names = EQUITY[preset].combine, groups.names
         return judge_equity_scaled(self.scores, groups.codes, combine, groups.cluster, gap, names=names)
 
+    def equity_bounds(self, groups: Groups) -> tuple[float, float] | None:
+        """All values of the equity-scaled measure that score and gap allow, computed once."""
+        if groups not in self._bounds:
+            combine = EQUITY["fairllava"].combine
+            self._bounds[groups] = equity_bounds(self.scores, groups.codes, combine, groups.cluster)
+        return self._bounds[groups]
+
+    @cached_property
+    def _bounds(self) -> dict[Groups, tuple[float, float] | None]:
+        return {}
+
     def learned(self, groups: Groups, control: Answers | None = None) -> tuple[str, Difference]:
         """How much better than chance, or than a control's, they tell classes apart, and by which number.
 
@@ -197,12 +230,30 @@ def contrast(a: Answers, b: Answers, groups: Groups, kind: Kind = "score", repea
     if pair is None:
         nothing = Difference(reason=NO_SEED)
         return Comparison(nothing, nothing, nothing, 0)
-    a, b = pair
+    return _contrast(*pair, groups, kind, repeats)
+
+
+@remembered(Comparison)
+def _contrast(a: Answers, b: Answers, groups: Groups, kind: Kind, repeats: int) -> Comparison:
     left, right, weights = rates_of(a, b, groups, kind)
     correct = None if kind == "score" else (a.scores, b.scores)
-    equity = EQUITY["fairllava"].combine
+    equity, bounds = EQUITY["fairllava"].combine, (a.equity_bounds(groups), b.equity_bounds(groups))
     names, cluster = groups.names, groups.cluster
-    return compare(left, right, groups.codes, cluster, correct, "max", repeats, 0, names, equity, weights)
+    return compare(left, right, groups.codes, cluster, correct, "max", repeats, 0, names, equity, weights, bounds)
+
+
+def gap_contrast(a: Answers, b: Answers, groups: Groups, kind: Kind = "score", repeats: int = 10_000) -> Difference:
+    """Return what `contrast` says of the gap, and compute nothing else."""
+    pair = shared_seeds(a, b)
+    return _gap_contrast(*pair, groups, kind, repeats) if pair else Difference(reason=NO_SEED)
+
+
+@remembered(Difference)
+def _gap_contrast(a: Answers, b: Answers, groups: Groups, kind: Kind, repeats: int) -> Difference:
+    left, right, weights = rates_of(a, b, groups, kind)
+    correct = None if kind == "score" else (a.scores, b.scores)
+    names, cluster = groups.names, groups.cluster
+    return compare_gaps(left, right, groups.codes, cluster, correct, "max", repeats, 0, names, weights)
 
 
 def rates_of(
@@ -224,9 +275,11 @@ def interaction_with(a: Answers, b: Answers, groups: Groups, kind: Kind = "score
     interval leaves out 0, else the clearest alone.
     """
     pair = shared_seeds(a, b)
-    if pair is None:
-        return Interaction(reason=NO_SEED)
-    a, b = pair
+    return _interaction(*pair, groups, kind) if pair else Interaction(reason=NO_SEED)
+
+
+@remembered(Interaction)
+def _interaction(a: Answers, b: Answers, groups: Groups, kind: Kind) -> Interaction:
     title = a.measure.title.lower()
     titles = {
         "score": (title,),

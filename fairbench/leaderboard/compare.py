@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fairbench.leaderboard.answers import NO_CLASSES, TWO_CLASSES, Answers, Kind, contrast, interaction_with
+from fairbench.leaderboard.answers import (
+    NO_CLASSES,
+    TWO_CLASSES,
+    Answers,
+    Kind,
+    contrast,
+    gap_contrast,
+    interaction_with,
+)
 from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
 from fairbench.predictions.groups import Groups
@@ -76,7 +84,7 @@ def compare_predictions(
             }
             for kind, name in GAPS.items():
                 able = kind in first.kinds
-                differences[name] = contrast(first, second, groups, kind).gap if able else UNDEFINED[kind]
+                differences[name] = gap_contrast(first, second, groups, kind) if able else UNDEFINED[kind]
         else:
             differences = {
                 f"{measure.name}_gap": whole.gap,

@@ -11,6 +11,7 @@ import numpy as np
 from fairbench.jobs.job import Record, Role, Stage
 from fairbench.leaderboard.answers import Answers
 from fairbench.leaderboard.board import Improvement, ProbeResult
+from fairbench.leaderboard.remembered import remembered
 from fairbench.predictions.groups import Groups
 from fairbench.statistics.moments import group_moments
 from fairbench.statistics.permutation import design
@@ -86,6 +87,7 @@ class Measured:
     gap_variance: VarianceParts | None
 
 
+@remembered(Measured)
 def measure(answers: Answers, groups: Groups) -> Measured:
     """Measure one row's answers."""
     gap = answers.gap(groups)

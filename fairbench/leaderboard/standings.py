@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fairbench.leaderboard.answers import Answers, contrast, interaction_with
+from fairbench.leaderboard.answers import Answers, contrast, gap_contrast, interaction_with
 from fairbench.leaderboard.board import MeasuredRow, SideEffect
 from fairbench.leaderboard.measure import scores_every_row
 from fairbench.leaderboard.row import Contender
@@ -102,7 +102,7 @@ def _changes(
     names = [name for name in each[others[0].label] if name not in counted] if others else []
     more = {name: [each[c.label][name] for c in others] for name in names}
     if base.answers.odds and "eq_odds_max" not in counted:
-        more["eq_odds_max"] = [contrast(c.answers, base.answers, groups, "eq_odds_max").gap for c in others]
+        more["eq_odds_max"] = [gap_contrast(c.answers, base.answers, groups, "eq_odds_max") for c in others]
     for name, differences in more.items():
         for c, one in zip(others, adjusted(differences), strict=True):
             each[c.label][name] = one
@@ -139,7 +139,7 @@ def _differences(
     a: Answers, b: Answers, groups: Groups, repeats: int, criteria: Collection[str]
 ) -> dict[str, Difference]:
     whole = contrast(a, b, groups, repeats=repeats)
-    odds = contrast(a, b, groups, "eq_odds_max", repeats).gap if "eq_odds_max" in criteria else None
+    odds = gap_contrast(a, b, groups, "eq_odds_max", repeats) if "eq_odds_max" in criteria else None
     return {
         **({"eq_odds_max": odds} if odds else {}),
         "score": whole.accuracy,
@@ -197,7 +197,7 @@ def side_effects(contenders: Sequence[Contender], policy: str) -> tuple[SideEffe
                 continue
             touched.append((c, attribute, c.answers.plain_gap(groups)))
             nothing = Difference(reason="no baseline in this table")
-            changes.append(contrast(c.answers, base.answers, groups, repeats=2_000).gap if base else nothing)
+            changes.append(gap_contrast(c.answers, base.answers, groups, repeats=2_000) if base else nothing)
     return tuple(
         SideEffect(c.label, attribute, gap, change)
         for (c, attribute, gap), change in zip(touched, adjusted(changes), strict=True)
@@ -211,7 +211,7 @@ def measured_rows(contenders: Sequence[Contender], groups: Groups, metric: Metri
     answers = {c.label: c.answers.by(metric) for c in contenders}
     base = next((answers[c.label] for c in contenders if c.role == "baseline"), None)
     compared = [c.label for c in contenders if base is not None and c.role != "baseline"]
-    gaps = [contrast(answers[label], base, groups, repeats=2_000).gap for label in compared if base is not None]
+    gaps = [gap_contrast(answers[label], base, groups, repeats=2_000) for label in compared if base is not None]
     changes = dict(zip(compared, adjusted(gaps), strict=True))
     return tuple(
         MeasuredRow(

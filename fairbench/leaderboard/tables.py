@@ -24,6 +24,7 @@ from fairbench.jobs.summary import Refused, Summary
 from fairbench.leaderboard.board import Excluded, Table, Trials
 from fairbench.leaderboard.collect import Finished, contenders, excluded, joined, load, same_patients
 from fairbench.leaderboard.measure import judging_metric, unscored
+from fairbench.leaderboard.remembered import remembering
 from fairbench.leaderboard.suppression import withhold
 from fairbench.leaderboard.table import fill
 from fairbench.metrics.metric import Metric
@@ -157,7 +158,9 @@ def computed(store: Store, wanted: Wanted, options: Options) -> tuple[Table, dic
         record, entry, digests[key] = read(store, key)
         records.append(record)
         entries.append(entry)
-    return table_of(wanted, records, entries, options), digests
+    job = records[0].job
+    with remembering(_hashed([_maker(options), job.dataset.label, job.backbone.label, wanted.attribute])):
+        return table_of(wanted, records, entries, options), digests
 
 
 def table_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fairbench.errors import FairbenchError
+from fairbench.predictions.content import content_of
 from fairbench.settings import suggest
 
 UNRECORDED = "unrecorded"
@@ -42,6 +44,11 @@ class Groups:
         if policy != "keep":
             codes, names = _without_unrecorded(codes, names, _recorded(columns), attribute, policy)
         return cls(attribute, codes, names, _shared(clusters(table)))
+
+    @cached_property
+    def content(self) -> str:
+        """A hash of all that is in it."""
+        return content_of([self.attribute, self.names], [self.codes, self.cluster])
 
     @classmethod
     def everyone(cls, table: pd.DataFrame) -> Groups:

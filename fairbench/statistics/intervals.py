@@ -8,6 +8,7 @@ nothing.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -203,5 +204,14 @@ def max_minus_min(values: Floats) -> Floats:
     """Largest minus smallest group value over the last axis, NaN where fewer than two groups have one."""
     if values.shape[-1] == 0:
         return np.full(values.shape[:-1], np.nan)
-    known = np.isfinite(values).sum(axis=-1)
-    return np.where(known >= 2, np.fmax.reduce(values, axis=-1) - np.fmin.reduce(values, axis=-1), np.nan)
+    largest: Floats = over_groups(np.fmax, values) - over_groups(np.fmin, values)
+    finite = np.isfinite(values)
+    if values.shape[-1] >= 2 and finite.all():
+        return largest
+    return np.where(finite.sum(axis=-1) >= 2, largest, np.nan)
+
+
+def over_groups(limit: np.ufunc, values: Floats) -> Floats:
+    """Reduce the last axis, group by group: many times faster than `limit.reduce` over an axis of a few."""
+    reduced: Floats = functools.reduce(limit, np.moveaxis(values, -1, 0))
+    return reduced

@@ -9,11 +9,12 @@ group or the worst, with bootstrap draws of the groups' values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
 
-from fairbench.statistics.intervals import Floats, Ints, max_minus_min
+from fairbench.statistics.intervals import Floats, Ints, max_minus_min, over_groups
 from fairbench.statistics.results import ALPHA
 
 
@@ -32,7 +33,7 @@ class Extreme:
     draws: Floats
     pad: Floats
 
-    @property
+    @cached_property
     def errors(self) -> Floats:
         """Bootstrap errors; none where a draw leaves a value undefined (a class missed a group)."""
         return np.nan_to_num(self.draws - self.values)
@@ -100,7 +101,7 @@ class Extreme:
         reach = np.quantile(t.max(axis=(1, 2, 3)), 1 - ALPHA) * spread
         high, low = extreme(moved + reach, "best", "mean"), extreme(moved - reach, "worst", "mean")
         if self.kind == "range":
-            ranges = np.fmax.reduce(moved + reach, axis=-1) - np.fmin.reduce(moved - reach, axis=-1)
+            ranges = over_groups(np.fmax, moved + reach) - over_groups(np.fmin, moved - reach)
             widest = float((ranges.max(axis=-1) if self.reduce == "max" else ranges.mean(axis=-1)).mean())
             return -widest, widest
         return float(low.mean()), float(high.mean())
@@ -113,8 +114,7 @@ def extreme(values: Floats, kind: str, reduce: str) -> Floats:
     elif values.shape[-1] == 0:
         by_rate = np.full(values.shape[:-1], np.nan)
     else:
-        limit = np.fmax if kind == "best" else np.fmin
-        by_rate = limit.reduce(values, axis=-1)
+        by_rate = over_groups(np.fmax if kind == "best" else np.fmin, values)
     combined: Floats = by_rate.max(axis=-1) if reduce == "max" else by_rate.mean(axis=-1)
     return combined
 

@@ -9,11 +9,15 @@ permuted unit by unit.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from fairbench.errors import FairbenchError
 
@@ -26,6 +30,7 @@ MANY = 100_000  # units above which real scores are rounded to LEVELS for resamp
 LEVELS = 256
 BUDGET = 2_000_000_000  # units moved at most; beyond it fewer permutations are drawn, and the result says so
 FEW = 16  # distinct differences of a group, up to which binomial draws are cheap enough
+KEPT = 64  # chunks of permutations that are kept for who draws the same: 45 MB for 300 rows, 170 MB at most
 BUNDLES = 2_000  # random bundles of units a group is bootstrapped in, when its units hardly repeat
 
 
@@ -192,16 +197,38 @@ def _count(counts: Ints, features: Floats, size: int, rng: np.random.Generator) 
 def _shuffle(counts: Ints, features: Floats, size: int, rng: np.random.Generator) -> Floats:
     """Shuffle units, where they hardly repeat: `size` permutations at once."""
     units = np.repeat(np.arange(len(counts)), counts.sum(axis=1))
-    order = rng.permuted(np.broadcast_to(units, (size, units.size)), axis=1)
+    values, order = features[units], _orders(units.size, size, rng)
     sums = np.empty((size, counts.shape[1], features.shape[1]))
     groups = np.argsort(counts.sum(axis=0), kind="stable")  # the largest group takes what the others leave
-    start = 0
-    for group in groups[:-1]:
-        stop = start + counts[:, group].sum()
-        sums[:, group] = features[order[:, start:stop]].sum(axis=1)
-        start = stop
-    sums[:, groups[-1]] = features[units].sum(axis=0) - sums[:, groups[:-1]].sum(axis=1)
+    ends = np.cumsum(counts.sum(axis=0)[groups[:-1]], dtype=np.int64)
+    left = int(ends[-1]) if ends.size else 0
+    first = np.arange(size, dtype=np.int64)[:, None] * left + np.concatenate([[0], ends[:-1]])
+    # Row by row of this matrix one draw's groups, in ones where a unit is in it: sums without a copy of every unit.
+    inside = sparse.csr_array(
+        (np.ones(size * left), order[:, :left].ravel(), np.append(first.ravel(), size * left)),
+        shape=(size * ends.size, units.size),
+    )
+    sums[:, groups[:-1]] = (inside @ values).reshape(size, ends.size, -1)
+    sums[:, groups[-1]] = values.sum(axis=0) - sums[:, groups[:-1]].sum(axis=1)
     return sums
+
+
+def _orders(units: int, size: int, rng: np.random.Generator) -> NDArray[np.integer]:
+    """Random orders of the units, (size, units); a generator in the same state draws the same, and only once.
+
+    So the rows of a leaderboard's table, which are tested on the same patients, share their permutations.
+    """
+    order, rng.bit_generator.state = _drawn_orders(units, size, json.dumps(rng.bit_generator.state))
+    return order
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _drawn_orders(units: int, size: int, state: str) -> tuple[NDArray[np.integer], dict[str, Any]]:
+    rng = np.random.default_rng()
+    rng.bit_generator.state = json.loads(state)
+    places = np.arange(units, dtype=np.min_scalar_type(units))
+    order = rng.permuted(np.broadcast_to(places, (size, units)), axis=1)
+    return order, dict(rng.bit_generator.state)
 
 
 def bootstrapped(table: Table, features: Floats, repeats: int, rng: np.random.Generator) -> Iterator[Floats]:

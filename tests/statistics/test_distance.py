@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fairbench.statistics.paired import compare
+from fairbench.statistics.paired import compare, compare_gaps
 from fairbench.statistics.standardised import by_class, standardised_gap
 
 THIRDS = np.repeat([0, 1, 2], 1000)
@@ -77,3 +77,24 @@ def test_no_interval_leaves_what_a_difference_of_gaps_can_be():
     for difference in (one.gap, one.worst_group, one.best_group, one.accuracy):
         assert -1 <= difference.low <= difference.value <= difference.high <= 1
     assert one.gap.high - one.gap.low > 1.5  # without the bounds it would be wider than they are
+
+
+@pytest.mark.parametrize("kind", ["score", "odds", "class mix"])
+def test_gaps_compared_alone_are_the_gaps_of_the_whole_comparison(kind):
+    rng = np.random.default_rng(5)
+    target = rng.integers(0, 2, THIRDS.size)
+    a, b = (
+        np.stack(seeds) for seeds in zip(*(answers(rng, (0.7,) * 3, (0.8, 0.8, 0.6)) for _ in "abc"), strict=True)
+    )
+    odds = [[np.where(target == one, x, np.nan) for one in (1, 0)] for x in (a, b)]
+    left, right = ([a], [b]) if kind == "score" else odds
+    about = {
+        "group": THIRDS,
+        "cluster": np.arange(THIRDS.size) // 2,
+        "correct": None if kind == "score" else (a, b),
+        "weights": (0.3, 0.7) if kind == "class mix" else None,
+        "repeats": 300,
+    }
+    assert compare_gaps(left, right, **about) == compare(left, right, **about).gap
+    swapped = {**about, "correct": about["correct"] and about["correct"][::-1]}
+    assert compare_gaps(right, left, **swapped) == compare(right, left, **swapped).gap
