@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from fairbench.benchmark.pull import Event, Keeper, Setup, Watch
 from fairbench.errors import FairbenchError
@@ -93,8 +94,11 @@ class Launcher(Configurable):
     """Gets jobs done by an engine that knows more than this machine: its settings are where and on what.
 
     Fault tolerance of a job is fairbench's (checkpoints, leases, records); a launcher's part is to start processes,
-    to start them again when a machine is lost, and to return when no process works any more.
+    to start them again when a machine is lost, and to return when no process works any more. `several`: whether it
+    starts several processes that share each job, which `--shard` needs.
     """
+
+    several: ClassVar[bool] = False
 
     @classmethod
     def check(cls) -> None:

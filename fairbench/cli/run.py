@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from fairbench.plugins import Plugins
 
 
+ALONE = "--shard divides a backbone over the processes that share a job, and"
+SEVERAL = "start several: --launcher accelerate --launch processes=2, or torchrun (docs/scale.md)"
+
+
 class Finite(click.FloatRange):
     """A number in a range; not a number is in none."""
 
@@ -60,6 +64,7 @@ def add_to(cli: click.Group) -> None:
 @click.option("--track", multiple=True, metavar="NAME", help="Tell a tracker of every step (tensorboard).")
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples computed at once (default: the whole batch).")
+@click.option("--shard", is_flag=True, help="Divide a backbone's weights over the processes that share a job.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads of a worker.")
 @click.option("--loaders", type=click.IntRange(0), default=2, show_default=True, help="A worker's image readers.")
 @click.option(
@@ -96,6 +101,7 @@ def run(
     launching: tuple[str, ...],
     workers: int | None,
     micro_batch: int | None,
+    shard: bool,
     threads: int,
     loaders: int,
     checkpoint_every: float,
@@ -116,7 +122,7 @@ def run(
     plugins, benchmark, planned, roots = _planned(dry_run, **chosen)
     for tracker in track:
         plugins.find("tracker", tracker).check()
-    elsewhere = _launcher(plugins, launcher, launching, workers)
+    elsewhere = _launcher(plugins, launcher, launching, workers, shard)
     benchmark = replace(benchmark, probe=benchmark.probe or probe)
     reading = Probe() if benchmark.probe else None
     missing = store.missing(planned.jobs, retry_failed, reading)
@@ -126,14 +132,13 @@ def run(
     benchmark = sweep.named(store, sweep.pinned(benchmark, planned), name)
     if launch.leads() and missing:
         _announce(benchmark, planned, missing, store)
-    how = WorkerOptions(micro_batch=micro_batch, loaders=loaders, threads=threads, probe=reading, track=track)
-    how = replace(how, feature_bytes=int(feature_cache * 2**30), checkpoint_every=60 * checkpoint_every)
-    files = tuple(str(Path(file).resolve()) for file in chosen["files"])
+    how = WorkerOptions(
+        micro_batch, int(feature_cache * 2**30), loaders, threads, reading, track, 60 * checkpoint_every, shard
+    )
+    files = tuple(map(os.path.realpath, chosen["files"]))
     setup = Setup(store.address, roots, files, how, plugins.unkeyed)
-    if missing:
-        _do(missing, setup, len(planned.jobs), workers, elsewhere)
-    if launch.leads():
-        _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
+    _do(missing, setup, len(planned.jobs), workers, elsewhere)
+    _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
     _end(store, planned)
     return store.sheet(benchmark.name, "json")
 
@@ -143,6 +148,8 @@ def _do(missing: Sequence[Job], setup: Setup, total: int, workers: int | None, e
     from fairbench.benchmark import launch, progress
     from fairbench.benchmark import launcher as launchers
 
+    if not missing:
+        return
     with progress.watch(total, total - len(missing)) as watch:
         if elsewhere:
             launchers.launch(elsewhere, launchers.Work(tuple(missing), setup), watch)
@@ -150,19 +157,25 @@ def _do(missing: Sequence[Job], setup: Setup, total: int, workers: int | None, e
             launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)
 
 
-def _launcher(plugins: Plugins, name: str, settings: Sequence[str], workers: int | None) -> Launcher | None:
+def _launcher(
+    plugins: Plugins, name: str, settings: Sequence[str], workers: int | None, shard: bool
+) -> Launcher | None:
     """Make the launcher that was asked for, None for processes of this machine; what is wrong is said now."""
     from fairbench.benchmark import launch
 
     if name == "local":
         if settings:
             raise FairbenchError(f"--launch {settings[0]}: processes here have no settings", "name a --launcher")
+        if shard and not launch.together():
+            raise FairbenchError(f"{ALONE} here is one", SEVERAL)
         return None
     kind = plugins.find("launcher", name)
     if workers is not None:
         raise FairbenchError("--workers is for processes here", f"say --launch KEY=VALUE (`fairbench list {name}`)")
     if launch.together():
         raise FairbenchError(f"--launcher {name} was started once for each device", "start it once, by itself")
+    if shard and not kind.several:
+        raise FairbenchError(f"{ALONE} --launcher {name} starts one for each", SEVERAL)
     pairs = [one.partition("=") for one in settings]
     for one, (_, equals, _) in zip(settings, pairs, strict=True):
         if not equals:
@@ -192,10 +205,12 @@ def _publish(store: Store, keys: set[str], benchmark: Benchmark, files: Sequence
     Where nothing was run, as in a folder that cannot be written to, printing is enough.
     """
     from fairbench import report
-    from fairbench.benchmark import sweep
+    from fairbench.benchmark import launch, sweep
     from fairbench.leaderboard import build as leaderboard
     from fairbench.report import terminal
 
+    if not launch.leads():
+        return
     name = benchmark.name
     asked = sorted({"+".join(map(str.strip, entry.split("+"))) for entry in benchmark.attributes})
     rank, planned, offered = benchmark.rank, benchmark.primary, metrics(files)

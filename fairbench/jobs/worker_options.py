@@ -15,6 +15,7 @@ class WorkerOptions:
     memory of cached features, beyond which they stay on disk (0: none are cached); `loaders` are processes that
     read images when features are not cached, `threads` those of torch. `probe`: what to read from every job's
     hidden states; `track`: names of trackers; `checkpoint_every`: seconds between checkpoints of a training.
+    `shard` divides the backbone's frozen weights over the processes that share a job.
     """
 
     micro_batch: int | None = None
@@ -24,3 +25,4 @@ class WorkerOptions:
     probe: Probe | None = None
     track: tuple[str, ...] = ()
     checkpoint_every: float = 600.0
+    shard: bool = False

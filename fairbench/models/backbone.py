@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional
 
 from fairbench.errors import FairbenchError
@@ -22,6 +23,7 @@ from fairbench.models.batch import Inputs, Outputs, States, last_token, text_pos
 from fairbench.models.generation import before_end, greedy
 from fairbench.models.lora import last_token_only, share_inputs
 from fairbench.models.pooling import answered, pool
+from fairbench.models.sharding import in_turn, shard
 from fairbench.settings import Configurable, Count, Fraction, Positive
 
 TRAINED = ("head", "projector", "vision")  # parts that are modules of their own, beside LoRA
@@ -157,6 +159,7 @@ class Backbone(Configurable, nn.Module):
         self.padding_side: Literal["right", "left"] = "right"
         self.head: nn.Linear | None = None
         self.word_ids: list[int] = []
+        self.mesh: DeviceMesh | None = None  # the processes that hold a part of the frozen weights each
         self.facts: dict[str, Any] = {}  # what loading found out, for the record
 
     @property
@@ -179,13 +182,20 @@ class Backbone(Configurable, nn.Module):
     ) -> Backbone:
         """Load the weights in `dtype`, add what is trained for these classes (in float32), and move to `device`.
 
-        A backbone that `generates` answers in words and has no readout of classes.
+        A backbone that `generates` answers in words and has no readout of classes. One with a `mesh` is divided
+        over its processes, which build it together.
         """
         self.dtype = dtype
-        self.load(dtype)
-        self.attach(classes, words, generates)
-        self.to(device)
-        share_inputs(self.language_model)
+
+        def load() -> None:
+            self.load(dtype)
+            self.attach(classes, words, generates)
+            if self.mesh is not None:
+                shard(self.language_model, self.depth, self.trainable().values(), self.mesh)
+            self.to(device)
+
+        in_turn(self.mesh, load)
+        share_inputs(self.language_model, stacked=self.mesh is None)
         return self
 
     def attach(self, classes: Sequence[str], words: Sequence[str], generates: bool = False) -> None:

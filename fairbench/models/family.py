@@ -263,6 +263,7 @@ class Family(Backbone):
                 **self.arguments(inputs, type(self.model).forward),
                 mm_encoder_outputs={"image": self.image_output(inputs, features)},
                 generation_config=how,
+                synced_gpus=self.mesh is not None,
             )
         written: list[list[int]] = ids[:, inputs["input_ids"].shape[1] :].tolist()
         return written

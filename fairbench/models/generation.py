@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fairbench.models.batch import Inputs
+from fairbench.models.sharding import anywhere
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def greedy(backbone: Any, inputs: Inputs, limit: int) -> list[list[int]]:
         inputs["input_ids"] = torch.cat([inputs["input_ids"], token[:, None]], 1)
         inputs["attention_mask"] = torch.cat([inputs["attention_mask"], going[:, None].long()], 1)
         going &= ~torch.isin(token, ends)
-        if not going.any():
+        if not anywhere(backbone.mesh, going):
             break
     written: list[list[int]] = inputs["input_ids"][:, start:].tolist()
     return written

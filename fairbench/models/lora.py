@@ -7,7 +7,7 @@ the masks differ from PEFT's, which draws one for every layer, and have the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
@@ -40,9 +40,9 @@ def dropped(x: Tensor, share: float) -> Tensor:
 class SharedInput:
     """The LoRA layers that read one input: the first that is called computes for all of them."""
 
-    def __init__(self, layers: list[LoraLinear]) -> None:
+    def __init__(self, layers: list[LoraLinear], stacked: bool) -> None:
         self.layers = layers
-        self.weight, self.bias = _stacked(layers)
+        self.stack = _stacked(layers) if stacked else None
         self.widths = [layer.out_features for layer in layers]
         self.input: Tensor | None = None
         self.waiting: dict[int, Tensor] = {}
@@ -59,7 +59,7 @@ class SharedInput:
     def compute(self, x: Tensor) -> list[Tensor]:
         """Return every layer's output, (…, out) each."""
         first = self.layers[0]
-        frozen = torch.split(functional.linear(x, self.weight, self.bias), self.widths, -1)
+        frozen = self.frozen(x)
         share = getattr(first.lora_dropout[ADAPTER], "p", 0.0)
         low = x.to(first.lora_A[ADAPTER].weight.dtype)
         low = dropped(low, share) if share and first.training else low
@@ -69,6 +69,12 @@ class SharedInput:
             base + layer.scaling[ADAPTER] * layer.lora_B[ADAPTER](part).to(base.dtype)
             for base, layer, part in zip(frozen, self.layers, parts, strict=True)
         ]
+
+    def frozen(self, x: Tensor) -> Sequence[Tensor]:
+        """Return what every layer's frozen weights make of x, (…, out) each."""
+        if self.stack is None:
+            return [layer.get_base_layer()(x) for layer in self.layers]
+        return torch.split(functional.linear(x, *self.stack), self.widths, -1)
 
 
 def _stacked(layers: list[LoraLinear]) -> tuple[Tensor, Tensor | None]:
@@ -85,14 +91,17 @@ def _stacked(layers: list[LoraLinear]) -> tuple[Tensor, Tensor | None]:
     )
 
 
-def share_inputs(language_model: nn.Module) -> None:
-    """Make LoRA layers that read one input compute together; what PEFT alone can do (quantised bases) stays its."""
+def share_inputs(language_model: nn.Module, stacked: bool = True) -> None:
+    """Make LoRA layers that read one input compute together; what PEFT alone can do (quantised bases) stays its.
+
+    Frozen weights that come and go (sharded ones) must not be `stacked`: each layer then makes its own product.
+    """
     for parent in language_model.modules():
         for names in SIBLINGS:
             offered = [getattr(parent, name, None) for name in names]
             layers = [layer for layer in offered if plain(layer)]
             if layers and len({layer.in_features for layer in layers}) == 1:
-                shared = SharedInput(layers)
+                shared = SharedInput(layers, stacked)
                 for index, layer in enumerate(layers):
                     layer.forward = _bound(shared, index)
 

@@ -215,6 +215,7 @@ def train(
     features: bool = True,
     folds: int = 1,
     fold: int = 0,
+    shard: bool = False,
     out: Path | None = None,
 ) -> Outcome:
     """Run one job on the toys (or the given classes) in `out` or a temporary folder; raises what the job raised.
@@ -239,7 +240,7 @@ def train(
         precision=precision,
     )
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
-        options = WorkerOptions(micro_batch, (8 << 30) if features else 0)
+        options = WorkerOptions(micro_batch, (8 << 30) if features else 0, shard=shard)
         worker = Worker(Store(folder), loaded, {}, lambda *_: None, options)
         record = worker.run(job)
         return _outcome(worker, loaded, record)

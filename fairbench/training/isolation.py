@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.models.backbone import Backbone
+from fairbench.models.sharding import local
 
 WIDTH = 4096  # numbers in a row of the checksum's table
 ROWS = 1 << 11  # rows at once, so that a checksum needs little memory
@@ -26,9 +27,10 @@ def checksum(tensor: Tensor) -> Tensor:
 
     The bits are read as integers in a table; the sums of its rows and of its columns are weighted by place and
     added up modulo 2⁶⁴. The weights are odd, so any change of one of these integers is seen.
+    Of a sharded tensor they follow from this process's part.
     """
     total = torch.zeros(2, dtype=torch.int64, device=tensor.device)
-    numbers = _integers(tensor)
+    numbers = _integers(local(tensor))
     columns = 2 * torch.arange(WIDTH, device=tensor.device) + 1
     for start in range(0, len(numbers), WIDTH * ROWS):
         part = numbers[start : start + WIDTH * ROWS]

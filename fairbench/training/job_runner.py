@@ -40,7 +40,7 @@ from fairbench.training.features import Encoded, Example, Examples, Prepared, Qu
 from fairbench.training.isolation import Imprint
 from fairbench.training.method import Method
 from fairbench.training.needs import require
-from fairbench.training.predict import adjusted, frame, indices, predict
+from fairbench.training.predict import BATCH, adjusted, frame, indices, predict
 from fairbench.training.probe import asked, pooled, probed
 from fairbench.training.resources import Resources, Stopped
 from fairbench.training.run import Run, Split
@@ -213,6 +213,7 @@ class Attempt:
             len(where),
             lambda pieces: self._loader([where[piece].tolist() for piece in pieces]),
             lambda done, total: report(f"probe {split}", done, total, None),
+            self._at_once(),
         )
 
     def _read(self) -> tuple[Dataset, pd.DataFrame]:
@@ -225,6 +226,7 @@ class Attempt:
     def _load(self, precision: torch.dtype) -> Backbone:
         backbone: Backbone = self.resources.plugins.make("backbone", self.job.backbone, self.resources.roots)
         generates = self.dataset.task == "generate"
+        backbone.mesh = self.resources.mesh
         backbone.build(self.dataset.classes, self.dataset.words, precision, self.device, generates)
         if (most := most_images(self.dataset)) > 1:
             backbone.try_images(most)
@@ -455,7 +457,12 @@ class Attempt:
             self.table.iloc[self.where[split]],
             lambda pieces: self._loader([self.where[split][piece].tolist() for piece in pieces]),
             lambda done, total: report(f"predict {split}", done, total, None),
+            self._at_once(),
         )
+
+    def _at_once(self) -> int:
+        """Return how many rows are answered at once: a sharded backbone cannot take fewer when memory runs out."""
+        return BATCH if self.resources.mesh is None else min(BATCH, self.micro_batch)
 
     def changes(self) -> list[str]:
         """Name what this job changed of the backbone that the next one inherits."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fairbench.data.dataset import Dataset
 from fairbench.errors import FairbenchError
+from fairbench.models import sharding
 from fairbench.models.backbone import Backbone
 from fairbench.training.method import Method
 from fairbench.training.run import Run
@@ -33,18 +34,20 @@ def predict(
     table: pd.DataFrame,
     load: Callable[[list[Places]], Iterable[Examples]],
     report: Callable[[int, int], None],
+    size: int = BATCH,
 ) -> pd.DataFrame:
     """Answer every row of `table`; each process computes its share, and every process gets the whole.
 
-    `load` yields the examples at some places of the table; `report(done, total)` counts batches.
+    `load` yields the examples at some places of the table; `report(done, total)` counts batches of `size` rows.
     """
-    mine = np.array_split(np.arange(len(table)), accelerator.num_processes)[accelerator.process_index]
-    pieces = [mine[i : i + BATCH] for i in range(0, len(mine), BATCH)]
+    pieces, idle = shares(accelerator, backbone, len(table), size)
     answer = answering(backbone, dataset)
     pairs: list[Any] = []
     with torch.no_grad():
         for number, (piece, examples) in enumerate(zip(pieces, load(pieces), strict=True)):
-            pairs += zip(piece.tolist(), _by_halves(answer, examples), strict=True)
+            answered = _by_halves(answer, examples, backbone)
+            if number < len(pieces) - idle:
+                pairs += zip(piece.tolist(), answered, strict=True)
             report(number + 1, len(pieces))
     if accelerator.num_processes > 1:
         pairs = gather_object(pairs)
@@ -55,6 +58,16 @@ def predict(
             "a smaller lr or strength may keep the training stable",
         )
     return frame(dataset, table, [numbers for numbers, _ in answers], [text for _, text in answers])
+
+
+def shares(accelerator: Accelerator, backbone: Backbone, count: int, size: int) -> tuple[list[Places], int]:
+    """Return which of `count` rows this process answers at once, up to `size`, and how many of these pieces, at the
+    end, only keep other processes company: a sharded backbone needs all of them at every pass.
+    """
+    mine = np.array_split(np.arange(count), accelerator.num_processes)[accelerator.process_index]
+    pieces = [mine[i : i + size] for i in range(0, len(mine), size)]
+    idle = sharding.idle(backbone.mesh, count, len(pieces), size)
+    return [*pieces, *[np.zeros(1, dtype=np.intp)] * idle], idle
 
 
 # What a model made of one example: class probabilities and no text, or its answer's loss and the text it wrote.
@@ -94,17 +107,19 @@ def _written(backbone: Backbone, limit: int) -> Callable[[Examples], list[Answer
     return answer
 
 
-def _by_halves(answer: Callable[[Examples], list[Answer]], examples: Examples) -> list[Answer]:
+def _by_halves(answer: Callable[[Examples], list[Answer]], examples: Examples, backbone: Backbone) -> list[Answer]:
     """Answer some examples, by halves when the device runs out of memory."""
     try:
         return answer(examples)
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
+        if backbone.mesh is not None:
+            raise sharding.out_of_memory(next(backbone.parameters()).device) from error
         if len(examples) == 1:
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     half = len(examples) // 2
-    return _by_halves(answer, examples[:half]) + _by_halves(answer, examples[half:])
+    return _by_halves(answer, examples[:half], backbone) + _by_halves(answer, examples[half:], backbone)
 
 
 def indices(table: pd.DataFrame, classes: Sequence[str]) -> Places:

@@ -17,8 +17,8 @@ from fairbench.models.backbone import Backbone
 from fairbench.models.batch import States
 from fairbench.predictions.groups import Groups, clusters
 from fairbench.statistics.probe import Floats, Split, read
+from fairbench.training.predict import BATCH, Places, shares
 
-BATCH = 32
 Examples = Sequence[Mapping[str, Tensor]]
 
 
@@ -33,24 +33,26 @@ def pooled(
     backbone: Backbone,
     reads: States,
     count: int,
-    load: Callable[[list[list[int]]], Iterable[Examples]],
+    load: Callable[[list[Places]], Iterable[Examples]],
     report: Callable[[int, int], None],
+    size: int = BATCH,
 ) -> Floats:
     """Compute pooled states of `count` rows, (count, D), as the model sees them: before any answer.
 
-    Each process computes its share. `load` yields the examples at some places; `report(done, total)`.
+    Each process computes its share. `load` yields the examples at some places; `report(done, total)` counts
+    batches of `size` rows.
     """
     backbone.train(False)
     device = next(backbone.parameters()).device
-    mine = np.array_split(np.arange(count), accelerator.num_processes)[accelerator.process_index]
-    pieces = [mine[i : i + BATCH].tolist() for i in range(0, len(mine), BATCH)]
+    pieces, idle = shares(accelerator, backbone, count, size)
     whole = torch.zeros(count, backbone.width, device=device)
     with torch.no_grad(), backbone.precision(device):
         for number, (piece, examples) in enumerate(zip(pieces, load(pieces), strict=True)):
             stacked = backbone.stack(examples, prompt_only=backbone.generates)
             inputs = {key: value.to(device) for key, value in stacked.items()}
             hidden = backbone.decode(inputs, backbone.features(inputs), every=True)
-            whole[torch.as_tensor(piece)] = backbone.pooled(hidden, inputs, reads)[:, 0].float()
+            if number < len(pieces) - idle:
+                whole[torch.as_tensor(piece)] = backbone.pooled(hidden, inputs, reads)[:, 0].float()
             report(number + 1, len(pieces))
     if accelerator.num_processes > 1:
         whole = accelerator.reduce(whole, "sum")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from fairbench.jobs.job import Job
 from fairbench.jobs.store import Store
 from fairbench.jobs.worker_options import WorkerOptions
+from fairbench.models import sharding
 from fairbench.plugins import Plugins
 from fairbench.training.device import keep_freed_memory
 
@@ -52,6 +53,7 @@ class Resources:
         torch.set_num_threads(self.options.threads)
         keep_freed_memory()
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.mesh = sharding.everyone(self.accelerator.device) if self.options.shard else None
 
     @property
     def leads(self) -> bool:
@@ -65,6 +67,12 @@ class Resources:
         box = [value]
         broadcast_object_list(box)
         return box[0]
+
+    def union(self, values: Sequence[str]) -> list[str]:
+        """Return in every process that shares a job what any of them has."""
+        if self.accelerator.num_processes == 1:
+            return list(values)
+        return list(dict.fromkeys(gather_object(list(values))))
 
     def keep(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
         """Return what the last job used when it is the same, else let it go and make the new one."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Stage
 from fairbench.jobs.journal import Journal
+from fairbench.models import sharding
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Batch, Inputs, Outputs, Rows, States
 from fairbench.predictions.predictions import Predictions
@@ -266,11 +267,16 @@ class Run:
         return Outputs(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def _pieces(self, entry: _Forward) -> list[slice]:
+        """Return which examples are computed at once; none are in a pass that keeps other processes company."""
         count = len(entry.batch.examples)
-        return [slice(i, min(i + self.micro_batch, count)) for i in range(0, count, self.micro_batch)]
+        pieces = [slice(i, min(i + self.micro_batch, count)) for i in range(0, count, self.micro_batch)]
+        idle = sharding.idle(self.backbone.mesh, len(entry.batch.row), len(pieces), self.micro_batch)
+        return [*pieces, *[slice(count, count)] * idle]
 
     def _piece(self, entry: _Forward, piece: slice) -> Outputs:
         """Run one micro-batch, under random numbers of its own so that a replay repeats its dropout."""
+        if piece.start == piece.stop:
+            return self._idle(entry)
         batch, start = entry.batch, entry.batch.start
         where = slice(start + piece.start, start + piece.stop)
         inputs = self._inputs(batch, piece)
@@ -282,6 +288,16 @@ class Run:
             reseed(self.device, int(seed.generate_state(1)[0]))
             out: Outputs = self.backbone(inputs, batch.target[where], entry.reads)
         return out
+
+    def _idle(self, entry: _Forward) -> Outputs:
+        """Run the batch's first example and keep nothing of it, so that its gradient is 0: sharded weights are
+        gathered by all processes together, also those that have no example.
+        """
+        row = entry.batch.row[:1].cpu()
+        split = "train" if self.stage is None else self.stage.split
+        spare = self.compose(row, self.source.load(split, row.tolist()), 0)
+        out = self._piece(replace(entry, batch=spare), slice(0, 1))
+        return Outputs(**{name: value[:0] for name, value in out.tensors().items()})
 
     def _inputs(self, batch: Batch, piece: slice) -> Inputs:
         return {k: v.to(self.device) for k, v in self.backbone.stack(batch.examples[piece]).items()}
@@ -456,6 +472,8 @@ class Run:
             try:
                 return work()
             except torch.OutOfMemoryError as error:
+                if self.backbone.mesh is not None:
+                    raise sharding.out_of_memory(self.device) from error
                 if self.micro_batch <= 1:
                     raise FairbenchError(
                         f"one example at a time does not fit into the memory of {self.device}",

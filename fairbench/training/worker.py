@@ -44,7 +44,7 @@ class Worker(Resources):
                 with self.store.writing():
                     text = traceback.format_exc().encode("utf-8", "backslashreplace")
                     self.store.traceback_file(job).write_bytes(text)
-        if changed := [*process.restore(), *attempt.changes()]:
+        if changed := self._changed(process, attempt, failure is not None):
             named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             fault = f"{job.method.label} changed what other jobs inherit: {named}"
             attempt.error = f"{attempt.error}; {fault}" if attempt.error else fault
@@ -56,6 +56,17 @@ class Worker(Resources):
             raise failure
         self.accelerator.wait_for_everyone()
         return record
+
+    def _changed(self, process: Process, attempt: Attempt, failed: bool) -> list[str]:
+        """Name what a job left otherwise than it found it, in any process that shares it.
+
+        After an error the others may never come here. Weights that it left gathered are not looked at: where they
+        are sharded, an error ends every process, and no job inherits them.
+        """
+        changed = process.restore()
+        if not failed or self.mesh is None:
+            changed += attempt.changes()
+        return changed if failed else self.union(changed)
 
     def end(self, record: Record) -> Record:
         """Save a job's record and tell plugins."""

@@ -67,12 +67,18 @@ def cluster():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [("accelerate", "processes=2"), ("slurm", "cluster=local", "size=2")], ids=lambda words: words[0]
+    ("words", "processes"),
+    [
+        (("accelerate", "--launch", "processes=2"), 2),
+        (("accelerate", "--launch", "processes=2", "--shard"), 2),
+        (("slurm", "--launch", "cluster=local", "--launch", "size=2"), 1),
+    ],
+    ids=["accelerate", "sharded", "slurm"],
 )
-def test_every_launcher_leaves_the_board_of_this_machine(words, local, tmp_path):
-    name, *settings = words
-    options = [word for one in settings for word in ("--launch", one)]
-    assert run(tmp_path / "runs", "--launcher", name, *options) == local
+def test_every_launcher_leaves_the_board_of_this_machine(words, processes, local, tmp_path):
+    assert run(tmp_path / "runs", "--launcher", *words) == local
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/record.json")]
+    assert {record["processes"] for record in records} == {processes}
 
 
 @pytest.mark.slow
@@ -112,6 +118,13 @@ def test_a_node_that_dies_during_a_sweep_costs_it_nothing(tmp_path, cluster):
         (("--launcher", "ray", "--launch", "cpu=1"), "no setting of ray is called `cpu`", "did you mean `cpus`?"),
         (("--launcher", "slurm", "--launch", "hours=-1"), "slurm.hours = '-1' must be above 0", ""),
         (("--launcher", "accelerate"), "accelerate needs to know on what", "processes=2"),
+        (("--shard",), "processes that share a job, and here is one", "--launch processes=2"),
+        (("--shard", "--launcher", "ray"), "--launcher ray starts one for each", "--launch processes=2"),
+        (
+            ("--shard", "--launcher", "accelerate", "--launch", "processes=1"),
+            "over several processes",
+            "processes=2",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_launcher_is_said_before_anything_runs(words, message, hint, tmp_path):

@@ -11,40 +11,17 @@ import torch
 from independent import Independent
 from safetensors.torch import load_file
 from torch.nn import functional
+from verbs import Everything, Plain
 
-from fairbench import FairbenchError, Method, Stage
+from fairbench import FairbenchError, Stage
 from fairbench.testing.toys import STAGES, TOLERANCE, ToyBackbone, ToyDataset, difference, train
-
-
-class Plain(Method):
-    """Plain fine-tuning."""
-
-    name = "plain"
-
-
-class Everything(Plain):
-    """Each verb of a run in one step, so that a difference between processes or micro-batches anywhere shows."""
-
-    name = "everything"
-
-    def step(self, run, batch):
-        partner = run.batch(torch.randint(len(run.train.target), (len(batch.row),), generator=run.generator))
-        mixed = run.forward(batch.mixed(partner, torch.linspace(0.2, 1.0, len(batch.row))))
-        asked = run.forward(run.ask(batch, [f"Dark {i % 2}?" for i in range(len(batch.row))]))
-        first = run.gradient(mixed.loss.mean() + asked.p_true.var(correction=0))
-        start = run.weights()
-        run.load(start + 0.01 * first / first.norm())
-        second = run.gradient(run.forward(batch).loss.mean())
-        run.load(start)
-        run.apply(second - 0.1 * first)
-
 
 CHILD = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from safetensors.torch import save_file
-from test_contract import Everything
+from verbs import Everything
 from fairbench.testing.toys import train
 weights = train(Everything, batch_size=7, micro_batch=2, out=Path(sys.argv[1])).weights
 if os.environ["RANK"] == "0":

@@ -16,6 +16,7 @@ class Accelerate(Launcher):
     """
 
     name = "accelerate"
+    several = True
     processes: Annotated[int, Range(0)] = 0
     config: str = ""
 
@@ -23,11 +24,9 @@ class Accelerate(Launcher):
         """Start `accelerate launch` on what is left, again as long as that makes jobs end."""
         if not self.processes and not self.config:
             raise FairbenchError("accelerate needs to know on what", "say --launch processes=2 or config=FILE")
-        chosen = ["--config_file", self.config] if self.config else []
-        if self.processes:
-            chosen += ["--num_processes", str(self.processes), *(["--multi_gpu"] if _gpus() else ["--cpu"])]
-        module = work.command()[1:]
-        command = [sys.executable, "-m", "accelerate.commands.launch", *chosen, *module]
+        if self.processes == 1 and work.setup.options.shard:
+            raise FairbenchError("--shard divides a backbone over several processes", "say --launch processes=2")
+        command = [sys.executable, *self.starter(), *work.command()[1:]]
         left = len(work.left())
         while left:
             process = subprocess.Popen(command)
@@ -43,6 +42,19 @@ class Accelerate(Launcher):
                     f"accelerate ended with status {process.returncode}, and no job with it",
                     "what it printed says why; finished jobs are safe",
                 )
+
+    def starter(self) -> list[str]:
+        """Return what starts the processes, after `python`.
+
+        CPUs' accelerate leaves to MPI, and without it starts one process, whatever it is told; so torchrun, with
+        which it starts GPUs', starts CPUs' too.
+        """
+        chosen = ["--config_file", self.config] if self.config else []
+        if self.processes and not self.config and not _gpus():
+            return ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.processes}"]
+        if self.processes:
+            chosen += ["--num_processes", str(self.processes), *(["--multi_gpu"] if _gpus() else ["--cpu"])]
+        return ["-m", "accelerate.commands.launch", *chosen]
 
 
 def _gpus() -> bool:
