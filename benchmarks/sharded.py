@@ -1,11 +1,15 @@
 """Show that a backbone that is divided over processes learns and answers what it does whole.
 
     python benchmarks/sharded.py [--processes 2,3]
+    python benchmarks/sharded.py --memory [--processes 2]
 
 Each case is trained for a few steps by one process, with the whole backbone, and by several, without `--shard`
 and with it. The table gives the largest absolute differences from one process of the logged losses, of any trained
 weight and of any probability (where texts are written, of the reference's loss), without and with `--shard`, and
 whether every answer is the same. Splits divide evenly by no number of processes, and the last batch has one row.
+
+`--memory` loads a decoder of 16 layers of width 1024, whole in one process and divided, and says what each process
+holds of them, by how much its resident memory has grown, and by how much it had at most in a training step.
 """
 
 from __future__ import annotations
@@ -21,11 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import torch
+from accelerate import Accelerator
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fairbench import plugins
+from fairbench.models import sharding
 from fairbench.testing.toys import ToyBackbone, ToyDataset, train
+from fairbench.training import device as memory
 
 
 class Words(ToyDataset):
@@ -105,15 +114,48 @@ def learn(case: Case, shard: bool, out: Path) -> None:
     (out / f"{CASES.index(case)}.json").write_text(json.dumps(said))
 
 
+def weigh(shard: bool) -> None:
+    """Load a decoder in this process (one of several under torchrun) and say what it holds of it."""
+    tiny = plugins.load(("backbone",)).find("backbone", QWEN)
+    text = {**tiny.shape["text"], "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 16}
+    vision = {**tiny.shape["vision"], "out_hidden_size": 1024}
+    shape = {**tiny.shape, "text": text, "vision": vision, "mrope": [32, 48, 48]}
+    backbone = type("Wide", (tiny,), {"shape": shape})()
+    accelerator = Accelerator(cpu=True)
+    backbone.mesh = sharding.everyone(accelerator.device) if shard else None
+    before = psutil.Process().memory_info().rss
+    backbone.build(("no", "yes"), ("no", "yes"), torch.float32, accelerator.device)
+    grown = psutil.Process().memory_info().rss - before
+    layers = sharding.layers_of(backbone.language_model, backbone.depth)
+    trained = {id(parameter) for parameter in backbone.part("lora")}
+    held = 4 * sum(sharding.local(p).numel() for p in layers.parameters() if id(p) not in trained)
+    example = backbone.prepare(Image.new("RGB", (112, 112)), "Is it?")
+    memory.reset_peak()
+    backbone.train(True)
+    backbone(backbone.stack([example]), torch.zeros(1, dtype=torch.long)).loss.sum().backward()
+    most = memory.peak(accelerator.device) - before
+    print(
+        f"process {accelerator.process_index}: frozen layers {held >> 20} MiB, resident memory {grown >> 20} MiB more, "
+        f"at most {most >> 20} MiB more in a training step"
+    )
+
+
 def run(processes: int, shard: bool, folder: Path) -> None:
     """Train every case in fresh processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     folder.mkdir()
-    command = [sys.executable, *(launcher if processes > 1 else []), __file__, "--child", str(folder)]
-    command += ["--shard"] if shard else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    started(processes, "--child", str(folder), *(["--shard"] if shard else []))
+
+
+def started(processes: int, *options: str) -> str:
+    """Run this script in several processes that torchrun starts, or in one; return what it printed."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), __file__, *options]
+    # Large tensors then go back to the system when they are freed, and resident memory is what is held.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(done.stderr)
+    return done.stdout
 
 
 def difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], kind: str) -> float:
@@ -125,12 +167,21 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", default="2,3")
+    parser.add_argument("--memory", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--shard", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
+        if options.memory:
+            weigh(options.shard)
+            return
         for case in CASES:
             learn(case, options.shard, Path(options.child))
+        return
+    if options.memory:
+        for count in [1, *map(int, options.processes.split(","))]:
+            done = started(count, "--memory", "--child", "none", *(["--shard"] if count > 1 else []))
+            print(f"{count} processes:\n{done}")
         return
     print("| trained | processes | loss | weight | probability | answers |\n| --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:

@@ -8,8 +8,10 @@ through the decoder in the same order, and one that has no example left makes th
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import platform
 from collections.abc import Callable, Collection
 
 import torch
@@ -44,6 +46,8 @@ def in_turn(mesh: DeviceMesh | None, work: Callable[[], None]) -> None:
     for turn in range(dist.get_world_size()):  # no machine has more, and all must count alike
         if turn == own:
             work()
+            if platform.libc_ver()[0] == "glibc":  # else it would keep what it no longer holds
+                ctypes.CDLL(None).malloc_trim(0)
         dist.barrier()
 
 
