@@ -135,8 +135,8 @@ def weigh(shard: bool) -> None:
     backbone(backbone.stack([example]), torch.zeros(1, dtype=torch.long)).loss.sum().backward()
     most = memory.peak(accelerator.device) - before
     print(
-        f"process {accelerator.process_index}: frozen layers {held >> 20} MiB, resident memory {grown >> 20} MiB more, "
-        f"at most {most >> 20} MiB more in a training step"
+        f"process {accelerator.process_index}: frozen layers {held >> 20} MiB, resident memory {grown >> 20} MiB "
+        f"more, at most {most >> 20} MiB more in a training step"
     )
 
 
