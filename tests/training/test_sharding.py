@@ -130,15 +130,16 @@ def sharded(tmp_path_factory):
     (out / "child.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     paths = os.pathsep.join([str(HERE), str(HERE.parent)])
-    done = subprocess.run(
-        [*command, str(out / "child.py")],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        check=False,
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    process = subprocess.Popen(
+        [*command, str(out / "child.py")], stderr=subprocess.PIPE, text=True, env=environment
     )
-    assert done.returncode == 0, done.stderr
+    try:
+        said = process.communicate(timeout=180)[1]
+    finally:
+        process.terminate()  # torchrun then ends the two, which may be waiting for each other
+        process.wait()
+    assert process.returncode == 0, said
     return out
 
 
