@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ SPLIT_SPELLINGS = {
     "test": ("test", "testing"),
 }
 NO_NUMBER = ["NaN", *{form for word in MISSING for form in (word, word.upper(), word.title())}]
+NOT_A_NUMBER = re.compile(r"In CSV column #(\d+): CSV conversion error to double: invalid value '(.*?)'", re.DOTALL)
 UNREADABLE = (ValueError, OSError, pa.ArrowException)
 
 Columns = list[str]
@@ -46,7 +48,9 @@ class _Asked:
 
     def choose(self, columns: Columns) -> tuple[Columns, Columns]:
         """Name the columns to read that have a role, and the attributes; refuse what is not there once."""
-        offered = [c for c in columns if _role(c) is None]
+        offered = [
+            c for c in columns if c and _role(c) is None
+        ]  # numbers of rows, as pandas writes them, have no name
         wanted = offered if self.attributes is None else list(self.attributes)
         text = set(FREE_TEXT) <= set(columns)
         graded = not text or "target" in columns or "answer" in columns
@@ -126,7 +130,7 @@ def predictions_of(
 def _as_arrow(data: object) -> pa.Table:
     try:
         if isinstance(data, pd.DataFrame):
-            return pa.Table.from_pandas(data.rename(columns=str), preserve_index=False)
+            return _frame_as_arrow(data)
         if isinstance(data, Mapping):
             return pa.table({str(name): pd.Series(column) for name, column in data.items()})
         if hasattr(data, "__arrow_c_stream__"):
@@ -139,6 +143,17 @@ def _as_arrow(data: object) -> pa.Table:
     raise FairbenchError(
         f"a {type(data).__name__} is no table", "give a path, a frame of pandas or polars, or a mapping of arrays"
     )
+
+
+def _frame_as_arrow(frame: pd.DataFrame) -> pa.Table:
+    """Take an index that has a name as a column, and spell the intervals that `pandas.cut` makes."""
+    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    frame = (frame.reset_index(level=named) if named else frame).rename(columns=str)
+    for name, kind in frame.dtypes.items():
+        of = kind.categories.dtype if isinstance(kind, pd.CategoricalDtype) else kind
+        if isinstance(of, pd.IntervalDtype):
+            frame = frame.assign(**{str(name): frame[name].astype(object).map(str, na_action="ignore")})
+    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _checked(
@@ -192,6 +207,7 @@ def _read_parquet(asked: _Asked) -> tuple[pd.DataFrame, Columns]:
 def _read_csv(asked: _Asked) -> tuple[pd.DataFrame, Columns]:
     """Read strictly: pandas would drop the surplus fields of a row, and so shift its columns, unseen."""
     parse = csv.ParseOptions(newlines_in_values=True)
+    _check_commas(asked.path)
     with pa.input_stream(asked.path, compression="detect") as file:
         lazy = csv.ConvertOptions(check_utf8=False)
         names = csv.open_csv(file, parse_options=parse, convert_options=lazy).schema.names
@@ -203,8 +219,24 @@ def _read_csv(asked: _Asked) -> tuple[pd.DataFrame, Columns]:
         column_types={column: types[_kind(column)] for column in (*roles, *wanted)},
         null_values=NO_NUMBER,  # of numbers only: texts and names are looked at later
     )
-    with pa.input_stream(asked.path, compression="detect") as file:
-        return _spelt(csv.read_csv(file, parse_options=parse, convert_options=convert), asked), wanted
+    try:
+        with pa.input_stream(asked.path, compression="detect") as file:
+            return _spelt(csv.read_csv(file, parse_options=parse, convert_options=convert), asked), wanted
+    except pa.ArrowInvalid as error:
+        if not (said := NOT_A_NUMBER.search(str(error))):
+            raise
+        problem = f"{asked.path}: column `{names[int(said[1])]}` holds `{said[2]}`, which is no number"
+        raise FairbenchError(problem, "write fractions with a decimal point") from error
+
+
+def _check_commas(path: Path) -> None:
+    """Refuse a file whose columns are separated by anything else, as spreadsheets of many countries write it."""
+    with pa.input_stream(path, compression="detect") as file:
+        header = file.read(1 << 16).partition(b"\n")[0].decode(errors="replace")
+    if "," not in header and (other := re.search(r"[;\t|]", header)):
+        raise FairbenchError(
+            f"{path}: its columns are separated by {other[0]!r}", "separate them by commas, with points in numbers"
+        )
 
 
 def _kind(column: str) -> Callable[..., object]:

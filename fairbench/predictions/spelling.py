@@ -41,7 +41,7 @@ def words(column: pa.ChunkedArray, where: str, keep: Collection[str] = ()) -> pa
     absent = pa.array([word for word in MISSING if not word or word not in kept])
     spelt = pc.if_else(pc.is_in(pc.utf8_lower(spelt), value_set=absent), pa.scalar(None, pa.string()), spelt)
     if _all_match(spelt, r"^-?[0-9]+\.[0-9]*$"):  # floats that were written down
-        return pc.replace_substring_regex(spelt, r"\.0*$", "")
+        return pc.replace_substring_regex(pc.replace_substring_regex(spelt, r"\.0*$", ""), r"^-(0+)$", r"\1")
     if _all_match(spelt, r"^([Tt]rue|TRUE|[Ff]alse|FALSE)$"):
         return pc.utf8_lower(spelt)
     return spelt
@@ -69,9 +69,14 @@ def _written(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     """Write each value down: of floats that are all whole, without their point."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         raise FairbenchError(f"{where} holds lists, records or bytes, not single values", "leave it out")
+    if pa.types.is_float16(column.type):
+        column = column.cast(pa.float32())
     if pa.types.is_floating(column.type):
+        column = pc.add(column, pa.scalar(0.0, column.type))  # -0.0 is 0.0
         if pc.any(pc.greater_equal(pc.abs(column), float(_EXACT))).as_py():
             raise FairbenchError(
                 f"{where} holds numbers above 2^53 as floats, in which neighbours are one", "write them as text"

@@ -15,6 +15,7 @@ from fairbench.errors import FairbenchError
 from fairbench.predictions.align import align
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
+from fairbench.predictions.read import predictions_of
 
 GOOD = "id,cluster,target,answer,score,race,gender\n"
 ROWS = """a,p1,1,1,0.9,black,f
@@ -163,6 +164,9 @@ REFUSED = {
     ),
     "target,answer,race,race\n1,1,a,b": ("two columns are called `race`", "rename"),
     "target,answer,race\n": ("no rows", "one row per"),
+    "target;answer;score;race\n1;1;0,5;a": ("separated by ';'", "commas"),
+    "target\tanswer\trace\n1\t1\ta": ("separated by '.t'", "commas"),
+    'target,answer,race,score\n1,1,a,0.5\n1,1,a,"0,5"': ("column `score` holds `0,5`, which is no number", "point"),
     "": ("cannot be read", "header"),
     "target,answer,race\n1,1,a\n1,1,a,b,c,d": ("cannot be read", "header"),
 }
@@ -229,6 +233,10 @@ TYPES = [
     (pa.array(["a", None, "b"]).dictionary_encode(), ["a", None, "b"]),
     (pa.array([" NA", "none", "<NA>"]), [None, None, None]),
     (pa.array(["Unknown", "n/a", "x "], pa.large_string()), [None, None, "x"]),
+    (pa.array(["#N/A", "?", "N.A."]), [None, None, None]),
+    (pa.array([-0.0, 0.0, 1.5]), ["0", "0", "1.5"]),
+    (pa.array(["-0.0", "0.0", "-1.5"]), ["0", "0", "-1.5"]),
+    (pa.array([1.0, None, 2.0]).cast(pa.float16()), ["1", None, "2"]),
 ]
 
 
@@ -242,6 +250,23 @@ def test_a_value_is_spelt_alike_whatever_type_and_file_it_comes_in(tmp_path, col
             continue  # pandas itself would lose the digits on the way into the csv
         predictions = read_predictions(path, ["site"]).table["site"]
         assert [word if isinstance(word, str) else None for word in predictions] == words
+
+
+def test_an_index_is_read_where_it_has_a_name_and_no_row_number_is_an_attribute(write):
+    frame = pd.DataFrame({"id": ["b", "a"], "target": [0, 1], "answer": [0, 1], "sex": ["f", "m"]})
+    named = predictions_of(frame.set_index(["id", "sex"]))
+    assert (named.attributes, named.table["id"].tolist()) == (("sex",), ["b", "a"])
+    assert predictions_of(frame.set_index("sex", drop=False)).attributes == ("sex",)
+    assert read_predictions(write(frame.to_csv())).attributes == ("sex",)
+
+
+def test_binned_ages_are_groups():
+    """By pandas.cut, whose intervals Arrow cannot spell."""
+    age = pd.cut(pd.Series([20.0, 50.0, None]), [0, 40, 80])
+    people = {"target": [0, 1, 1], "answer": [0, 1, 0]}
+    for column in (age, age.astype(pd.IntervalDtype("float64"))):
+        assert predictions_of(pd.DataFrame({**people, "age": column})).groups("age")[1][2] == "unrecorded"
+    assert predictions_of(pd.DataFrame({**people, "age": age})).groups("age")[1][:2] == ("(0, 40]", "(40, 80]")
 
 
 def test_a_word_for_missing_that_is_a_name_can_be_kept(write):
