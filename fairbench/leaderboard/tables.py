@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import fairbench
@@ -23,6 +21,7 @@ from fairbench.jobs.store import Store
 from fairbench.jobs.summary import Refused, Summary
 from fairbench.leaderboard.board import Excluded, Table, Trials
 from fairbench.leaderboard.collect import Finished, contenders, excluded, joined, load, same_patients
+from fairbench.leaderboard.elsewhere import References, home, received, references
 from fairbench.leaderboard.measure import judging_metric, unscored
 from fairbench.leaderboard.remembered import remembering
 from fairbench.leaderboard.suppression import withhold
@@ -99,7 +98,7 @@ def _name(wanted: Wanted, ended: Mapping[str, Summary], digests: Mapping[str, st
 def _maker(options: Options) -> str:
     """Hash what turns records into tables: options, metrics and their code, fairbench's code, libraries."""
     metrics = [
-        [{**vars(one), "each": "", "over": "", "made_with": one.versions()}, code_of(_module(one)),
+        [{**vars(one), "each": "", "over": "", "made_with": one.versions()}, code_of(home(one)),
          os.environ.get(one.checkpoint)]
         for one in options.metrics.values()
     ]  # fmt: skip
@@ -118,21 +117,18 @@ def _hashed(thing: object) -> str:
     return hashlib.sha256(json.dumps(thing, sort_keys=True).encode()).hexdigest()
 
 
-def _module(metric: Metric) -> str:
-    function = metric.each or metric.over
-    return str(getattr(function, "__module__", ""))
-
-
 def _computed(store: Store, wanted: Sequence[Wanted], options: Options) -> Iterator[tuple[Table, dict[str, str]]]:
     """Make tables in their order, in processes of their own where these are worth their start."""
     workers = min(cores(), len(wanted))
-    if workers < 2 or sum(len(one.keys) for one in wanted) < WORTH or not _portable(options):
+    metrics = references(options.metrics) if workers > 1 and sum(len(one.keys) for one in wanted) >= WORTH else None
+    if metrics is None:
         for one in wanted:
             yield computed(store, one, options)
         return
     with spawning() as context:  # the pool starts a process when it is given a task
         pool = ProcessPoolExecutor(workers, context)
-        started = [pool.submit(computed, store, one, options) for one in wanted]
+        plain = replace(options, metrics={})
+        started = [pool.submit(_computed_elsewhere, store, one, plain, metrics) for one in wanted]
     with pool:
         try:
             for future in started:
@@ -141,14 +137,10 @@ def _computed(store: Store, wanted: Sequence[Wanted], options: Options) -> Itera
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _portable(options: Options) -> bool:
-    """Whether another process can import the metrics; one of a single file is known in this process only."""
-    try:
-        ForkingPickler.dumps(options)
-        homes = {_module(one) for one in options.metrics.values()}
-        return "__main__" not in homes and all(map(importlib.util.find_spec, homes))
-    except Exception:  # whatever an object raises that cannot be sent
-        return False
+def _computed_elsewhere(
+    store: Store, wanted: Wanted, options: Options, metrics: References
+) -> tuple[Table, dict[str, str]]:
+    return computed(store, wanted, replace(options, metrics=received(metrics)))
 
 
 def computed(store: Store, wanted: Wanted, options: Options) -> tuple[Table, dict[str, str]]:

@@ -12,12 +12,14 @@ import pytest
 from builders import patients
 
 from fairbench.cache import Cache
+from fairbench.cli.options import metrics
 from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.status import states
 from fairbench.jobs.store import PREDICTIONS, RECORD, Store
 from fairbench.leaderboard import tables
 from fairbench.leaderboard.build import build
-from fairbench.metrics.metric import Metric
+from fairbench.leaderboard.elsewhere import received, references
+from fairbench.metrics.metric import Metric, registry
 from fairbench.predictions.predictions import Predictions
 from fairbench.report import render
 
@@ -198,13 +200,25 @@ def test_what_is_too_much_or_too_old_is_let_go(tmp_path, monkeypatch):
     assert set(cache.read("k")) == {"c"}
 
 
+def test_every_bundled_metric_reaches_other_processes_and_one_of_this_process_does_not():
+    known = registry(metrics())
+    sent = references(known)
+    assert received(sent).keys() == known.keys()
+    mine = Metric(name="mine", title="Mine", formula="f", source="s", each=lambda rows: np.ones(len(rows)))
+    assert references({**known, "mine": mine}) is None
+    other = replace(known["bleu_4"], title="Another")
+    assert references({**known, "bleu_4": other}) is None
+
+
 @pytest.mark.slow
-def test_other_processes_make_the_same_tables(store, monkeypatch):
-    alone = render(build(store), "json")
+def test_other_processes_make_the_same_tables(store, made, monkeypatch):
+    alone = render(build(store, metrics=metrics()), "json")
+    assert made == ["gender", "race"]
     monkeypatch.setattr(tables, "WORTH", 1)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setenv("FAIRBENCH_CACHE", str(store.root.parent / "other"))
-    assert render(build(store), "json") == alone
+    assert render(build(store, metrics=metrics()), "json") == alone
+    assert made == ["gender", "race"]  # not in this process
 
 
 def test_a_summary_outlives_its_bytes(store):
