@@ -61,7 +61,7 @@ def numbers(column: pa.ChunkedArray, where: str) -> pd.Series[Any]:
     if not any(kind(column.type) for kind in kinds):
         raise FairbenchError(f"{where} is not a number", "write decimal fractions, as numbers")
     if not pa.types.is_floating(column.type):
-        column = column.cast(pa.float64())
+        column = column.cast(pa.float64(), safe=False)  # whole numbers above 2^53 lose digits that no score needs
     return pd.Series(column.to_numpy())
 
 
@@ -84,7 +84,10 @@ def _written(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         if pc.all(pc.equal(pc.floor(column), column)).as_py():
             column = column.cast(pa.int64())
-    return column.cast(pa.string())
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowNotImplementedError as error:
+        raise FairbenchError(f"{where} is of the type {column.type}", "write its values as text") from error
 
 
 def _is_text(kind: Any) -> bool:

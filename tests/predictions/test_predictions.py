@@ -260,6 +260,23 @@ def test_an_index_is_read_where_it_has_a_name_and_no_row_number_is_an_attribute(
     assert read_predictions(write(frame.to_csv())).attributes == ("sex",)
 
 
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (pa.array([(1, 2, 3)] * 2, pa.month_day_nano_interval()), "`x` is of the type month_day_nano_interval"),
+        (pa.array([[1], [2]]), "`x` holds lists"),
+    ],
+)
+def test_types_without_a_spelling_are_refused_from_memory_too(column, problem):
+    with pytest.raises(FairbenchError, match=problem):
+        predictions_of(pa.table({"target": [0, 1], "answer": [0, 1], "x": column}))
+
+
+def test_scores_of_huge_whole_numbers_are_no_probabilities():
+    with pytest.raises(FairbenchError, match="`score` is no probability"):
+        predictions_of({"target": [0, 1], "answer": [0, 1], "score": np.array([2**64 - 1] * 2, np.uint64)})
+
+
 def test_binned_ages_are_groups():
     """By pandas.cut, whose intervals Arrow cannot spell."""
     age = pd.cut(pd.Series([20.0, 50.0, None]), [0, 40, 80])
