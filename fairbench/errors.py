@@ -11,6 +11,11 @@ def visible(text: str) -> str:
     return _COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def one_line(text: str) -> str:
+    """Write a text of any origin as one visible line, which it cannot end to begin another."""
+    return visible(text).replace("\n", "\\u000a").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
 class FairbenchError(Exception):
     """What went wrong and where, with a hint on how to mend it; shown to the user without a traceback."""
 

@@ -44,6 +44,7 @@ def new(kind: str, name: str, package: bool, into: Path) -> None:
         from fairbench.benchmark.benchmark import shelf
         from fairbench.cli.options import DEFAULT
 
+        scaffold.check_name(name)
         paths = scaffold.write({f"{name}.toml": shelf()[DEFAULT].read_text(encoding="utf-8")}, into)
         then = f"fairbench plan {paths[0]}"
     else:

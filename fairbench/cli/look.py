@@ -9,6 +9,7 @@ import click
 
 from fairbench.cli.options import listed, metrics, plugin_option, say
 from fairbench.errors import FairbenchError
+from fairbench.files import whole
 
 if TYPE_CHECKING:
     from fairbench.leaderboard.behind import Behind
@@ -40,26 +41,23 @@ def plot(
     number: int | None,
     files: tuple[str, ...],
 ) -> None:
-    """Draw a figure of a folder of runs, or of a leaderboard's JSON, for a paper.
+    """Draw a figure of a folder of runs, or of a published board's JSON, for a paper.
 
     \b
     pareto       score against each gap, with intervals and what chance gives
     change       what each method changed against the baseline, by group
     groups       each group's value with its interval
     seeds        each trained model as a point
-    calibration  ROC curve and calibration of each group's scores
-    loss         the training losses
+    calibration  ROC curve and calibration of each group's scores (needs the runs)
+    loss         the training losses (needs the runs)
     """
     from fairbench.report.charts import KINDS
     from fairbench.report.charts.static import picture
 
     table, behind = _table(runs, listed(attributes or "") or None, measure, number, files)
     drawn = picture(KINDS[kind](table, behind), table, out.suffix.lower())
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(drawn)
-    except OSError as error:
-        raise FairbenchError(f"cannot write {out}: {error.strerror}", "choose another --out") from error
+    with whole(out) as part:
+        part.write_bytes(drawn)
     say(f"wrote {out}")
 
 
@@ -85,10 +83,10 @@ def serve(runs: Path, port: int, files: tuple[str, ...]) -> None:
 
 def _table(
     runs: Path, attributes: list[str] | None, measure: str | None, number: int | None, files: tuple[str, ...]
-) -> tuple[Table, Behind | None]:
-    """Find the one table to draw, and what stands behind it, which a file alone does not hold."""
+) -> tuple[Table, Behind]:
+    """Find the one table to draw, and what stands behind it, of which a file alone holds the seeds' values."""
     from fairbench.jobs.store import Store
-    from fairbench.leaderboard.behind import behind
+    from fairbench.leaderboard.behind import behind, published
     from fairbench.leaderboard.build import build
     from fairbench.publication.published import read_board
     from fairbench.report.charts.heat import place
@@ -98,7 +96,8 @@ def _table(
             raise FairbenchError(
                 f"{runs} is a leaderboard as it was built", "give --attr and --measure with its runs"
             )
-        board, drawn = read_board(runs), None
+        board = read_board(runs)
+        drawn = published(board)
     else:
         store, measures = Store(runs), metrics(files)
         board = build(store, None, attributes, metrics=measures, measure=measure)
@@ -107,5 +106,8 @@ def _table(
         number = 1
     if number is None or number > len(board.tables):
         choice = "; ".join(f"{index} {place(table)}" for index, table in enumerate(board.tables, 1))
-        raise FairbenchError(f"{runs} has {len(board.tables)} tables", f"choose one by --table: {choice}")
-    return board.tables[number - 1], drawn[number - 1] if drawn else None
+        if not choice:
+            raise FairbenchError(f"{runs} has no table", "draw another board")
+        said = f"{runs} has several tables" if number is None else f"{runs} has no table {number}"
+        raise FairbenchError(said, f"choose one by --table: {choice}")
+    return board.tables[number - 1], drawn[number - 1]

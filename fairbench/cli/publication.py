@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fairbench import files as whole_files
 from fairbench.cli.options import json_option, listed, metrics, plugin_option, print_json, say, warn_of_broken
-from fairbench.cli.results import PRIMARY, RANK, RANKINGS, also_option
-from fairbench.errors import FairbenchError, visible
+from fairbench.cli.results import PRIMARY, RANK, RANKINGS, also_option, planned_rows
+from fairbench.errors import FairbenchError, one_line
 
 if TYPE_CHECKING:
     from fairbench.publication.published import Publication
@@ -25,12 +27,35 @@ PATIENTS = (
     " and whoever has the folder has them"
 )
 OTHERS = ("html", "tex", "csv")
+LONGEST = 100  # characters of a name
+
+
+def _name(ctx: click.Context, option: click.Parameter, name: str) -> str:
+    """Take a name that files can have on any system, before anything is computed."""
+    if not re.fullmatch(r"\w[\w.-]*", name) or len(name) > LONGEST:
+        raise FairbenchError(f"--name {name:.{LONGEST}}: this is no name of a file", "use letters, digits and -_.")
+    return name
+
+
+def _publisher(ctx: click.Context, option: click.Parameter, publisher: str) -> str:
+    """Take a line of text: it stands on every board, in files in UTF-8."""
+    if not publisher.isprintable():
+        raise FairbenchError(
+            f"--by {publisher}: this is no line of text", "leave out control characters; use a terminal in UTF-8"
+        )
+    return publisher
+
+
 existing = click.Path(path_type=Path, exists=True, dir_okay=False)
 runs_option = click.option(
     "--runs", multiple=True, type=click.Path(path_type=Path), help="A folder of runs; repeatable."
 )
-name_option = click.option("--name", required=True, metavar="NAME", help="What the files are called.")
-by_option = click.option("--by", default="", metavar="WHO", help="Who publishes it, such as a laboratory.")
+name_option = click.option(
+    "--name", required=True, callback=_name, metavar="NAME", help="What the files are called."
+)
+by_option = click.option(
+    "--by", default="", callback=_publisher, metavar="WHO", help="Who publishes it, such as a laboratory."
+)
 out_option = click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default="leaderboards", show_default=True
 )
@@ -108,6 +133,7 @@ def publish(
     made = published(
         stores, name, choices, metrics(files), command=_command(), publisher=by, predictions=with_predictions
     )
+    planned_rows(made.board, planned)
     wanted = [kind for kind, asked in zip(OTHERS, (html, tex, csv), strict=True) if asked]
     written = _write(made, out, name, wanted)
     if with_predictions:
@@ -118,14 +144,14 @@ def publish(
         say(f"wrote {model_cards.write(made, out / f'{name}.cards')} model cards under {out / f'{name}.cards'}")
     if croissant:
         path = out / f"{name}.croissant.json"
-        path.write_text(description.describe(made, written), encoding="utf-8")
+        whole_files.write(path, description.describe(made, written))
         say(f"wrote {path}")
 
 
 def _command() -> str:
     """Return the command as typed; what is published names no folder of this machine."""
     words = ["fairbench"]
-    for word in sys.argv[1:]:
+    for word in (word.encode(errors="replace").decode() for word in sys.argv[1:]):  # bytes that are no text
         option, equals, value = word.rpartition("=")
         words.append(f"{option}{equals}{Path(value).name if Path(value).is_absolute() else value}")
     return shlex.join(words)
@@ -134,17 +160,18 @@ def _command() -> str:
 def _write(publication: Publication, out: Path, name: str, others: Sequence[str]) -> list[Path]:
     """Write a publication's files; return their paths."""
     from fairbench import report
+    from fairbench.leaderboard.behind import published
     from fairbench.publication.published import text
 
-    if name != Path(name).name or not name.strip("."):
-        raise FairbenchError(f"--name {name}: this is no name of a file", "use letters, digits and -_.")
-    paths = [out / f"{name}.json", *(out / f"{name}.{kind}" for kind in ("md", *others))]
-    out.mkdir(parents=True, exist_ok=True)
-    paths[0].write_text(text(publication), encoding="utf-8")
-    for path in paths[1:]:
-        report.write(publication.board, path)
-    say(f"wrote {', '.join(map(str, paths))}")
-    return paths
+    behind = published(publication.board)
+    texts = {out / f"{name}.json": text(publication)}
+    texts |= {out / f"{name}.{kind}": report.render(publication.board, kind, behind) for kind in ("md", *others)}
+    for path, written in reversed(texts.items()):  # JSON last: where that is new, all are
+        whole_files.write(path, written)
+    say(f"wrote {', '.join(map(str, texts))}")
+    for one in (one for table in publication.board.tables for one in table.excluded):
+        say(f"note: {one.label}, seed {one.seed}, is in no row: {one.reason}")
+    return [*texts]
 
 
 @click.command()
@@ -185,7 +212,11 @@ def verify(
 
     if (rerun or retrain) and not runs:
         raise FairbenchError("--rerun and --retrain need the jobs' adapters", "name their folder with --runs")
+    if by and not out:
+        raise FairbenchError("--by says who checked, in the file that --out writes", "add --out FILE")
     publication = read(file)
+    if parts and not publication.parts:
+        raise FairbenchError(f"{file} was not merged of --parts", "leave them out, or name the merged board")
     plugins = plugin_loader.load(files=files)
     warn_of_broken(plugins)
     asked = Asked(file, runs, rerun, retrain, draw, data, parts)
@@ -195,7 +226,7 @@ def verify(
         say(f"{file} is not what it says: {len(verdict.differs)} differ")
         click.get_current_context().exit(1)
     if out:
-        out.write_text(text(attested(publication, verdict, by)), encoding="utf-8")
+        whole_files.write(out, text(attested(publication, verdict, by)))
         say(f"wrote {out}")
 
 
@@ -204,13 +235,13 @@ def _print(publication: Publication, verdict: Verdict) -> None:
 
     titles = {"differs": "differs", "unchecked": "cannot be checked", "holds": "holds"}
     for state, title in titles.items():
-        found = [one for one in verdict.findings if one.state == state]
-        click.echo(f"{title}: {len(found)}")
-        for one in found:
-            click.echo(visible(f"  {one.where}: {one.what}"))
+        findings = [one for one in verdict.findings if one.state == state]
+        click.echo(f"{title}: {len(findings)}")
+        for one in findings:
+            click.echo(f"  {one_line(f'{one.where}: {one.what}')}")
     click.echo("rows:")
     for number, row, trust in levels(publication, verdict):
-        click.echo(visible(f"  {publication.board.tables[number].attribute} · {row.label}: {trust}"))
+        click.echo(f"  {one_line(f'{publication.board.tables[number].attribute} · {row.label}: {trust}')}")
 
 
 def _print_json(publication: Publication, verdict: Verdict) -> None:
@@ -237,9 +268,14 @@ def merge(boards: tuple[Path, ...], name: str, out: Path, by: str, html: bool, t
     from fairbench.publication.merge import merge as merged
     from fairbench.publication.published import read
 
-    made = merged([read(path) for path in boards], name, _command(), by)
+    parts = [read(path) for path in boards]
+    made = merged(parts, name, _command(), by)
     wanted = [kind for kind, asked in zip(OTHERS, (html, tex, csv), strict=True) if asked]
     _write(made, out, name, wanted)
+    for one in parts:
+        if one.board.fairbench != made.board.fairbench:
+            computed = f"computed by fairbench {one.board.fairbench}, not {made.board.fairbench} as this"
+            say(f"note: the board of {one.publisher or one.name} was {computed}")
     for table in made.board.tables:
         if table.apart:
             say(f"note: {table.place} stands {table.apart}")
@@ -260,7 +296,8 @@ def diff(old: Path, new: Path, as_json: bool) -> None:
         return
     said = {True: " beyond noise", False: " within noise", None: ""}
     for one in moved:
-        click.echo(visible(f"{one.table} · {one.row} · {one.what}: {one.old} → {one.new}{said[one.beyond_noise]}"))
+        place = " · ".join(part for part in (one.table, one.row, one.what) if part)
+        click.echo(one_line(f"{place}: {one.old} → {one.new}{said[one.beyond_noise]}"))
     if not moved:
         click.echo("nothing moved")
 
@@ -275,6 +312,6 @@ def sbom(extras: str, licences: bool) -> None:
     parts = installed(extras=listed(extras))
     if licences:
         for name, one in parts.items():
-            click.echo(visible(f"{name} {one.version}: {licence(one)}"))
+            click.echo(one_line(f"{name} {one.version}: {licence(one)}"))
     else:
         print_json(bill(parts))

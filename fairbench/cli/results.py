@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,15 @@ from fairbench.cli.options import (
     unrecorded_option,
     warn_of_metrics,
 )
-from fairbench.errors import visible
+from fairbench.errors import FairbenchError, visible
+from fairbench.settings import suggest
 
 if TYPE_CHECKING:
-    from fairbench.leaderboard.board import RankBy
+    from fairbench.leaderboard.behind import Behind
+    from fairbench.leaderboard.board import Board, RankBy
+    from fairbench.metrics.metric import Metric
+
+    Given = tuple[str | None, RankBy, int, tuple[str, ...], tuple[str, ...]]
 
 FORMATS = ("terminal", "md", "html", "csv", "json", "tex")
 RANKINGS = ("dominance", "dominance-odds", "gap", "worst-group", "score", "dto")
@@ -159,25 +165,22 @@ def leaderboard(
     min_cell: int,
     files: tuple[str, ...],
 ) -> None:
-    """Compare all methods of one or more folders of runs, with evidence; recomputed from saved predictions."""
-    from fairbench import report
-    from fairbench.jobs.store import Store
-    from fairbench.leaderboard.behind import behind
-    from fairbench.leaderboard.build import build, gather
-    from fairbench.leaderboard.tables import Options
-    from fairbench.metrics.metric import registry
+    """Compare all methods of one or more folders of runs, with evidence; recomputed from saved predictions.
 
-    chosen, planned, beside = listed(attributes or ""), listed(primary or ""), listed(also or "")
-    stores, measures = [*map(Store, runs)], metrics(files)
-    if len(stores) == 1:
-        asked = chosen or None
-        board = build(stores[0], None, asked, title, min_cell, measures, measure, ranking, planned, beside)
-    else:
-        given = Options(registry(measures), measure, ranking, min_cell, tuple(planned), also=tuple(beside))
-        board = gather(stores, given, None, chosen, title)
-    warn_of_metrics({one.measure.name: one.missing for table in board.tables for one in table.further})
+    RUNS may be one published board instead, NAME.json, which is shown as it was built.
+    """
+    from fairbench import report
+    from fairbench.leaderboard.behind import published
+
     kind = format or (report.format_of(out) if out else "terminal")
-    drawn = behind(stores[0], board, measures) if kind == "html" and len(stores) == 1 else None
+    if len(runs) == 1 and runs[0].is_file():
+        board = _published(runs[0])
+        drawn: Sequence[Behind] | None = published(board)
+    else:
+        given = (measure, ranking, min_cell, tuple(listed(primary or "")), tuple(listed(also or "")))
+        board, drawn = _built(runs, title, listed(attributes or ""), given, metrics(files), kind == "html")
+        planned_rows(board, listed(primary or ""))
+    warn_of_metrics({one.measure.name: one.missing for table in board.tables for one in table.further})
     if out:
         report.write(board, out, kind, drawn)
         say(f"wrote {out}")
@@ -185,6 +188,56 @@ def leaderboard(
         report.terminal.show(board, console(), full, explain)
     else:
         click.echo(visible(report.render(board, kind, drawn)), nl=False)
+
+
+BUILDING = {
+    "title": "--title",
+    "attributes": "--attr",
+    "measure": "--measure",
+    "ranking": "--rank",
+    "primary": "--primary",
+    "also": "--also",
+    "min_cell": "--min-cell",
+}
+
+
+def planned_rows(board: Board, primary: Sequence[str]) -> None:
+    """Raise FairbenchError for a planned comparison of what is in no table, not even as a job that failed."""
+    rows = {name for table in board.tables for row in table.rows for name in (row.label, row.method)}
+    known = rows | {one.label for table in board.tables for one in table.excluded}
+    for name in primary:
+        if name not in known:
+            raise suggest("row or method (of --primary)", name, known)
+
+
+def _published(path: Path) -> Board:
+    """Read a published board; nothing of it is built anew."""
+    from fairbench.publication.published import read_board
+
+    context, typed = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
+    given = [option for name, option in BUILDING.items() if context.get_parameter_source(name) is typed]
+    if given:
+        raise FairbenchError(f"{path} is a leaderboard as it was built", f"give {', '.join(given)} with its runs")
+    return read_board(path)
+
+
+def _built(
+    runs: Sequence[Path], title: str, attributes: list[str], given: Given, known: list[Metric], draw: bool
+) -> tuple[Board, Sequence[Behind] | None]:
+    """Build a board of folders of runs, and of one folder what stands behind it, to be drawn."""
+    from fairbench.jobs.store import Store
+    from fairbench.leaderboard.behind import behind
+    from fairbench.leaderboard.build import build, gather
+    from fairbench.leaderboard.tables import Options
+    from fairbench.metrics.metric import registry
+
+    stores, (measure, ranking, min_cell, planned, beside) = [*map(Store, runs)], given
+    if len(stores) > 1:
+        options = Options(registry(known), measure, ranking, min_cell, planned, also=beside)
+        return gather(stores, options, None, attributes, title), None
+    asked = attributes or None
+    board = build(stores[0], None, asked, title, min_cell, known, measure, ranking, planned, beside)
+    return board, behind(stores[0], board, known) if draw else None
 
 
 @click.command()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from fairbench import files as whole_files
 from fairbench.errors import FairbenchError
 
+LONGEST = 60  # characters of a name
 METHOD = '''"""NAME: say in a line what it does."""
 
 from torch import Tensor
@@ -268,15 +270,21 @@ A KIND for fairbench.
 Written = dict[str, str]
 
 
+def check_name(name: str) -> None:
+    """Raise FairbenchError for a name that is no short word of lower-case letters, digits and hyphens."""
+    if not re.fullmatch(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*", name) or len(name) > LONGEST:
+        raise FairbenchError(
+            f"`{name:.60}` cannot be a name",
+            "write lower-case letters and digits, joined by - where there are words",
+        )
+
+
 def files(kind: str, name: str, package: bool) -> Written:
     """Return what to write, by path: one file, or a package with an entry point, a test and a README.
 
-    Raises FairbenchError for a name that is no word of lower-case letters, digits and hyphens.
+    Raises FairbenchError for what cannot be a name.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*", name):
-        raise FairbenchError(
-            f"`{name}` cannot be a name", "write lower-case letters and digits, joined by - where there are words"
-        )
+    check_name(name)
     module = re.sub(r"\W", "_", name)
     words = {
         "NAME_": module,
@@ -313,6 +321,5 @@ def write(wanted: Written, folder: Path) -> list[Path]:
         if path.exists():
             raise FairbenchError(f"{path} is there already", "choose another name, or move it away")
     for path, text in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        whole_files.write(path, text)
     return list(paths)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from fairbench.data.dataset import SPLITS, Dataset, rows
 from fairbench.errors import FairbenchError
+from fairbench.files import whole
 from fairbench.predictions.groups import UNRECORDED
 from fairbench.settings import suggest
 
@@ -115,11 +116,8 @@ def write(sheet: Figure, path: Path) -> None:
     """Write a sheet as PNG; raises FairbenchError for a file of another name or a place that cannot be written."""
     if path.suffix.lower() != ".png":
         raise FairbenchError(f"{path}: a contact sheet is a PNG", f"call it {path.with_suffix('.png').name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.savefig(path, format="png", dpi=DPI)
-    except OSError as error:
-        raise FairbenchError(f"cannot write {path}: {error.strerror or error}", "choose another --out") from error
+    with whole(path) as part:
+        sheet.savefig(part, format="png", dpi=DPI)
 
 
 def _sections(

@@ -17,7 +17,7 @@ import numpy as np
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.answers import Answers, shared_seeds
-from fairbench.leaderboard.board import Board, Row, Table
+from fairbench.leaderboard.board import Board, Row, SeedCounts, Table
 from fairbench.leaderboard.collect import Finished, joined, load, same_patients
 from fairbench.leaderboard.measure import judging_metric
 from fairbench.metrics.metric import Metric, registry
@@ -75,10 +75,11 @@ class Losses:
 
 @dataclass(frozen=True)
 class Behind:
-    """What stands behind one table, by the label of the row."""
+    """What stands behind one table, by the label of the row; `runs`: whether its runs were at hand."""
 
     rows: Mapping[str, BehindRow]
     losses: tuple[Losses, ...] = ()
+    runs: bool = True
 
 
 def behind(store: Store, board: Board, metrics: Sequence[Metric] = ()) -> tuple[Behind, ...]:
@@ -88,6 +89,21 @@ def behind(store: Store, board: Board, metrics: Sequence[Metric] = ()) -> tuple[
     records = {key: one[0] for key, one in stored.items() if isinstance(one, tuple)}
     known = registry(metrics)
     return tuple(_table(table, store, records, known) for table in board.tables)
+
+
+def published(board: Board) -> tuple[Behind, ...]:
+    """Say what the counts attached to a published board tell of every table: what each seed's model scored."""
+    return tuple(
+        Behind({label: BehindRow(tuple(map(_counted, seeds))) for label, seeds in counts.items()}, runs=False)
+        for counts in (table.evidence.counts if table.evidence else {} for table in board.tables)
+    )
+
+
+def _counted(one: SeedCounts) -> SeedValue:
+    """Divide sums by rows; a gap is that of all groups, so there is none where one is withheld."""
+    means = [cell.total / cell.n for cell in one.groups if cell and cell.n > 0]
+    gap = max(means) - min(means) if all(one.groups) and len(means) > 1 else None
+    return SeedValue(one.seed, one.everyone.total / max(one.everyone.n, 1), gap)
 
 
 def loss_curve(store: Store, job: Job) -> tuple[tuple[int, float], ...]:

@@ -286,6 +286,19 @@ class Board:
     fairbench: str
     refused: tuple[str, ...] = ()
 
+    def check(self) -> None:
+        """Raise FairbenchError where rows do not fit their table, so that no reader need ask again."""
+        for number, table in enumerate(self.tables):
+            labels: set[str] = set()
+            for row in (*table.rows, *table.controls):
+                where = f"board.tables[{number}], row {row.label}"
+                if row.label in labels:
+                    raise FairbenchError(f"{where}: two rows of the table are called so", "give each its own label")
+                if len(row.groups) != len(table.groups):
+                    said = f"it has values of {len(row.groups)} groups, and the table has {len(table.groups)}"
+                    raise FairbenchError(f"{where}: {said}", "give a value for each group, undefined with a reason")
+                labels.add(row.label)
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object, without what equals its default, from which `from_json` makes the board."""
         plain: dict[str, Any] = json.loads(json.dumps(departures(self), allow_nan=False))
@@ -295,7 +308,9 @@ class Board:
     def from_json(cls, data: Any) -> Self:
         """Rebuild a board; raises FairbenchError, naming the place, when the object is not one."""
         try:
-            return from_json(cls, data)
+            board = from_json(cls, data)
+            board.check()
+            return board
         except FairbenchError as error:
             raise FairbenchError(
                 f"this is not a leaderboard that this version wrote: {error.message}",

@@ -98,8 +98,10 @@ def read_predictions(
             return _own(path, parts, split, positive, classes)
         table, wanted = (_read_parquet if parquet else _read_csv)(asked)
     except UNREADABLE as error:
+        if isinstance(error, OSError) and error.strerror:  # the system's word, not that of a reader of a format
+            raise FairbenchError(f"cannot read {path}: {error.strerror}", "name a predictions file") from error
         raise FairbenchError(
-            f"{path}: cannot be read as parquet or csv: {str(error).strip()}",
+            f"{path}: cannot be read as parquet or csv: {str(error).strip():.300}",
             "give a parquet file, or a csv with a header line, commas and utf-8",
         ) from error
     return _checked(table, wanted, path, split, positive, tuple(classes or ()))

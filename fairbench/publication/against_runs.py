@@ -45,8 +45,8 @@ def _records(published: Mapping[str, list[Record]], runs: Sequence[Shareable]) -
         elif key not in here:
             yield Finding("unchecked", where, "it is not in these runs")
         else:
-            found = [[*compared(to_json(record), to_json(here[key]), where)] for record in same_job]
-            yield from found[0] if all(found) else ()
+            differences = [[*compared(to_json(record), to_json(here[key]), where)] for record in same_job]
+            yield from differences[0] if all(differences) else ()
 
 
 def _files(published: Mapping[str, list[Record]], stores: Sequence[Store]) -> Iterator[Finding]:
@@ -134,13 +134,15 @@ def _rest(table: dict[str, Any]) -> dict[str, Any]:
 
 def _own_cells(publication: Publication, again: Board, here: Collection[str]) -> Iterator[Finding]:
     """Compare what a row's own answers give, for the rows whose jobs are all here."""
-    found = {(table.place, row.keys): row for table in again.tables for row in (*table.rows, *table.controls)}
+    rebuilt_rows = {
+        (table.place, row.keys): row for table in again.tables for row in (*table.rows, *table.controls)
+    }
     for number, table in enumerate(publication.board.tables):
         for row in (*table.rows, *table.controls):
             if not set(row.keys) <= set(here):
                 continue
             where, mine = f"{table.place} · {row.label}", (number, row.label)
-            other = found.get((table.place, row.keys))
+            other = rebuilt_rows.get((table.place, row.keys))
             if other is None:
                 yield Finding("differs", where, "these runs give no such row", mine)
             elif table.min_cell == 0:

@@ -21,25 +21,25 @@ def installed(root: str = ROOT, extras: Iterable[str] = ()) -> dict[str, Distrib
     `extras` of the root count where they are installed; what is required and absent is left out, as an optional
     requirement of another platform is. Raises importlib.metadata's PackageNotFoundError for an unknown root.
     """
-    found: dict[str, Distribution] = {canonicalize_name(root): distribution(root)}
+    parts: dict[str, Distribution] = {canonicalize_name(root): distribution(root)}
     waiting = [(canonicalize_name(root), frozenset({"", *extras}))]
     seen = set(waiting)
     while waiting:
         name, wanted = waiting.pop()
-        for requirement in map(Requirement, found[name].requires or ()):
+        for requirement in map(Requirement, parts[name].requires or ()):
             marker = requirement.marker
             if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in wanted):
                 continue
             inner = canonicalize_name(requirement.name)
             try:
-                found.setdefault(inner, distribution(requirement.name))
+                parts.setdefault(inner, distribution(requirement.name))
             except PackageNotFoundError:
                 continue
             entry = inner, frozenset({"", *requirement.extras})
             if entry not in seen:
                 seen.add(entry)
                 waiting.append(entry)
-    return dict(sorted(found.items()))
+    return dict(sorted(parts.items()))
 
 
 def licence(one: Distribution) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from fairbench import files
 from fairbench.jobs.job import Record
 from fairbench.leaderboard.board import Row, Table
 from fairbench.leaderboard.flags import LEGEND
@@ -45,8 +46,7 @@ def write(publication: Publication, folder: Path) -> int:
     """Write every card as `FOLDER/KEY/README.md`, where a hub looks for it; return how many."""
     written = dict(cards(publication))
     for key, text in written.items():
-        (folder / key).mkdir(parents=True, exist_ok=True)
-        (folder / key / "README.md").write_text(text, encoding="utf-8")
+        files.write(folder / key / "README.md", text)
     return len(written)
 
 

@@ -96,9 +96,9 @@ def check_counts(table: Table, number: int, where: str) -> Iterator[Finding]:
                 yield Finding("differs", place, fault, (number, label))
                 continue
             for group, (n, positives, negatives), cell in zip(table.groups, published, one.groups, strict=True):
-                found = None if cell is None else cell.n
+                rows = None if cell is None else cell.n
                 of_class = [sum(row) for row in cell.answers] if cell and cell.answers else [None, None]
-                mine = (found, *of_class[::-1]) if len(of_class) == 2 else (found, positives, negatives)
+                mine = (rows, *of_class[::-1]) if len(of_class) == 2 else (rows, positives, negatives)
                 if mine != (n, positives, negatives):
                     told = (n, positives, negatives)
                     said = f"its counts are of {mine} rows (all, positive, negative), the table's of {told}"
@@ -157,8 +157,8 @@ def _unadjusted(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 def _values(row: Mapping[str, Any], points: Mapping[str, Any]) -> dict[str, Any]:
     """Take a row's published values of what counts give."""
-    found: dict[str, Any] = {name: row[name]["value"] for name in points if name != "groups"}
-    return found | {"groups": {place: row["groups"][int(place)]["value"] for place in points["groups"]}}
+    values: dict[str, Any] = {name: row[name]["value"] for name in points if name != "groups"}
+    return values | {"groups": {place: row["groups"][int(place)]["value"] for place in points["groups"]}}
 
 
 def check_changes(table: Table, row: Row, base: Row, number: int, where: str) -> Iterator[Finding]:
@@ -184,23 +184,23 @@ def _points(rebuilt: Rebuilt) -> dict[str, Any]:
     shown_groups = {
         str(place): _number(one) for place, one in enumerate(by_group.mean(axis=0)) if not np.isnan(one)
     }
-    found: dict[str, Any] = {"score": float(answers.scores.mean()), "groups": shown_groups}
+    points: dict[str, Any] = {"score": float(answers.scores.mean()), "groups": shown_groups}
     if not rebuilt.whole or np.isfinite(by_group[0]).sum() < 2:
-        return found
+        return points
     gap = max_minus_min(by_group)
-    found |= {
+    points |= {
         "gap": _number(gap.mean()),
         "worst_group": _number(np.nanmin(by_group, axis=1).mean()),
         "equity_scaled": _number((answers.scores.mean(axis=1) / (1 + 100 * gap)).mean()),
     }
     if rebuilt.split and answers.odds:
         odds = np.stack([max_minus_min(_by_group(rate, groups)) for rate in answers.odds])
-        found["eq_odds_max"] = _number(odds.max(axis=0).mean())
+        points["eq_odds_max"] = _number(odds.max(axis=0).mean())
     if rebuilt.split:
         rates, shares = by_class(answers.scores, answers.predictions[0].target.astype(np.int64), groups.codes)
         mixed = sum(share * _by_group(rate, groups) for rate, share in zip(rates, shares, strict=True))
-        found["standardised_gap"] = _number(max_minus_min(np.asarray(mixed)).mean())
-    return found
+        points["standardised_gap"] = _number(max_minus_min(np.asarray(mixed)).mean())
+    return points
 
 
 def _by_group(scores: Floats, groups: Groups) -> Floats:

@@ -36,25 +36,26 @@ class Asked:
 
 
 def verdict_on(publication: Publication, asked: Asked, plugins: Plugins) -> Verdict:
-    """Run every check that is possible, and say what each found."""
+    """Run every check that is possible, and say what each finds."""
     metrics = [*plugins.tables["metric"].values()]
-    findings = verify_file(publication, plugins)
-    read_keys: frozenset[str] = frozenset()
+    keys = {record.job.key for record in publication.jobs}
     stores = [*map(Store, asked.runs)]
+    # The file's own name, as `publish` calls both: what a stranger's file says of itself is no path.
+    beside = Attached(asked.file.with_name(f"{asked.file.stem}.predictions"), publication.jobs)
+    read_keys: frozenset[str] = frozenset()
+    if stores:
+        read_keys = frozenset(records_of([Shareable(store) for store in stores]))
+    elif publication.predictions and beside.folder.is_dir():
+        read_keys = frozenset(keys)
+    findings = verify_file(publication, plugins, answers=keys <= read_keys and not publication.parts)
     if publication.parts:
         findings += _parts(publication, asked.parts)
     if stores:
-        found = verify_runs(publication, stores, metrics)
-        findings += found
-        read_keys = frozenset(records_of([Shareable(store) for store in stores]))
+        findings += verify_runs(publication, stores, metrics)
+    elif read_keys:
+        findings += rebuilt(publication, [beside], metrics)
     elif publication.predictions:
-        beside = Attached(asked.file.with_name(f"{publication.name}.predictions"), publication.jobs)
-        if beside.folder.is_dir():
-            findings += rebuilt(publication, [beside], metrics)
-            read_keys = frozenset(record.job.key for record in publication.jobs)
-        else:
-            findings.append(Finding("unchecked", "predictions", f"{beside.folder.name} is not beside the file"))
-    keys = {record.job.key for record in publication.jobs}
+        findings.append(Finding("unchecked", "predictions", f"{beside.folder.name} is not beside the file"))
     again: dict[str, frozenset[str]] = {}
     for count, how in ((asked.rerun, predict_again), (asked.retrain, train_again)):
         records = drawn(stores, publication.jobs, count, asked.draw)

@@ -29,7 +29,7 @@ def difference(old: Board, new: Board) -> list[Moved]:
     joined as for independent data. On the same patients this is cautious; the paired test needs the predictions.
     A row whose jobs are the same ones should not move at all.
     """
-    before, after = ({table.place: table for table in board.tables} for board in (old, new))
+    before, after = _placed(old), _placed(new)
     moved: list[Moved] = []
     for place in dict.fromkeys([*before, *after]):
         if place not in after or place not in before:
@@ -40,17 +40,42 @@ def difference(old: Board, new: Board) -> list[Moved]:
     return moved
 
 
+def _placed(board: Board) -> dict[str, Table]:
+    """Return the tables by what they are about; several about the same by their number, too."""
+    placed: dict[str, Table] = {}
+    for table in board.tables:
+        same = sum(other.place == table.place for other in placed.values())
+        placed[f"{table.place} ({same + 1})" if same else table.place] = table
+    return placed
+
+
 def _tables(place: str, old: Table, new: Table) -> Iterator[Moved]:
-    for what, a, b in (("data", old.fingerprint, new.fingerprint), ("baseline", old.baseline, new.baseline)):
-        if a != b:
-            yield Moved(place, "", what, str(a), str(b))
-    before, after = ({row.label: row for row in (*table.rows, *table.controls)} for table in (old, new))
-    for label in dict.fromkeys([*before, *after]):
-        if label not in after or label not in before:
-            there = "there" if label in before else "not there"
-            yield Moved(place, label, "row", there, "there" if label in after else "not there")
+    before, after = _about(old), _about(new)
+    for what in before:
+        if before[what] != after[what]:
+            yield Moved(place, "", what, str(before[what]), str(after[what]))
+    rows, others = ({row.label: row for row in (*table.rows, *table.controls)} for table in (old, new))
+    for label in dict.fromkeys([*rows, *others]):
+        if label not in others or label not in rows:
+            there = "there" if label in rows else "not there"
+            yield Moved(place, label, "row", there, "there" if label in others else "not there")
         else:
-            yield from _rows(place, before[label], after[label])
+            yield from _rows(place, rows[label], others[label])
+
+
+def _about(table: Table) -> dict[str, object]:
+    """Say what a table's rows have in common: patients, what they are judged by, and what is withheld."""
+    return {
+        "data": table.fingerprint,
+        "baseline": table.baseline,
+        "test rows": f"{table.rows_tested:,} of {table.clusters:,} clusters",
+        "classes": ", ".join(table.classes),
+        "groups": ", ".join(f"{one.name} {'withheld' if one.n is None else f'{one.n:,}'}" for one in table.groups),
+        "unrecorded values": table.unrecorded,
+        "measure": table.measure.name,
+        "ranked by": table.ranked_by,
+        "groups withheld below": table.min_cell,
+    }
 
 
 def _rows(place: str, old: Row, new: Row) -> Iterator[Moved]:
@@ -60,7 +85,8 @@ def _rows(place: str, old: Row, new: Row) -> Iterator[Moved]:
     values = {name: (getattr(old, key), getattr(new, key)) for key, name in QUANTITIES.items()}
     for name, (a, b) in values.items():
         if a.value != b.value:
-            beyond = True if again else apart(a, b)
+            undefined = a.value is None or b.value is None
+            beyond = None if undefined else True if again else apart(a, b)
             yield Moved(place, old.label, name, _points(a), _points(b), beyond)
     flags = [", ".join(flag.code for flag in row.flags) for row in (old, new)]
     for name, a, b in (("rank", old.rank, new.rank), ("flags", *flags), ("checked", old.trust, new.trust)):

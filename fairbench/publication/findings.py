@@ -27,7 +27,12 @@ def compared(published: Any, again: Any, where: str, row: tuple[int, str] | None
     """Set two JSON-like objects side by side, and tell of every number or text that differs, the first MOST."""
     unlike = [*_unlike(published, again, ())]
     for place, mine, theirs in unlike[:MOST]:
-        yield Finding("differs", ": ".join([where, ".".join(place)]), f"published {mine}, recomputed {theirs}", row)
+        yield Finding(
+            "differs",
+            ": ".join(filter(None, [where, ".".join(place)])),
+            f"published {mine}, recomputed {theirs}",
+            row,
+        )
     if len(unlike) > MOST:
         yield Finding("differs", where, f"and {len(unlike) - MOST} more", row)
 
@@ -45,7 +50,7 @@ def _unlike(a: Any, b: Any, place: Place) -> Iterator[tuple[Place, str, str]]:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two values are equal but for the last digits of a number."""
-    if isinstance(a, int | float) and isinstance(b, int | float):
+    if isinstance(a, int | float) and isinstance(b, int | float) and float in (type(a), type(b)):
         return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
     return bool(a == b)
 
@@ -58,6 +63,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def collected(where: str, what: str, found: Iterable[Finding]) -> list[Finding]:
-    """Return what one check found; where that is nothing, say that it holds."""
-    return [*found] or [Finding("holds", where, what)]
+def collected(where: str, what: str, findings: Iterable[Finding]) -> list[Finding]:
+    """Return what one check finds; where that is nothing, say that it holds."""
+    return [*findings] or [Finding("holds", where, what)]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fairbench.errors import FairbenchError
+from fairbench.files import whole
 from fairbench.jobs.job import Record
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.board import Board, Row, Trust
@@ -79,10 +80,10 @@ def publish(
 
 def records_of(runs: Sequence[Runs]) -> Mapping[str, Record]:
     """Return the records of folders by their job's key; of two of one job the newest, as a board does."""
-    found: dict[str, Record] = {}
+    newest: dict[str, Record] = {}
     for record in sorted((r for one in runs for r in one.contents().records), key=lambda r: r.started):
-        found[record.job.key] = record
-    return found
+        newest[record.job.key] = record
+    return newest
 
 
 def each_row(board: Board, change: Callable[[Row], Row]) -> Board:
@@ -96,9 +97,9 @@ def each_row(board: Board, change: Callable[[Row], Row]) -> Board:
 
 def copy_predictions(stores: Sequence[Store], publication: Publication, folder: Path) -> None:
     """Copy every job's answers beside a publication, `KEY.parquet`: patients' rows, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     for record in publication.jobs:
         for store in stores:
             file = store.predictions_file(record.job)
             if not record.failed and file.is_file():
-                shutil.copyfile(file, folder / f"{record.job.key}.parquet")
+                with whole(folder / f"{record.job.key}.parquet") as part:
+                    shutil.copyfile(file, part)

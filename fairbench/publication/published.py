@@ -72,10 +72,10 @@ class Publication:
     @property
     def records(self) -> dict[str, list[Record]]:
         """The records by their job's key: several where laboratories ran the same job."""
-        found: dict[str, list[Record]] = {}
+        by_key: dict[str, list[Record]] = {}
         for record in self.jobs:
-            found.setdefault(record.job.key, []).append(record)
-        return found
+            by_key.setdefault(record.job.key, []).append(record)
+        return by_key
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object, without what equals its default."""
@@ -93,7 +93,9 @@ class Publication:
                 "`fairbench publish` writes one from a folder of runs",
             )
         check(cls, FORMAT, data)
-        return from_json(cls, {key: value for key, value in data.items() if key != "format"})
+        publication = from_json(cls, {key: value for key, value in data.items() if key != "format"})
+        publication.board.check()
+        return publication
 
 
 def text(publication: Publication) -> str:
@@ -131,7 +133,9 @@ def _parsed(path: Path) -> Any:
         if path.stat().st_size > LARGEST:
             raise FairbenchError(f"it is larger than {LARGEST >> 20} MiB", "no published board is")
         written = path.read_text(encoding="utf-8")
-        return json.loads(written, parse_constant=_no_number, object_pairs_hook=_each_once)
+        data = json.loads(written, parse_constant=_no_number, object_pairs_hook=_each_once)
+        json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        return data
     except FairbenchError as error:
         raise FairbenchError(f"{path}: {error.message}", error.hint) from error
     except RecursionError as error:
@@ -150,8 +154,8 @@ def _no_number(word: str) -> None:
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse an object that says one thing twice: readers would differ in which they take."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key in found if [name for name, _ in pairs].count(key) > 1)
+    object_ = dict(pairs)
+    if len(object_) < len(pairs):
+        twice = next(key for key in object_ if [name for name, _ in pairs].count(key) > 1)
         raise FairbenchError(f"the field {twice!r:.60} stands twice in one object", "say it once")
-    return found
+    return object_

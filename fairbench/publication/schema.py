@@ -48,7 +48,8 @@ def check(kind: type, name: str, data: Any) -> None:
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(schema_of(kind, name))
-    for error in validator.iter_errors(data):
+    for first in validator.iter_errors(data):
+        error = jsonschema.exceptions.best_match([first]) or first  # of several that may stand there, the nearest
         place = error.json_path.removeprefix("$.")[:200]
         said = error.message if len(error.message) < 200 else f"{error.message[:90]} … {error.message[-90:]}"
         raise FairbenchError(f"{place}: {said}", f"the schema {name}.schema.json says what may stand there")
@@ -100,11 +101,11 @@ def _dataclass(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bounds(rules: tuple[Any, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    bounds: dict[str, Any] = {}
     for rule in rules:
         if isinstance(rule, Range):
             if rule.low is not None:
-                found["exclusiveMinimum" if rule.above else "minimum"] = rule.low
+                bounds["exclusiveMinimum" if rule.above else "minimum"] = rule.low
             if rule.high is not None:
-                found["maximum"] = rule.high
-    return found
+                bounds["maximum"] = rule.high
+    return bounds

@@ -33,9 +33,9 @@ class Shareable:
 
     def contents(self) -> Contents:
         """Return the folder's contents as they may be shown."""
-        found = self.store.contents()
-        refused = [Refused(Path(one.key), "it cannot be believed", one.job) for one in found.refused]
-        return Contents(tuple(map(shareable, found.records)), found.begun, tuple(refused))
+        stored = self.store.contents()
+        refused = [Refused(Path(one.key), "it cannot be believed", one.job) for one in stored.refused]
+        return Contents(tuple(map(shareable, stored.records)), stored.begun, tuple(refused))
 
     def predictions(self, record: Record) -> Predictions:
         """Return the test predictions; the reason why there are none names no file."""

@@ -64,10 +64,10 @@ def claims(publication: Publication, verdict: Verdict) -> list[Finding]:
 
 def attested(publication: Publication, verdict: Verdict, by: str) -> Publication:
     """Return the publication with the levels that this check established, and the check on record."""
-    found = {(number, row.label): trust for number, row, trust in levels(publication, verdict)}
+    seen = {(number, row.label): trust for number, row, trust in levels(publication, verdict)}
 
     def trusted(number: int, rows: Sequence[Row]) -> tuple[Row, ...]:
-        return tuple(replace(row, trust=found[number, row.label]) for row in rows)
+        return tuple(replace(row, trust=seen[number, row.label]) for row in rows)
 
     tables = tuple(
         replace(table, rows=trusted(number, table.rows), controls=trusted(number, table.controls))

@@ -10,6 +10,7 @@ from fairbench import __version__
 from fairbench.jobs.conversion import departures
 from fairbench.jobs.job import Record
 from fairbench.jobs.store import PREDICTIONS
+from fairbench.jobs.summary import place as place_of
 from fairbench.leaderboard.board import Row, Table
 from fairbench.leaderboard.flags import OF_RECORDS, record_flags
 from fairbench.leaderboard.readjust import readjust
@@ -17,25 +18,32 @@ from fairbench.leaderboard.row import cost, probes, provenance, recipe
 from fairbench.leaderboard.tables import trials_of
 from fairbench.plugins import Plugins
 from fairbench.publication.cells import check_changes, check_counts, check_row
-from fairbench.publication.findings import Finding, collected, compared
+from fairbench.publication.findings import Finding, collected, compared, shown
 from fairbench.publication.published import Publication
 from fairbench.statistics.ranking import opposite
 
 CLOCKS = datetime.timedelta(days=1)  # by how much clocks may differ
+BY_MODELS = "that the answers are those of the models: that needs the adapters (--runs with --rerun)"
 
 
-def verify_file(publication: Publication, plugins: Plugins | None = None) -> list[Finding]:
-    """Check all that a file alone can be asked; with `plugins`, also the code that it says is fairbench's own."""
+def verify_file(publication: Publication, plugins: Plugins | None = None, answers: bool = False) -> list[Finding]:
+    """Check all that a file alone can be asked; with `plugins`, also the code that it says is fairbench's own.
+
+    `answers`: all answers are at hand, and another check builds the board of them, so nothing is said of what
+    counts do not determine.
+    """
     records = publication.records
     findings = collected("jobs", "every job is in a table, once, and no time is impossible", _jobs(publication))
+    findings += collected("board", "it is of one name, and each table of its own data", _board(publication))
     for number, table in enumerate(publication.board.tables):
         where = table.place
         findings += collected(where, "its rows are those of the jobs named", _rows(table, number, where, records))
+        findings += collected(where, "it is about what its jobs are about", _about(table, where, records))
         findings += collected(where, "as many trials as jobs", _trials(table, where, records))
         if table.evidence is None or not table.rows:
             findings.append(Finding("unchecked", where, "no counts are attached: its numbers are their lab's word"))
             continue
-        findings += _numbers(table, number, where)
+        findings += _numbers(table, number, where, answers)
     if plugins is not None:
         findings += collected("code", "what calls itself fairbench's own is", _own(publication.jobs, plugins))
     return findings
@@ -51,19 +59,34 @@ def _jobs(publication: Publication) -> Iterator[Finding]:
     used = {key for table in publication.board.tables for row in (*table.rows, *table.controls) for key in row.keys}
     listed = {one.key for table in publication.board.tables for one in table.excluded}
     published = _time(publication.published)
-    if published is None or published > datetime.datetime.now(datetime.UTC) + CLOCKS:
+    if published is None or published - datetime.datetime.now(datetime.UTC) > CLOCKS:
         yield Finding("differs", "published", f"{publication.published!r} is no time that has been")
     for record in publication.jobs:
         key, started = record.job.key, _time(record.started)
         where = f"job {key} ({record.job.title})"
         if key not in used | listed:
             yield Finding("differs", where, "it is in no table, though it was run")
-        if started is None or (published is not None and started > published + CLOCKS):
+        if started is None:
+            yield Finding("differs", where, f"it began at {record.started!r}, which is no time")
+        elif published is not None and started - published > CLOCKS:
             yield Finding("differs", where, f"it began at {record.started!r}, after the board was published")
         if not record.failed and not record.device:
             yield Finding("differs", where, "it does not say on which device it ran")
         if not record.failed and PREDICTIONS not in record.files:
             yield Finding("differs", where, "its record names no predictions")
+
+
+def _board(publication: Publication) -> Iterator[Finding]:
+    """Board and rows are of who published them under this name, and no two tables are about the same."""
+    board = publication.board
+    yield from compared(board.title, publication.name, "title, and the publication's name")
+    about = [(t.place, t.unrecorded, t.folds) for t in board.tables if not t.apart]
+    for twice, *_ in sorted({one for one in about if about.count(one) > 1}):
+        yield Finding("differs", twice, "two tables are about it")
+    for number, table in enumerate(board.tables if not publication.parts else ()):
+        for row in (*table.rows, *table.controls):
+            said = f"{table.place} · {row.label}: origin, and who publishes"
+            yield from compared(row.origin, publication.publisher, said, (number, row.label))
 
 
 def _time(text: str) -> datetime.datetime | None:
@@ -76,9 +99,6 @@ def _time(text: str) -> datetime.datetime | None:
 
 def _rows(table: Table, number: int, where: str, records: Mapping[str, list[Record]]) -> Iterator[Finding]:
     """A row is what its jobs' records say: method, settings, recipe, seeds, versions, cost, probes."""
-    labels = [row.label for row in (*table.rows, *table.controls)]
-    for label in sorted({label for label in labels if labels.count(label) > 1}):
-        yield Finding("differs", where, f"two rows are called {label}", (number, label))
     for row in (*table.rows, *table.controls):
         place = f"{where} · {row.label}"
         for key in row.keys:
@@ -92,9 +112,9 @@ def _rows(table: Table, number: int, where: str, records: Mapping[str, list[Reco
 def _recorded_as(row: Row, records: Sequence[list[Record]], number: int, place: str) -> Iterator[Finding]:
     """Compare a row with its records; of a job that several laboratories ran, one laboratory's must fit."""
     each = [[own[min(n, len(own) - 1)] for own in records] for n in range(max(map(len, records)))]
-    found = [[*compared(_said(row), _recorded(own), place, (number, row.label))] for own in each]
-    if all(found):
-        yield from found[0]
+    differences = [[*compared(_said(row), _recorded(own), place, (number, row.label))] for own in each]
+    if all(differences):
+        yield from differences[0]
     if not row.label.startswith(each[0][0].job.method.label):
         yield Finding("differs", place, f"its jobs are of {each[0][0].job.method.label}", (number, row.label))
 
@@ -134,6 +154,21 @@ def _recorded(records: Sequence[Record]) -> dict[str, object]:
     }
 
 
+def _about(table: Table, where: str, records: Mapping[str, list[Record]]) -> Iterator[Finding]:
+    """Data, backbone and baseline are those of the jobs; of several laboratories, of one of them."""
+    keys = [key for row in (*table.rows, *table.controls) for key in row.keys]
+    jobs = [record.job for key in keys for record in records.get(key, ())]
+    names = ("dataset", "backbone", "unrecorded", "folds", "fingerprint")
+    each = [dict(zip(names, (*place_of(job), job.dataset.fingerprint), strict=True)) for job in jobs]
+    said = {name: getattr(table, name) for name in names}
+    if each and said not in each:
+        yield from compared(said, each[0], f"{where}: of the table, and of its jobs")
+    baselines = [row.label for row in table.rows if row.role == "baseline"]
+    if table.baseline not in baselines and (baselines or table.baseline):
+        said_of = f"published {shown(table.baseline)}, and rows of that role are {shown(baselines)}"
+        yield Finding("differs", f"{where}: baseline", said_of)
+
+
 def _trials(table: Table, where: str, records: Mapping[str, list[Record]]) -> Iterator[Finding]:
     """As much was tried as the table says: a row or a seed that was dropped is missed here."""
     keys = [key for row in (*table.rows, *table.controls) for key in row.keys] + [one.key for one in table.excluded]
@@ -141,17 +176,17 @@ def _trials(table: Table, where: str, records: Mapping[str, list[Record]]) -> It
     yield from compared(asdict(table.trials), asdict(trials_of(here)), f"{where}: trials, published and listed")
 
 
-def _numbers(table: Table, number: int, where: str) -> list[Finding]:
+def _numbers(table: Table, number: int, where: str, answers: bool) -> list[Finding]:
     """Recompute all that the attached counts and comparisons determine."""
     assert table.evidence is not None
     rows = (*table.rows, *table.controls)
-    missing = [row.label for row in rows if row.label not in table.evidence.counts]
+    missing = [row.label for row in rows if not table.evidence.counts.get(row.label)]
     findings = [Finding("unchecked", f"{where} · {label}", "no counts are attached") for label in missing]
     faults = [*check_counts(table, number, where)]
     if faults:
         return [*findings, *faults]
     findings.append(Finding("holds", where, "all rows and seeds count the same patients"))
-    counted = [row for row in rows if row.label in table.evidence.counts]
+    counted = [row for row in rows if row.label not in missing]
     findings += collected(
         where,
         "values follow from counts",
@@ -162,20 +197,20 @@ def _numbers(table: Table, number: int, where: str) -> list[Finding]:
         where, "ranks and adjusted p-values follow from all comparisons", _adjusted(table, number, where)
     )
     findings += collected(where, "the commonest answer is that of the patients", _constant(table, where))
-    findings += [Finding("unchecked", where, said) for said in _beyond_counts(table)]
+    beyond = () if answers else _beyond_counts(table)
+    findings += [Finding("unchecked", where, said) for said in (*beyond, BY_MODELS)]
     return findings
 
 
 def _constant(table: Table, where: str) -> Iterator[Finding]:
     """What always giving the commonest answer scores follows from how many patients have it."""
     assert table.evidence is not None
-    answers = next(iter(table.evidence.counts.values()))[0].everyone.answers
+    answers = next((seeds[0].everyone.answers for seeds in table.evidence.counts.values() if seeds), None)
     if table.constant is None or answers is None or table.measure.name != "accuracy":
         return
     of_class = dict(zip(table.classes, map(sum, answers), strict=True))
-    if table.constant.answer in of_class:
-        again = of_class[table.constant.answer] / table.rows_tested
-        yield from compared(table.constant.score, again, f"{where}: always “{table.constant.answer}”")
+    again = of_class.get(table.constant.answer, 0) / table.rows_tested
+    yield from compared(table.constant.score, again, f"{where}: always “{table.constant.answer}”")
 
 
 def _changes(table: Table, number: int, where: str) -> Iterator[Finding]:
@@ -185,24 +220,24 @@ def _changes(table: Table, number: int, where: str) -> Iterator[Finding]:
     pairs = {(one.a, one.b): dict(one.differences) for one in table.evidence.pairs}
     for row in table.rows:
         for label, base in bases.items():
-            found = pairs.get((row.label, label))
-            if found is None and (label, row.label) in pairs:
-                found = {name: opposite(one) for name, one in pairs[label, row.label].items()}
-            if row.label == label or not found or not row.changes:
+            ranked = pairs.get((row.label, label))
+            if ranked is None and (label, row.label) in pairs:
+                ranked = {name: opposite(one) for name, one in pairs[label, row.label].items()}
+            if row.label == label or not ranked or not row.changes:
                 continue
             place = f"{where} · {row.label}"
-            mine = {name: _bare(row.changes[name]) for name in found if name in row.changes}
-            theirs = {name: _bare(found[name]) for name in mine}
+            mine = {name: _bare(row.changes[name]) for name in ranked if name in row.changes}
+            theirs = {name: _bare(ranked[name]) for name in mine}
             yield from compared(
                 mine, theirs, f"{place}: differences, and those behind the ranks", (number, row.label)
             )
-            if {row.label, label} <= {*table.evidence.counts}:
+            if all(table.evidence.counts.get(one) for one in (row.label, label)):
                 yield from check_changes(table, row, base, number, place)
 
 
 def _bare(difference: object) -> dict[str, object]:
     kept = departures(difference)
-    return {name: kept.get(name) for name in ("value", "low", "high", "p")}
+    return {name: kept.get(name) for name in ("value", "low", "high", "p", "exchange_p")}
 
 
 def _adjusted(table: Table, number: int, where: str) -> Iterator[Finding]:
@@ -210,6 +245,9 @@ def _adjusted(table: Table, number: int, where: str) -> Iterator[Finding]:
     assert table.evidence is not None
     labels = {row.label for row in table.rows}
     for one in table.evidence.pairs:
+        for name, difference in one.differences.items():
+            if not 0 <= (difference.p or 0) <= 1:
+                yield Finding("differs", f"{where} · {one.a}, {one.b}: {name}", f"p is {shown(difference.p)}")
         for label in sorted({one.a, one.b} - labels):
             yield Finding(
                 "differs", where, f"{label} was compared with {', '.join({one.a, one.b} - {label})}, and is no row"
@@ -242,7 +280,6 @@ def _beyond_counts(table: Table) -> Iterator[str]:
     if any(cell is None for seeds in table.evidence.counts.values() for one in seeds for cell in one.groups):
         yield "gaps and worst groups: small groups are withheld, so they need the predictions (--runs)"
     yield "AUROC, side effects, contrasts, and p-values of differences: they need the predictions (--runs)"
-    yield "that the answers are those of the models: that needs the adapters (--runs with --rerun)"
 
 
 def _own(records: Iterable[Record], plugins: Plugins) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fairbench import files
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard.behind import Behind
 from fairbench.leaderboard.board import Board
@@ -45,12 +46,7 @@ def write(board: Board, path: str | Path, format: str | None = None, behind: Beh
     """Write a board to a file; the format defaults to what the file's name ends in."""
     path = Path(path)
     chosen = format or format_of(path)
-    text = render(board, chosen, behind)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise FairbenchError(f"cannot write {path}: {error.strerror}", "choose another --out") from error
+    files.write(path, render(board, chosen, behind))
 
 
 def format_of(path: Path) -> str:

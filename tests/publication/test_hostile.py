@@ -5,14 +5,18 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from boards import copied, row, said, table
+from boards import copied, row, said, says, table
+from click.testing import CliRunner
 
+from fairbench.cli.main import main
 from fairbench.errors import FairbenchError
 from fairbench.publication import schema as schema_module
+from fairbench.publication.check import Asked, verdict_on
 from fairbench.publication.published import FORMAT, Publication, read
 from fairbench.publication.schema import schema_of
 from fairbench.publication.verify import verify_file
 from fairbench.report import render
+from fairbench.testing.toys import toy_plugins
 
 NAME = f"{FORMAT}.schema.json"
 SHIPPED = [Path(__file__).parents[2] / "leaderboards" / NAME, Path(schema_module.__file__).with_name(NAME)]
@@ -24,6 +28,14 @@ HOSTILE = {
     "no board": (lambda d: d.pop("board"), "'board' is a required property"),
     "an unknown level": (lambda d: row(d, "better").update(trust="certified"), "trust"),
     "another format": (lambda d: d.update(format="fairbench-publication-9"), "no published leaderboard"),
+    "a row short of a group": (lambda d: row(d, "better")["groups"].pop(), "row better: it has values of 1 groups"),
+    "a row twice": (lambda d: table(d)["rows"].append(row(d, "better")), "row better: two rows of the table"),
+    "half a character": (lambda d: d.update(publisher="\ud800"), "surrogates not allowed"),
+    "no whole number": (lambda d: table(d).update(rows_tested=1.5), r"rows_tested: 1\.5 is not of type"),
+    "a fault below a choice": (
+        lambda d: table(d)["evidence"]["counts"]["better"][0]["everyone"].update(n="many"),
+        r"evidence\.counts\.better\[0\]\.everyone\.n: 'many' is not of type",
+    ),
     "nested without end": (
         lambda d: row(d, "better")["settings"].update(x=json.loads("[" * 400 + "]" * 400)),
         "nested too deeply",
@@ -69,6 +81,42 @@ def test_impossible_counts_are_found_before_rows_are_made_of_them(honest, change
     data = copied(honest["two"][1])
     table(data)["evidence"]["counts"]["better"][0]["groups"][0].update(change)
     assert any("better · seed 0" in one for one in said(verify_file(Publication.from_json(data))))
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "expected"),
+    [
+        (lambda d: table(d)["evidence"].update(counts={}), "unchecked", "better: no counts are attached"),
+        (lambda d: table(d)["evidence"]["counts"].update(better=[]), "unchecked", "better: no counts are attached"),
+        (lambda d: d.update(published="9999-12-31T23:59:59-14:00"), "differs", "is no time that has been"),
+        (lambda d: d["jobs"][0].update(started="9999-12-31T23:59:59-14:00"), "differs", "after the board was"),
+        (lambda d: d["jobs"][0].update(started=""), "differs", "it began at '', which is no time"),
+    ],
+    ids=["no counts", "no seeds", "published after all time", "begun after all time", "no time"],
+)
+def test_what_no_lab_writes_is_said_and_breaks_nothing(honest, change, state, expected):
+    data = copied(honest["two"][1])
+    change(data)
+    says(said(verify_file(Publication.from_json(data)), state), expected)
+
+
+def test_a_name_in_a_file_is_no_path(honest, tmp_path):
+    """Predictions are looked for beside the file that is checked, whatever it calls itself."""
+    data = copied(honest["two"][1]) | {"name": "../../other", "predictions": True}
+    verdict = verdict_on(Publication.from_json(data), Asked(tmp_path / "x.json"), toy_plugins())
+    says(said(verdict.findings, "unchecked"), "^predictions: x.predictions is not beside the file")
+
+
+def test_no_text_of_a_stranger_begins_a_line_of_its_own(honest, tmp_path):
+    data = copied(honest["two"][1])
+    table(data)["dataset"] = "toy\nrows:\n  race · evil: retrained\u2028"
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    (tmp_path / "y.json").write_text(json.dumps(copied(honest["two"][1])))
+    for words in (["verify", "x.json"], ["diff", "x.json", "y.json"]):
+        lines = (
+            CliRunner().invoke(main, [words[0], *(str(tmp_path / one) for one in words[1:])]).stdout.splitlines()
+        )
+        assert not any(line.startswith("  race · evil") for line in lines), lines
 
 
 def test_every_text_of_a_stranger_is_escaped_wherever_it_is_shown(honest):

@@ -151,6 +151,44 @@ def easier_constant(data):
     table(data)["constant"]["score"] = 0.2
 
 
+def other_data(data):
+    """Another fingerprint, so that it merges with boards of other patients."""
+    table(data)["fingerprint"] = "0123456789abcdef"
+
+
+def other_backbone(data):
+    table(data)["backbone"] = "llava-7b"
+
+
+def no_baseline(data):
+    table(data).pop("baseline")
+
+
+def other_baseline(data):
+    table(data)["baseline"] = "worse"
+
+
+def told_again(data):
+    data["board"]["tables"].append(copied(table(data)))
+
+
+def other_title(data):
+    data["board"]["title"] = "The final leaderboard"
+
+
+def of_somebody_else(data):
+    data["publisher"] = "Lab B"
+
+
+def no_such_answer(data):
+    table(data)["constant"]["answer"] = "maybe"
+
+
+def no_probability(data):
+    pair = next(one for one in table(data)["evidence"]["pairs"] if "vanilla" not in (one["a"], one["b"]))
+    pair["differences"]["score"]["p"] = 2.0
+
+
 def told_twice(data):
     data["jobs"].append(data["jobs"][0])
 
@@ -180,6 +218,15 @@ TAMPERINGS = {
     cheaper: ("two", r"better: train_seconds: published 1, recomputed 12"),
     easier_constant: ("two", r"always “\w+”"),
     told_twice: ("two", r"it is listed twice"),
+    other_data: ("two", r"of its jobs: fingerprint: published 0123456789abcdef"),
+    other_backbone: ("two", r"of its jobs: backbone: published llava-7b"),
+    no_baseline: ("two", r"baseline: published nothing, and rows of that role are \['vanilla'\]"),
+    other_baseline: ("two", r"baseline: published worse"),
+    told_again: ("two", r"two tables are about it"),
+    other_title: ("two", r"title, and the publication's name: published The final"),
+    of_somebody_else: ("two", r"better: origin, and who publishes: published Lab A, recomputed Lab B"),
+    no_such_answer: ("two", r"always “maybe”: published 0\.\d+, recomputed 0"),
+    no_probability: ("two", r"worse.*score: p is 2"),
 }
 
 

@@ -112,7 +112,7 @@ def test_every_figure_is_drawn_in_every_format(made, kind):
 def test_what_cannot_be_drawn_says_why(table):
     reasons = {kind: draw(table, None).missing for kind, draw in KINDS.items() if not draw(table, None).panels}
     assert set(reasons) == {"seeds", "calibration", "loss"}
-    with pytest.raises(FairbenchError, match="nothing to draw: the values of single seeds need the runs"):
+    with pytest.raises(FairbenchError, match="nothing to draw: the values of single seeds need the folder of runs"):
         picture(KINDS["seeds"](table, None), table, ".png")
     one_seed = KINDS["seeds"](table, Behind({}))
     assert one_seed.missing == "every method has one seed here"

@@ -43,8 +43,8 @@ def calibration(table: Table, behind: Behind | None) -> Figure:
         Panel("Calibration", belief, lambda theme: _belief(theme, table, [*named.values()]), one=True, height=SIDE),
     )
     missing = "no predictions here have scores of two classes, or no group has enough rows"
-    if behind is None:
-        missing = "curves of scores need the runs"
+    if behind is None or not behind.runs:
+        missing = "curves of scores need the folder of runs"
     return Figure(
         "calibration", "Do scores mean the same in every group?", panels if ranking else (), NOTE, missing
     )
@@ -69,7 +69,7 @@ def losses(behind: Behind | None) -> Figure:
         title,
         (panel,) if records else (),
         note,
-        "no job here left losses" if behind else "losses need the runs",
+        "no job here left losses" if behind and behind.runs else "losses need the folder of runs",
     )
 
 

@@ -86,7 +86,9 @@ def seeds(table: Table, behind: Behind | None) -> Figure:
         ]
         if records:
             panels.append(_dots(name, records))
-    missing = "every method has one seed here" if behind else "the values of single seeds need the runs"
+    missing = "the values of single seeds need the folder of runs, or the counts of a published board"
+    if known:
+        missing = "every method has one seed here"
     note = f"Each circle is one trained model on the same n = {table.rows_tested:,} test rows, each bar their mean."
     return Figure("seeds", title, tuple(panels), note, missing)
 

@@ -33,7 +33,9 @@ def picture(figure: Figure, table: Table, suffix: str) -> bytes:
             f"cannot draw a file that ends in {suffix or 'nothing'}", "--out takes .png, .pdf or .svg"
         )
     if not figure.panels:
-        raise FairbenchError(f"there is nothing to draw: {figure.missing}", "choose another --kind")
+        raise FairbenchError(
+            f"there is nothing to draw: {figure.missing}", "choose another --kind, or plot the folder of runs"
+        )
     drawn = WRITERS[suffix](composed(figure, table))
     return drawn.encode() if isinstance(drawn, str) else drawn
 
