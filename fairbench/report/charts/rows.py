@@ -87,7 +87,7 @@ def seeds(table: Table, behind: Behind | None) -> Figure:
         if records:
             panels.append(_dots(name, records))
     missing = "the values of single seeds need the folder of runs, or the counts of a published board"
-    if known:
+    if known or (behind and behind.runs):
         missing = "every method has one seed here"
     note = f"Each circle is one trained model on the same n = {table.rows_tested:,} test rows, each bar their mean."
     return Figure("seeds", title, tuple(panels), note, missing)
