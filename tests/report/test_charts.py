@@ -193,7 +193,7 @@ def test_plot_says_what_to_choose(runs, tmp_path):
     out = tmp_path / "f.png"
     code, said = plotted(runs.root, "--kind", "pareto", "--attr", "race,gender", "--out", out)
     assert code == 2
-    assert "has 2 tables\nhint: choose one by --table: 1 race · toy · tiny; 2 gender · toy · tiny" in said
+    assert "has several tables\nhint: choose one by --table: 1 race · toy · tiny; 2 gender · toy · tiny" in said
     assert plotted(runs.root, "--kind", "pareto", "--attr", "race,gender", "--table", 2, "--out", out)[0] == 0
     code, said = plotted(QUICKSTART, "--kind", "loss", "--out", out)
     assert (code, said.splitlines()[1]) == (2, "hint: choose another --kind")

@@ -33,9 +33,7 @@ def picture(figure: Figure, table: Table, suffix: str) -> bytes:
             f"cannot draw a file that ends in {suffix or 'nothing'}", "--out takes .png, .pdf or .svg"
         )
     if not figure.panels:
-        raise FairbenchError(
-            f"there is nothing to draw: {figure.missing}", "choose another --kind, or plot the folder of runs"
-        )
+        raise FairbenchError(f"there is nothing to draw: {figure.missing}", "choose another --kind")
     drawn = WRITERS[suffix](composed(figure, table))
     return drawn.encode() if isinstance(drawn, str) else drawn
 
