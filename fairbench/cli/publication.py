@@ -206,7 +206,8 @@ def verify(
     anything differs.
     """
     from fairbench import plugins as plugin_loader
-    from fairbench.publication.check import Asked, verdict_on
+    from fairbench import report
+    from fairbench.publication.check import RENDERED, Asked, verdict_on
     from fairbench.publication.published import read, text
     from fairbench.publication.verdict import attested
 
@@ -226,7 +227,10 @@ def verify(
         say(f"{file} is not what it says: {len(verdict.differs)} differ")
         click.get_current_context().exit(1)
     if out:
-        whole_files.write(out, text(attested(publication, verdict, by)))
+        seen = attested(publication, verdict, by)
+        whole_files.write(out, text(seen))
+        for beside in filter(Path.is_file, (out.with_suffix(f".{kind}") for kind in RENDERED)):
+            report.write(seen.board, beside)
         say(f"wrote {out}")
 
 

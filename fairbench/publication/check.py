@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice, zip_longest
 from pathlib import Path
 
+from fairbench import __version__
 from fairbench.data.locations import parse, shared_roots
 from fairbench.jobs.conversion import departures
 from fairbench.jobs.job import Record
@@ -13,13 +15,16 @@ from fairbench.jobs.store import Store
 from fairbench.plugins import Plugins
 from fairbench.publication.again import Again, drawn, predict_again, train_again
 from fairbench.publication.against_runs import rebuilt, verify_runs
-from fairbench.publication.findings import Finding, collected, compared
+from fairbench.publication.findings import MOST, Finding, collected, compared
 from fairbench.publication.merge import merge
 from fairbench.publication.publish import records_of
 from fairbench.publication.published import Publication, read
 from fairbench.publication.sharing import Attached, Shareable
 from fairbench.publication.verdict import Verdict, claims, jobs_that_hold
 from fairbench.publication.verify import verify_file
+from fairbench.report import render
+
+RENDERED = ("md", "csv", "tex")  # what may lie beside a file and is compared with it
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ def verdict_on(publication: Publication, asked: Asked, plugins: Plugins) -> Verd
     elif publication.predictions and beside.folder.is_dir():
         read_keys = frozenset(keys)
     findings = verify_file(publication, plugins, answers=keys <= read_keys and not publication.parts)
+    findings += _written(publication, asked.file)
     if publication.parts:
         findings += _parts(publication, asked.parts)
     if stores:
@@ -64,6 +70,29 @@ def verdict_on(publication: Publication, asked: Asked, plugins: Plugins) -> Verd
         again[how.__name__] = jobs_that_hold(said, keys)
     verdict = Verdict(tuple(findings), read_keys, again["predict_again"], again["train_again"])
     return replace(verdict, findings=(*verdict.findings, *claims(publication, verdict)))
+
+
+def _written(publication: Publication, file: Path) -> list[Finding]:
+    """Render the board anew, and compare it with what lies beside the file under its name."""
+    findings: list[Finding] = []
+    for kind in RENDERED:
+        beside = file.with_suffix(f".{kind}")
+        if not beside.is_file():
+            continue
+        if publication.board.fairbench != __version__:
+            said = (
+                f"fairbench {publication.board.fairbench} wrote it, whose words may be others than {__version__}'s"
+            )
+            findings.append(Finding("unchecked", beside.name, said))
+            continue
+        mine, theirs = (
+            text.splitlines() for text in (beside.read_text("utf-8", "replace"), render(publication.board, kind))
+        )
+        lines = enumerate(zip_longest(mine, theirs, fillvalue=""), 1)
+        unlike = ((f"{beside.name}, line {number}", a, b) for number, (a, b) in lines if a != b)
+        differences = (one for where, a, b in islice(unlike, MOST) for one in compared(a, b, where))
+        findings += collected(beside.name, "it says what the JSON says", differences)
+    return findings
 
 
 def _roots(options: Sequence[str], plugins: Plugins, records: Sequence[Record]) -> Mapping[str, Path]:

@@ -130,3 +130,31 @@ def test_a_scaffold_has_a_name_that_stays_in_its_folder(tmp_path):
         for name in ("../x", "x" * 61):
             assert "cannot be a name" in run("new", kind, name, "--into", tmp_path / "into", status=2)[1]
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "line"),
+    [
+        ("md", ("Shown to", "Said to"), "published .*as good as|Said to"),
+        ("md", ("| vanilla", "| vanilla the first"), ".*vanilla the first"),
+        ("csv", ("better", "best"), ".*best"),
+    ],
+    ids=["a sentence", "a cell", "a spreadsheet"],
+)
+def test_what_lies_beside_the_json_says_the_same(store, tmp_path, kind, change, line):
+    run("publish", store.root, "--name=a", "--attr=race", "--csv", "--by=Lab A", "--out", tmp_path)
+    assert f"  a.{kind}: it says what the JSON says" in run("verify", tmp_path / "a.json")[0]
+    beside = tmp_path / f"a.{kind}"
+    honest = beside.read_text(encoding="utf-8")
+    changed = honest.replace(*change, 1)
+    beside.write_text(
+        changed if changed != honest else honest + "It is shown to be as good as any.\n", encoding="utf-8"
+    )
+    says(run("verify", tmp_path / "a.json", status=1)[0].splitlines(), rf"a\.{kind}, line \d+: {line}")
+
+
+def test_a_check_on_record_is_in_what_lies_beside_it(store, tmp_path):
+    run("publish", store.root, "--name=a", "--attr=race", "--by=Lab A", "--out", tmp_path)
+    run("verify", tmp_path / "a.json", "--runs", store.root, "--out", tmp_path / "a.json", "--by=Reviewer 2")
+    assert "predictions attached" in (tmp_path / "a.md").read_text(encoding="utf-8")
+    run("verify", tmp_path / "a.json")
