@@ -213,6 +213,8 @@ def verify(
 
     if (rerun or retrain) and not runs:
         raise FairbenchError("--rerun and --retrain need the jobs' adapters", "name their folder with --runs")
+    if data and not (rerun or retrain):
+        raise FairbenchError("--data says where images lie, which --rerun and --retrain read", "add one of them")
     if by and not out:
         raise FairbenchError("--by says who checked, in the file that --out writes", "add --out FILE")
     publication = read(file)

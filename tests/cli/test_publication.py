@@ -99,6 +99,7 @@ def test_the_page_and_the_figure_of_a_published_board_show_its_seeds(board):
 def test_options_of_verify_that_would_do_nothing_are_refused(board):
     assert "add --out FILE" in run("verify", board, "--by=Reviewer 2", status=2)[1]
     assert "was not merged of --parts" in run("verify", board, "--parts", board, status=2)[1]
+    assert "--rerun and --retrain read" in run("verify", board, "--data", "nosuch=/x", status=2)[1]
 
 
 def test_what_a_table_is_about_is_part_of_a_difference(store, board):
