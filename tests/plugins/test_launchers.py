@@ -85,6 +85,11 @@ def test_every_launcher_leaves_the_board_of_this_machine(words, processes, local
 def test_a_ray_cluster_of_two_nodes_leaves_the_board_of_this_machine(local, tmp_path, cluster):
     cluster.add_node(num_cpus=1)
     options = ["--launch", f"address={cluster.address}", "--launch", "cpus=1"]
+    refused = started(tmp_path / "refused", "--launcher", "ray", *options, "--launch", "more=toy-backbone:gpus:4")
+    assert (
+        "no node of the cluster has what a job of toy-backbone asks for (cpus=1, gpus=4)"
+        in refused.communicate()[1]
+    )
     assert run(tmp_path / "runs", "--launcher", "ray", *options) == local
 
 
@@ -116,6 +121,12 @@ def test_a_node_that_dies_during_a_sweep_costs_it_nothing(tmp_path, cluster):
         (("--launcher", "ray", "--workers", "2"), "--workers is for processes here", "fairbench list ray"),
         (("--launcher", "ray", "--launch", "cpus"), "--launch cpus has no value", "cpus=VALUE"),
         (("--launcher", "ray", "--launch", "cpu=1"), "no setting of ray is called `cpu`", "did you mean `cpus`?"),
+        (
+            ("--launcher", "ray", "--launch", "more=toy-backbone:gpus:all"),
+            "BACKBONE:RESOURCE:NUMBER",
+            "llava-7b:gpus:2",
+        ),
+        (("--launcher", "ray", "--launch", "more=toy:gpus:2"), "more names toy", "jobs of toy-backbone"),
         (("--launcher", "slurm", "--launch", "hours=-1"), "slurm.hours = '-1' must be above 0", ""),
         (("--launcher", "accelerate"), "accelerate needs to know on what", "processes=2"),
         (("--shard",), "processes that share a job, and here is one", "--launch processes=2"),

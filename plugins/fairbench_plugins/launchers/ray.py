@@ -1,5 +1,6 @@
 """Jobs as tasks of a Ray cluster."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -14,7 +15,8 @@ class Ray(Launcher):
 
     `address` is the cluster's (default: the environment's RAY_ADDRESS, else one is started on this machine). A task
     asks for `cpus`, `gpus` (default: one where the cluster has any) and `memory` (GiB; 0: is not asked for), and
-    `more` says otherwise for some backbones, such as `llava-7b:gpus:2`. Ray keeps a task's process for the next,
+    `more` says otherwise for some backbones, such as `llava-7b:gpus:2`. What no node has is refused, unless the
+    cluster `grows` by itself. Ray keeps a task's process for the next,
     and with it the backbone. A job whose node is lost is run again, up to `retries` times, from its last checkpoint
     where the folder of results is shared.
     """
@@ -25,6 +27,7 @@ class Ray(Launcher):
     gpus: NonNegative | None = None
     memory: NonNegative = 0.0
     more: tuple[str, ...] = ()
+    grows: bool = False
     retries: Annotated[int, Range(0)] = 3
 
     @classmethod
@@ -40,6 +43,12 @@ class Ray(Launcher):
         import ray
         from ray.util.queue import Queue
 
+        others = self.asked_by_backbone()
+        if unknown := set(others) - (there := {job.backbone.name for job in work.left()}):
+            raise FairbenchError(
+                f"more names {', '.join(sorted(unknown))}, of which no job is left",
+                f"left are jobs of {', '.join(sorted(there)) or 'no backbone'}",
+            )
         mine = not ray.is_initialized()
         if mine:
             ray.init(address=self.address or None, log_to_driver=False, configure_logging=False)
@@ -49,20 +58,39 @@ class Ray(Launcher):
             if mine:
                 ray.shutdown()
 
+    def asked_by_backbone(self) -> dict[str, dict[str, float]]:
+        """Return what `more` says, by backbone and resource."""
+        asked: dict[str, dict[str, float]] = {}
+        for one in self.more:
+            name, *rest = one.rsplit(":", 2)
+            number = rest[-1] if len(rest) == 2 and rest[0] in ("cpus", "gpus", "memory") else ""
+            if not re.fullmatch(r"\d+(\.\d+)?", number):
+                raise FairbenchError(f"more = {one!r} is not BACKBONE:RESOURCE:NUMBER", "write llava-7b:gpus:2")
+            asked.setdefault(name, {})[rest[0]] = float(number)
+        return asked
+
     def resources(self, backbone: str) -> dict[str, float]:
-        """Return what a task of this backbone asks for, in Ray's words."""
+        """Return what a task of this backbone asks for, in Ray's words.
+
+        Raises FairbenchError for what no node of the cluster has, since such a task would wait for ever.
+        """
         import ray
 
         gpus = float(ray.cluster_resources().get("GPU", 0) >= 1) if self.gpus is None else self.gpus
         asked = {"cpus": self.cpus, "gpus": gpus, "memory": self.memory}
-        for one in self.more:
-            name, *rest = one.rsplit(":", 2)
-            if len(rest) != 2 or rest[0] not in asked:
-                raise FairbenchError(f"more = {one!r} is not BACKBONE:RESOURCE:NUMBER", "write llava-7b:gpus:2")
-            if name == backbone:
-                asked[rest[0]] = float(rest[1])
+        asked |= self.asked_by_backbone().get(backbone, {})
+        units = {"CPU": asked["cpus"], "GPU": asked["gpus"], "memory": asked["memory"] * 2**30}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not self.grows and not any(
+            all(node.get(name, 0) >= amount for name, amount in units.items()) for node in nodes
+        ):
+            wanted = ", ".join(f"{name}={amount:g}" for name, amount in asked.items() if amount)
+            raise FairbenchError(
+                f"no node of the cluster has what a job of {backbone} asks for ({wanted})",
+                "ask for less, or say that it adds nodes by itself (grows=true); finished jobs are safe",
+            )
         said = {"num_cpus": asked["cpus"], "num_gpus": asked["gpus"]}
-        return {**said, "memory": asked["memory"] * 2**30} if asked["memory"] else said
+        return {**said, "memory": units["memory"]} if asked["memory"] else said
 
 
 class _Sweep:
@@ -79,13 +107,17 @@ class _Sweep:
         import ray
 
         self.nodes = _alive()
-        for job in self.work.left():
-            self.submit(job)
-        while self.tasks:
-            done, _ = ray.wait([*self.tasks], timeout=WAIT)
-            self.tell()
-            for task in done:
-                self.ended(task, self.tasks.pop(task))
+        try:
+            for job in self.work.left():
+                self.submit(job)
+            while self.tasks:
+                done, _ = ray.wait([*self.tasks], timeout=WAIT)
+                self.tell()
+                for task in done:
+                    self.ended(task, self.tasks.pop(task))
+        finally:  # a cluster that is not ours would go on with what nobody waits for
+            for task in self.tasks:
+                ray.cancel(task, force=True)
 
     def submit(self, job: Job) -> None:
         import ray
