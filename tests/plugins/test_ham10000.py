@@ -372,6 +372,7 @@ def test_real_splits_keep_lesions_whole_and_diagnoses_in_proportion(real):
         assert ((part["target"].value_counts() - expected).abs() <= 3).all()
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_limit_on_the_real_files_is_representative(real):
     whole, part = rows(at(real)), rows(at(real, limit=2000))

@@ -60,6 +60,7 @@ def examples(backbone: Any) -> list[Any]:
 
 
 @installed
+@pytest.mark.slow
 @testing.parametrize_backbone(Short)
 def test_conformance(check: Any, backbone: Any) -> None:
     check(backbone)
