@@ -226,11 +226,16 @@ def _backbone(name: str, benchmark: Benchmark, plugins: Plugins) -> Backbone:
 
 
 def _methods(benchmark: Benchmark, plugins: Plugins) -> list[Choice]:
-    """Return the methods with their settings; baseline and controls join unless there or unwanted."""
+    """Return the methods with their settings; baseline and controls join unless there or unwanted.
+
+    Controls join last: most train nothing, so they fill the time that some worker waits for the others.
+    """
     chosen = [Choice(m.name, {**benchmark.settings.get(m.name, {}), **m.settings}) for m in benchmark.named_methods]
     there = {choice.name for choice in chosen}
     joining = [name for name in _joining(benchmark, plugins) if name not in there]
-    chosen = [*(Choice(name, benchmark.settings.get(name, {})) for name in joining), *chosen]
+    joined = {name: Choice(name, benchmark.settings.get(name, {})) for name in joining}
+    first = [joined.pop(name) for name in joining if plugins.tables["method"][name].role == "baseline"]
+    chosen = [*first, *chosen, *joined.values()]
     return [_checked("method", choice, plugins, _weights_of(choice, benchmark, plugins)) for choice in chosen]
 
 

@@ -6,6 +6,8 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -17,6 +19,7 @@ from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
 COMPLETING = "_FAIRBENCH_COMPLETE"  # set by a shell that completes a word
+UNREAD = 141  # 128 + SIGPIPE, the status of a command whose reader has gone
 TERMINATED = 128 + signal.SIGTERM  # the status of a command that was told to end
 
 
@@ -45,9 +48,6 @@ class Group(click.Group):
             where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "fairbench"
             say(f"error: {error.format_message()}\nhint: see `{where} --help`")
             sys.exit(2)
-        except BrokenPipeError:  # whoever read the output has gone, which is no error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            sys.exit(141)
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
             say(f"error: {error.strerror or error}{where}")
@@ -65,11 +65,33 @@ class Group(click.Group):
             sys.exit(2)
         sys.exit(result if isinstance(result, int) else 0)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments, of which `--help` prints."""
+        with _reader_gone():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _reader_gone():
+            return super().invoke(ctx)
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Meet an unknown command with the nearest."""
         if args and self.get_command(ctx, args[0]) is None:
             raise suggest("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _reader_gone() -> Iterator[None]:
+    """End quietly where whoever read the output has gone, of which click and rich would make an error."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise click.exceptions.Exit(UNREAD) from None
 
 
 def _write_anything() -> None:

@@ -162,11 +162,16 @@ class Trials:
 
 @dataclass(frozen=True)
 class Constant:
-    """The commonest answer on the test rows, its score and its gap: what a row must beat."""
+    """The commonest answer on the test rows, its score and its gap: what a row must beat.
+
+    `answer` is a class that all rows get; where it is not (`one_class`), it is a text, or the commonest of several
+    answers, each to its question.
+    """
 
     answer: str
     score: float
     gap: float | None
+    one_class: bool = True
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,10 @@ def _groups(predictions: Predictions, groups: Groups) -> tuple[Group, ...]:
 def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Constant:
     best = constant(predictions, judge)
     given = best.predictions[0].table
-    answer = str(given["text"].mode()[0]) if "text" in given else predictions.classes[int(given["answer"].iloc[0])]
-    if "text" in given and given["text"].nunique() > 1:
-        answer += " and so on, by question"
-    return Constant(answer, float(best.scores.mean()), best.plain_gap(groups))
+    column = "text" if "text" in given else "answer"
+    answer, several = given[column].mode()[0], given[column].nunique() > 1
+    named = str(answer) if column == "text" else predictions.classes[int(answer)]
+    if several:
+        named += " (each question has its own)"
+    one_class = column == "answer" and not several
+    return Constant(named, float(best.scores.mean()), best.plain_gap(groups), one_class)

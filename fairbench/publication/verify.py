@@ -18,7 +18,7 @@ from fairbench.leaderboard.row import cost, probes, provenance, recipe
 from fairbench.leaderboard.tables import trials_of
 from fairbench.plugins import Plugins
 from fairbench.publication.cells import check_changes, check_counts, check_row
-from fairbench.publication.findings import Finding, collected, compared, shown
+from fairbench.publication.findings import ABSOLUTE, Finding, collected, compared, shown
 from fairbench.publication.published import Publication
 from fairbench.statistics.ranking import opposite
 
@@ -203,14 +203,22 @@ def _numbers(table: Table, number: int, where: str, answers: bool) -> list[Findi
 
 
 def _constant(table: Table, where: str) -> Iterator[Finding]:
-    """What always giving the commonest answer scores follows from how many patients have it."""
+    """What always giving the commonest answer scores follows from how many patients have it.
+
+    An answer to each question scores at least as much as one class for all, and how much more, counts do not show.
+    """
     assert table.evidence is not None
     answers = next((seeds[0].everyone.answers for seeds in table.evidence.counts.values() if seeds), None)
     if table.constant is None or answers is None or table.measure.name != "accuracy":
         return
     of_class = dict(zip(table.classes, map(sum, answers), strict=True))
-    again = of_class.get(table.constant.answer, 0) / table.rows_tested
-    yield from compared(table.constant.score, again, f"{where}: always “{table.constant.answer}”")
+    place, score = f"{where}: always “{table.constant.answer}”", table.constant.score
+    if table.constant.one_class:
+        yield from compared(score, of_class.get(table.constant.answer, 0) / table.rows_tested, place)
+    elif score < max(of_class.values()) / table.rows_tested - ABSOLUTE:
+        commonest = max(of_class, key=of_class.__getitem__)
+        share = of_class[commonest] / table.rows_tested
+        yield Finding("differs", place, f"published {score:.6g}, and always “{commonest}” is right for {share:.6g}")
 
 
 def _changes(table: Table, number: int, where: str) -> Iterator[Finding]:
@@ -279,6 +287,8 @@ def _beyond_counts(table: Table) -> Iterator[str]:
         yield "intervals and p-values of rows: they need the predictions (--runs)"
     if any(cell is None for seeds in table.evidence.counts.values() for one in seeds for cell in one.groups):
         yield "gaps and worst groups: small groups are withheld, so they need the predictions (--runs)"
+    if table.constant and not table.constant.one_class:
+        yield "what the commonest answers score: each question has its own, so it needs the predictions (--runs)"
     yield "AUROC, side effects, contrasts, and p-values of differences: they need the predictions (--runs)"
 
 

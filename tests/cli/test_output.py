@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from builders import call, scored
@@ -63,9 +64,12 @@ def test_an_error_raised_in_python_is_as_harmless():
     assert "\\u001b[2Jred\\u009b31m\\u202eder\\u0007" in str(error)
 
 
-def test_a_reader_that_goes_away_is_no_error():
+@pytest.mark.parametrize("command", ["list metrics", "run --help", "verify ../leaderboards/shortcut.json"])
+def test_a_reader_that_goes_away_is_no_error(command):
+    """What rich prints, what click prints before a command runs, and what a command prints by click."""
     done = subprocess.run(
-        ["bash", "-c", f"({sys.executable} -m fairbench list metrics; echo $? >&2) | true"],
+        ["bash", "-c", f"({sys.executable} -m fairbench {command}; echo $? >&2) | true"],
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,

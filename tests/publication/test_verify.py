@@ -184,6 +184,11 @@ def no_such_answer(data):
     table(data)["constant"]["answer"] = "maybe"
 
 
+def less_than_the_commonest(data):
+    constant = table(data)["constant"]
+    constant.update(answer="This is a cat.", one_class=False, score=constant["score"] - 0.01)
+
+
 def no_probability(data):
     pair = next(one for one in table(data)["evidence"]["pairs"] if "vanilla" not in (one["a"], one["b"]))
     pair["differences"]["score"]["p"] = 2.0
@@ -226,6 +231,7 @@ TAMPERINGS = {
     other_title: ("two", r"title, and the publication's name: published The final"),
     of_somebody_else: ("two", r"better: origin, and who publishes: published Lab A, recomputed Lab B"),
     no_such_answer: ("two", r"always “maybe”: published 0\.\d+, recomputed 0"),
+    less_than_the_commonest: ("two", r"always “This is a cat.”: published 0\.515, and always “yes” is right for"),
     no_probability: ("two", r"worse.*score: p is 2"),
 }
 
