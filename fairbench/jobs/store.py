@@ -234,10 +234,19 @@ class Store:
                 self._check(record, name)
         return self.adapter_folder(record.job)
 
-    def check_files(self, record: Record) -> None:
-        """Hash all that a record names; raises FairbenchError for the first that is not what it names."""
+    def has_adapter(self, record: Record) -> bool:
+        """Whether the trained weights that a record names are kept here; one that names none lacks none."""
+        named = any(name.startswith(f"{ADAPTER}/") for name in record.files)
+        return not named or self.remote is not None or self.adapter_folder(record.job).is_dir()
+
+    def check_files(self, record: Record, adapters: bool = True) -> None:
+        """Hash all that a record names; raises FairbenchError for the first that is not what it names.
+
+        `adapters`: the trained weights, too.
+        """
         for name in record.files:
-            self._check(record, name)
+            if adapters or not name.startswith(f"{ADAPTER}/"):
+                self._check(record, name)
 
     def _check(self, record: Record, name: str) -> None:
         path = self._here(record.job.key, name)

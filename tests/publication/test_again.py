@@ -118,6 +118,19 @@ def test_only_the_models_tell(own, plugins, forge):
     says([only], f"fr on site.*{expected}")
 
 
+def test_adapters_may_be_kept_back(own, plugins):
+    """Then nothing differs, and what they would show is not checked; half an adapter is a fault."""
+    publication = publish([own], "toy", Choices(("site",)), command="")
+    asked = Asked(own.root / "toy.json", (own.root,))
+    for record in own.records():
+        shutil.rmtree(own.adapter_folder(record.job))
+    found = verdict_on(publication, asked, plugins).findings
+    assert said(found) == []
+    says(said(found, "unchecked"), "files: the adapters of .* and 2 more: they are not in these runs")
+    own.adapter_folder(record.job).mkdir()
+    says(said(verdict_on(publication, asked, plugins).findings), "cannot read .*adapter")
+
+
 def test_a_job_whose_code_is_not_here_cannot_be_done_again(own):
     bare = Again([own], plugin_loader.load(points=[], files=[TOYS]), {})
     says(said(predict_again(bare, [recorded(own, "fr")]), "unchecked"), "predicted again: no method is called `fr`")
