@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import re
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -25,6 +27,22 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+
+
+@contextlib.contextmanager
+def strictly(strict: bool) -> Iterator[None]:
+    """Let operations raise that have no deterministic form, where it is `strict`; else they warn, as anywhere."""
+    torch.set_deterministic_debug_mode("error" if strict else "warn")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode("warn")
+
+
+def indeterminate(error: RuntimeError) -> str | None:
+    """Return the operation that has no deterministic form, if that is what torch says."""
+    found = re.match(r"(\w+) does not have a deterministic implementation", str(error))
+    return found and found[1]
 
 
 def reset_peak() -> None:

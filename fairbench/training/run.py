@@ -27,6 +27,7 @@ from fairbench.models import sharding
 from fairbench.models.backbone import Backbone
 from fairbench.models.batch import Batch, Inputs, Outputs, Rows, States
 from fairbench.predictions.predictions import Predictions
+from fairbench.training.device import indeterminate, strictly
 from fairbench.training.features import SEEN, Questions, seen
 from fairbench.training.sampling import Indices
 
@@ -42,6 +43,7 @@ class Source(Protocol):
 
 
 Split = Literal["train", "val"]  # what a method may ask answers of
+INEXACT = "not deterministic"  # a fact: the operation, for which every later step is lenient too
 
 
 @dataclass
@@ -408,7 +410,7 @@ class Run:
             leaf.grad = None
         if loss.requires_grad and leaves:
             torch.autograd.backward(loss, inputs=leaves, retain_graph=keep)
-        self._retry(lambda: self._replay(keep))
+        self._retry(lambda: self._exactly(lambda: self._replay(keep)))
         parameters = self._learning()
         self._reduce(parameters)
         if all(parameter.grad is None for parameter in parameters):
@@ -437,6 +439,26 @@ class Run:
                         gradients.append(leaf.grad[offset + piece.start : offset + piece.stop])
                 if roots:
                     torch.autograd.backward(roots, gradients, retain_graph=keep and graph is not None)
+
+    def _exactly(self, work: Callable[[], None]) -> None:
+        """Replay by deterministic operations alone, or where one has no such form on this device, say so and go on.
+
+        Only by this is attention's backward pass deterministic on a GPU: to be warned does not change its kernel.
+        """
+        with strictly(INEXACT not in self.facts):
+            try:
+                return work()
+            except RuntimeError as error:
+                operation = indeterminate(error)
+                if operation is None:
+                    raise
+        self.facts[INEXACT] = operation
+        self.warn(
+            f"{operation} has no deterministic form on {self.device.type}: another run may differ in last bits"
+        )
+        for entry in self._pending:
+            entry.graph = None
+        return work()
 
     def _reduce(self, parameters: Sequence[nn.Parameter]) -> None:
         if self.accelerator.num_processes > 1:
