@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans
 
 from fairbench import Count, FairbenchError, Method, Question, Run, Stage, hookimpl
 
@@ -51,6 +50,8 @@ class Demonstrations(Method):
 
     def chosen(self, run: Run, count: int) -> list[list[int]]:
         """Return for each test row the training rows to show, the most alike last, next to the question."""
+        from sklearn.cluster import KMeans  # here, because every command imports all plugins
+
         known = run.image_features("train", range(len(run.train.target))).double().numpy()
         asked = run.image_features("test", range(count)).double().numpy()
         scale = known.std(axis=0) + 1e-9
