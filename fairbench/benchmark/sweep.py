@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fairbench import __version__
+from fairbench import __version__, files
 from fairbench.benchmark.benchmark import Benchmark, Kind, Provider, load, to_toml
 from fairbench.errors import FairbenchError
 from fairbench.jobs.store import Store
@@ -69,9 +69,7 @@ def _asked(benchmark: Benchmark) -> str:
 def write(store: Store, sweep: Benchmark) -> None:
     """Write the sweep beside its results, as the file that runs the same again."""
     text = f"# written by fairbench {__version__}: `fairbench run` of this file runs the same jobs\n"
-    with store.writing():
-        store.root.mkdir(parents=True, exist_ok=True)
-        store.sheet(sweep.name, "toml").write_text(text + to_toml(sweep), encoding="utf-8")
+    files.write(store.sheet(sweep.name, "toml"), text + to_toml(sweep))
 
 
 def check_providers(benchmark: Benchmark, plugins: Plugins) -> Iterator[str]:

@@ -54,12 +54,12 @@ def in_turn(mesh: DeviceMesh | None, work: Callable[[], None]) -> None:
 def layers_of(decoder: nn.Module, depth: int) -> nn.ModuleList:
     """Return a decoder's layers: the outermost list of modules that is as long as the decoder is deep."""
     lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
-    found = next((layers for layers in lists if len(layers) == depth), None)
-    if found is None:
+    layers = next((one for one in lists if len(one) == depth), None)
+    if layers is None:
         raise FairbenchError(
             f"{type(decoder).__name__} cannot be sharded: it has no list of {depth} layers", "leave --shard out"
         )
-    return found
+    return layers
 
 
 def shard(decoder: nn.Module, depth: int, trained: Collection[nn.Parameter], mesh: DeviceMesh) -> None:
