@@ -41,8 +41,8 @@ def strictly(strict: bool) -> Iterator[None]:
 
 def indeterminate(error: RuntimeError) -> str | None:
     """Return the operation that has no deterministic form, if that is what torch says."""
-    found = re.match(r"(\w+) does not have a deterministic implementation", str(error))
-    return found and found[1]
+    named = re.match(r"(\w+) does not have a deterministic implementation", str(error))
+    return named and named[1]
 
 
 def reset_peak() -> None:
