@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fairbench.benchmark.plan import Planned
     from fairbench.benchmark.power_plan import Assumed
     from fairbench.benchmark.pull import Setup
+    from fairbench.data.dataset import Dataset
     from fairbench.jobs.job import Job
     from fairbench.jobs.store import Store
     from fairbench.plugins import Plugins
@@ -137,10 +140,24 @@ def run(
     )
     files = tuple(map(os.path.realpath, chosen["files"]))
     setup = Setup(store.address, roots, files, how, plugins.unkeyed)
+    if missing and not elsewhere and not launch.together():
+        threading.Thread(target=_open, args=(tuple(planned.datasets.values()),), daemon=True).start()
     _do(missing, setup, len(planned.jobs), workers, elsewhere)
     _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
     _end(store, planned)
     return store.sheet(benchmark.name, "json")
+
+
+def _open(datasets: Sequence[Dataset]) -> None:
+    """Open an image of each dataset while the workers start: what a dataset draws or unpacks once is then there.
+
+    What fails here fails in a worker, too, which says so.
+    """
+    from fairbench.data.dataset import rows
+
+    for dataset in datasets:
+        with contextlib.suppress(Exception):
+            dataset.image({str(name): value for name, value in rows(dataset).iloc[0].items()})
 
 
 def _do(missing: Sequence[Job], setup: Setup, total: int, workers: int | None, elsewhere: Launcher | None) -> None:

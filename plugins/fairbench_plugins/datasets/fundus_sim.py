@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from io import BytesIO
 from itertools import chain
@@ -33,7 +32,6 @@ Size = Annotated[int, Range(1, 100_000)]
 
 DRAWING = 2  # raise it whenever a pixel or a row of the table changes: caches and job keys follow
 SIDE = 112
-SHEET = 512  # images that are drawn before they are written, by eights, which stay in a processor's cache
 SPLITS = ("train", "val", "test")
 TRAITS, TEXTURE = range(2)  # the two streams of random bits that every eye has of its own
 SHARES: dict[str, dict[str | None, float]] = {  # the glaucoma paper's data (arXiv 2512.03477, section 4)
@@ -352,11 +350,9 @@ def _write(path: Path, shape: tuple[int, ...], images: Iterator[NDArray[np.uint8
 
 
 def draw(eyes: pd.DataFrame) -> Iterator[NDArray[np.uint8]]:
-    """Draw every row of `Eyes.eyes()`, a few at a time, on all cores: arrays of shape (B, 112, 112, 3)."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy computes outside of Python's lock
-        for first in range(0, len(eyes), SHEET):
-            sheet = eyes.iloc[first : first + SHEET]
-            yield from pool.map(_draw, (sheet.iloc[start : start + 8] for start in range(0, len(sheet), 8)))
+    """Draw every row of `Eyes.eyes()`, a few at a time: arrays of shape (B, 112, 112, 3)."""
+    for start in range(0, len(eyes), 8):  # eight images stay in a processor's cache
+        yield _draw(eyes.iloc[start : start + 8])
 
 
 def _draw(eyes: pd.DataFrame) -> NDArray[np.uint8]:

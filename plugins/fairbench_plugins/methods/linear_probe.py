@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from fairbench import Method, Run, Stage, hookimpl
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, of which the validation split's log loss chooses
 
@@ -32,11 +31,6 @@ class LinearProbe(Method):
 
     def adjust(self, run: Run, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         """Answer the test rows by the regression; it asks nothing but the images."""
-        from sklearn.linear_model import LogisticRegression  # here, because every command imports all plugins
-        from sklearn.metrics import log_loss
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
         classes = range(len(run.train.classes))
         target, asked = run.train.target.numpy(), run.validation.target.numpy()
         train = run.image_features("train", range(len(target))).double().numpy()
@@ -52,7 +46,7 @@ class LinearProbe(Method):
         return test.assign(answer=share.argmax(1), **{f"p_{index}": share[:, index] for index in classes})
 
 
-def shares(probe: Pipeline, features: np.ndarray, classes: int) -> np.ndarray:
+def shares(probe: LogisticRegression, features: np.ndarray, classes: int) -> np.ndarray:
     """Return each class's probability, (n, classes); 0 for a class that the training split lacks."""
     known = np.zeros((len(features), classes))
     known[:, probe.classes_] = probe.predict_proba(features)
