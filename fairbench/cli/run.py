@@ -140,9 +140,7 @@ def run(
     )
     files = tuple(map(os.path.realpath, chosen["files"]))
     setup = Setup(store.address, roots, files, how, plugins.unkeyed)
-    if missing and not elsewhere and not launch.together():
-        threading.Thread(target=_open, args=(tuple(planned.datasets.values()),), daemon=True).start()
-    _do(missing, setup, len(planned.jobs), workers, elsewhere)
+    _do(missing, setup, planned, workers, elsewhere)
     _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
     _end(store, planned)
     return store.sheet(benchmark.name, "json")
@@ -160,17 +158,22 @@ def _open(datasets: Sequence[Dataset]) -> None:
             dataset.image({str(name): value for name, value in rows(dataset).iloc[0].items()})
 
 
-def _do(missing: Sequence[Job], setup: Setup, total: int, workers: int | None, elsewhere: Launcher | None) -> None:
-    """Get the missing ones of `total` jobs done, here or elsewhere, and show how they come along."""
+def _do(
+    missing: Sequence[Job], setup: Setup, planned: Planned, workers: int | None, elsewhere: Launcher | None
+) -> None:
+    """Get the missing ones of the planned jobs done, here or elsewhere, and show how they come along."""
     from fairbench.benchmark import launch, progress
     from fairbench.benchmark import launcher as launchers
 
     if not missing:
         return
+    total = len(planned.jobs)
     with progress.watch(total, total - len(missing)) as watch:
         if elsewhere:
             launchers.launch(elsewhere, launchers.Work(tuple(missing), setup), watch)
         else:
+            if not launch.together():
+                threading.Thread(target=_open, args=(tuple(planned.datasets.values()),), daemon=True).start()
             launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)
 
 
