@@ -33,6 +33,7 @@ SPLIT_SPELLINGS = {
 }
 NO_NUMBER = ["NaN", *{form for word in MISSING for form in (word, word.upper(), word.title())}]
 NOT_A_NUMBER = re.compile(r"In CSV column #(\d+): CSV conversion error to double: invalid value '(.*?)'", re.DOTALL)
+OTHER = {b"PK\x03\x04": "a workbook or another archive", b'{"': "JSON", b"[{": "JSON"}  # by how a file begins
 UNREADABLE = (ValueError, OSError, pa.ArrowException)
 
 Columns = list[str]
@@ -74,6 +75,16 @@ class _Asked:
         return roles, wanted
 
 
+def _opening(path: Path) -> bytes:
+    """Return a file's first four bytes; raises FairbenchError where they say that it is neither parquet nor csv."""
+    with path.open("rb") as file:
+        opening = file.read(4)
+    kind = next((kind for start, kind in OTHER.items() if opening.startswith(start)), None)
+    if kind:
+        raise FairbenchError(f"{path} is {kind}, not parquet or csv", "write the table to a csv or parquet file")
+    return opening
+
+
 def read_predictions(
     path: str | os.PathLike[str],
     attributes: Sequence[str] | None = None,
@@ -92,8 +103,7 @@ def read_predictions(
     parts = None if attributes is None else tuple(dict.fromkeys(p for a in attributes for p in a.split("+")))
     asked = _Asked(path, parts, keep)
     try:
-        with path.open("rb") as file:
-            parquet = file.read(4) == b"PAR1"
+        parquet = _opening(path) == b"PAR1"
         if parquet and b"fairbench" in (pq.read_schema(path).metadata or {}):
             return _own(path, parts, split, positive, classes)
         table, wanted = (_read_parquet if parquet else _read_csv)(asked)
