@@ -130,7 +130,7 @@ def run(
     reading = Probe() if benchmark.probe else None
     missing = store.missing(planned.jobs, retry_failed, reading)
     if dry_run:
-        _print_plan(planned, store, retry_failed)
+        _print_plan(planned, store, benchmark.probe, retry_failed)
         return None
     benchmark = sweep.named(store, sweep.pinned(benchmark, planned), name)
     if launch.leads() and missing:
@@ -270,8 +270,8 @@ def plan(power: bool, accuracy: float, agreement: float, gap: float, as_json: bo
     if power:
         _foresee(foresight.Assumed(accuracy, agreement, gap), as_json, **chosen)
         return
-    _, _, planned, _ = _planned(True, **chosen)
-    _print_plan(planned, store, as_json=as_json)
+    _, benchmark, planned, _ = _planned(True, **chosen)
+    _print_plan(planned, store, benchmark.probe, as_json=as_json)
 
 
 def _foresee(assumed: Assumed, as_json: bool, **chosen: Any) -> None:
@@ -357,7 +357,9 @@ def _announce(benchmark: Benchmark, planned: Planned, missing: Sequence[Job], st
     store.announce(planned.jobs)
 
 
-def _print_plan(planned: Planned, store: Store, retry_failed: bool = False, as_json: bool = False) -> None:
+def _print_plan(
+    planned: Planned, store: Store, probing: bool, retry_failed: bool = False, as_json: bool = False
+) -> None:
     from fairbench.benchmark import cost
 
     costs = cost.estimate(planned, store, retry_failed)
@@ -365,6 +367,8 @@ def _print_plan(planned: Planned, store: Store, retry_failed: bool = False, as_j
         print_json([{**asdict(one), "job": one.job.to_json()} for one in costs])
     else:
         cost.show(costs, console())
+    if probing:
+        say("note: times are without the probe, which may take longer than a small training")
     for refused in store.refused(planned.jobs):
         say(f"note: {refused}")
     for error in planned.absent:

@@ -206,6 +206,8 @@ def test_a_plan_runs_nothing_and_says_what_it_would(tmp_path):
     dry = call("run", *words, "--dry-run").stdout
     assert [line.split()[:4] for line in dry.splitlines()] == [line.split()[:4] for line in plan.splitlines()]
     assert not (tmp_path / "runs").exists()
+    assert "without the probe" not in call("run", *words, "--dry-run").output
+    assert "times are without the probe" in call("run", *words, "--dry-run", "--probe").output
 
 
 def test_a_plan_says_which_stage_lasts_longer_where_rows_are_few():
