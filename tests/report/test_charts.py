@@ -65,7 +65,7 @@ def test_the_trade_off_draws_every_row_where_its_numbers_are(table):
 
 
 def test_names_cover_neither_each_other_nor_a_point():
-    """On real data with ten rows, most of them close together; who is shown to differ bears a name."""
+    """On real data with twelve rows, most of them close together; who is shown to differ bears a name."""
     for table in read_board(QUICKSTART.with_name("ham10000.json")).tables:
         for panel in KINDS["pareto"](table, None).panels:
             layers = panel.spec(PAPER, 400, panel.records)["layer"]
@@ -77,7 +77,7 @@ def test_names_cover_neither_each_other_nor_a_point():
                     width = 6 * len(record["method"])
                     left = x + 10 if record["side"] == "right" else x - 10 - width
                     boxes.append((left, left + width, 360 * (high - record["label"]) / (high - low)))
-            assert len(boxes) >= 4
+            assert len(boxes) >= min(4, len(panel.records))
             for place, (left, end, y) in enumerate(boxes):
                 assert left >= 0
                 assert end <= 400
