@@ -23,7 +23,9 @@ def fairbench_metrics():
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("kind", ["metric", "dataset", "backbone", pytest.param("method", marks=SLOW)])
+@pytest.mark.parametrize(
+    "kind", ["metric", *(pytest.param(kind, marks=SLOW) for kind in ("dataset", "backbone", "method"))]
+)
 def test_what_is_new_passes_the_kit_as_it_is_written(tmp_path, kind):
     said = call("new", kind, "my-own", "--into", tmp_path).stdout
     path = tmp_path / "my_own.py"

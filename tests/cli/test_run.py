@@ -203,10 +203,10 @@ def test_a_plan_runs_nothing_and_says_what_it_would(tmp_path):
         "fr",
         "zero-shot",
     ]
-    dry = call("run", *words, "--dry-run").stdout
+    dry = call("run", *words, "--dry-run").output
     assert [line.split()[:4] for line in dry.splitlines()] == [line.split()[:4] for line in plan.splitlines()]
     assert not (tmp_path / "runs").exists()
-    assert "without the probe" not in call("run", *words, "--dry-run").output
+    assert "without the probe" not in dry
     assert "times are without the probe" in call("run", *words, "--dry-run", "--probe").output
 
 

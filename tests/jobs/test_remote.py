@@ -112,7 +112,12 @@ def test_a_folder_by_its_url_is_the_same_without_a_server(tmp_path, elsewhere):
     [
         ("nowhere://bucket/runs", "cannot be opened", "s3://"),
         ("s3://key:secret@bucket/runs", "name or password in its URL", "AWS_ACCESS_KEY_ID"),
-        ("s3://bucket/runs?endpoint_override=127.0.0.1:9&scheme=http", "does not answer", "credentials"),
+        pytest.param(
+            "s3://bucket/runs?endpoint_override=127.0.0.1:9&scheme=http",
+            "does not answer",
+            "credentials",
+            marks=pytest.mark.slow,  # it is asked three times
+        ),
     ],
 )
 def test_an_address_that_leads_nowhere_is_an_error(url, message, hint, elsewhere, server):

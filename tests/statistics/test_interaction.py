@@ -106,6 +106,7 @@ def test_the_version_of_equalised_odds_finds_the_class_that_moved():
     assert abs(weighted.contrasts[0].value) == pytest.approx(0.7 * abs(top.value), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_clusters_are_kept_whole_and_may_span_groups():
     """Copies of patients say nothing new; taken as independent rows they would reject far too often."""
     rng = np.random.default_rng(2)
@@ -121,6 +122,7 @@ def test_clusters_are_kept_whole_and_may_span_groups():
     assert spanning == 0  # both eyes always agree, so that eyes never differ
 
 
+@pytest.mark.slow
 def test_seeds_that_matter_are_a_sample():
     rng = np.random.default_rng(3)
     worlds, rejected, ignored = 120, 0, 0

@@ -97,7 +97,14 @@ def test_equalised_odds_permutes_within_the_true_class():
 
 
 @pytest.mark.parametrize(
-    "name", ["1816/76/108, all .535", "3x300, all .75", "18x50, all .75", "3x300 in clusters of 3, all .75"]
+    "name",
+    [
+        "3x300 in clusters of 3, all .75",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("1816/76/108, all .535", "3x300, all .75", "18x50, all .75")
+        ),
+    ],
 )
 def test_a_fair_method_is_called_unfair_in_five_percent(name):
     worlds = 300
