@@ -2,7 +2,7 @@
 
     python benchmarks/speed/seven_billion.py [--batches 8 2 1] [--steps 12] [--shape 7b|tiny]
 
-Cost:     a minute and a half of one GPU of 40 GB; `--shape tiny` tries the script out on a CPU
+Cost:     more than two minutes of one GPU of 80 GB; `--shape tiny` tries the script out on a CPU
 Expect:   docs/performance.md
 
 A real job for each size of a batch, its image features seen once as always and then at every step: Qwen2.5-VL-7B's

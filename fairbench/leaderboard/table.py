@@ -45,7 +45,7 @@ def fill(
     `evidence` attaches what the numbers can be recomputed from; `also` names metrics that are wanted beside.
     """
     methods = [c for c in everybody if c.first.ranked]
-    controls = [c for c in everybody if not c.first.ranked]
+    controls = sorted((c for c in everybody if not c.first.ranked), key=lambda c: c.label, reverse=True)
     answers = everybody[0].answers
     predictions, judge = answers.predictions[0], answers.measure
     groups = Groups.of(predictions.table, empty.attribute, empty.unrecorded)
