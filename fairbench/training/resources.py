@@ -81,9 +81,10 @@ class Resources:
             self._kept[kind] = (key, make())
         return self._kept[kind][1]
 
-    def forget(self) -> None:
-        """Let go of everything that would stay loaded for the next job."""
-        self._kept.clear()
+    def forget(self, *kinds: str) -> None:
+        """Let go of what would stay loaded for the next job: of some kinds, or of everything."""
+        for kind in kinds or tuple(self._kept):
+            self._kept.pop(kind, None)
 
     def kept(self, kind: str) -> Any:
         """Return what the last job used."""

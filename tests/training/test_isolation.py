@@ -1,7 +1,9 @@
 """A method cannot change what other jobs inherit: each way fails by name, and the next job is untouched."""
 
+import gc
 import os
 import random
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -146,3 +148,26 @@ def test_an_imprint_takes_the_weights_that_are_trained_for_granted():
             parameter.add_(1.0)
     assert before.changes(Imprint.of(model)) == []
     assert process.restore() == []
+
+
+def test_the_last_backbone_is_gone_before_the_next_is_loaded(tmp_path):
+    """Else both would be on the device: their parts refer to each other, and only the collector lets them go."""
+    alive = []
+
+    class Next(ToyBackbone):
+        name = "next"
+
+        def construct(self):
+            alive.append(last() is not None)
+            super().construct()
+
+    worker = Worker(Store(tmp_path), toy_plugins(Plain, Next), {}, lambda *_: None)
+    data = Choice("toy", fingerprint=ToyDataset().fingerprint())
+    gc.disable()
+    try:
+        assert worker.run(Job(data, Choice("toy-backbone"), Choice("plain"), stages=STAGES)).error is None
+        last = weakref.ref(worker.kept("backbone"))
+        assert worker.run(Job(data, Choice("next"), Choice("plain"), stages=STAGES)).error is None
+    finally:
+        gc.enable()
+    assert alive[0] is False
