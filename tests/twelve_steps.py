@@ -18,8 +18,8 @@ from fairbench.testing.toys import STAGES, train
 (STAGE,) = STAGES
 BATCH = 8
 ROWS = 96
-SAME = 3e-7  # float32, summed in another order
-LOSSES = 2e-5  # a loss moves by its slope times what thousands of weights are apart
+SAME = 1e-5  # float32, summed in another order: up to 4e-6 was seen, by processor; a strength 1 % off: 4e-5 or more
+LOSSES = 2e-4  # a loss moves by its slope times what thousands of weights are apart: up to 8e-5 was seen
 MEASURED = []  # (what, steps, losses apart, weights apart) of every training that was repeated
 METHODS = plugins.load(("method",)).tables["method"]
 
@@ -275,14 +275,14 @@ def trained(method, settings=None, **options):
     return train(Told, settings, **options), losses
 
 
-def same(label, ours, alone, earlier=(), most=SAME):
+def same(label, ours, alone, earlier=()):
     """Assert that losses and weights are an independent training's, `earlier` losses first; note how far apart."""
     outcome, told = ours
     losses = max(abs(a - b) for a, b in zip(told, [*earlier, *alone.losses], strict=True))
     weights = alone.difference(outcome)
     MEASURED.append((label, len(told), losses, weights))
     assert losses < LOSSES
-    assert weights < most
+    assert weights < SAME
 
 
 def repeat(case):

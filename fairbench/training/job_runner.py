@@ -226,8 +226,8 @@ class Attempt:
 
     def _load(self, precision: torch.dtype) -> Backbone:
         # The last backbone goes first, or both would be on the device: what rests on it, then itself, a circle.
-        self.resources.forget("imprint", "accepted", "source")
-        gc.collect()
+        if self.resources.forget("imprint", "accepted", "source"):
+            gc.collect()
         backbone: Backbone = self.resources.plugins.make("backbone", self.job.backbone, self.resources.roots)
         generates = self.dataset.task == "generate"
         backbone.mesh = self.resources.mesh

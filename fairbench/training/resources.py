@@ -81,10 +81,10 @@ class Resources:
             self._kept[kind] = (key, make())
         return self._kept[kind][1]
 
-    def forget(self, *kinds: str) -> None:
-        """Let go of what would stay loaded for the next job: of some kinds, or of everything."""
-        for kind in kinds or tuple(self._kept):
-            self._kept.pop(kind, None)
+    def forget(self, *kinds: str) -> bool:
+        """Let go of what would stay loaded for the next job, of some kinds or all; return whether there was any."""
+        gone = [self._kept.pop(kind, None) for kind in kinds or tuple(self._kept)]
+        return any(one is not None for one in gone)
 
     def kept(self, kind: str) -> Any:
         """Return what the last job used."""

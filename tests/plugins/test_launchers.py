@@ -93,24 +93,67 @@ def test_a_ray_cluster_of_two_nodes_leaves_the_board_of_this_machine(local, tmp_
     assert run(tmp_path / "runs", "--launcher", "ray", *options) == local
 
 
+# A tracker that holds every job at its first step until a file says go, and leaves the number of its process.
+HELD = """
+import os, time
+from pathlib import Path
+from fairbench import Tracker, hookimpl
+
+FOLDER = Path({folder!r})
+
+class Held(Tracker):
+    name = "held"
+
+    def __init__(self, job, folder):
+        self.key = job.key
+
+    def log(self, values, step):
+        (FOLDER / f"{{self.key}}-{{os.getpid()}}").touch()
+        while not (FOLDER / "go").exists():
+            time.sleep(0.05)
+
+    def close(self):
+        pass
+
+@hookimpl
+def fairbench_trackers():
+    return [Held]
+"""
+
+
 @pytest.mark.slow
 def test_a_node_that_dies_during_a_sweep_costs_it_nothing(tmp_path, cluster):
     """Its job is run again where there is a node, and no finished job is."""
-    longer = ("--set", "lora.epochs=60")
-    undisturbed = run(tmp_path / "undisturbed", *longer)
+    undisturbed = run(tmp_path / "undisturbed")
     doomed = cluster.add_node(num_cpus=1)
+    plugin, seen = tmp_path / "held.py", tmp_path / "seen"
+    plugin.write_text(HELD.format(folder=str(seen)))
+    seen.mkdir()
     out = tmp_path / "runs"
-    process = started(out, *longer, "--launcher", "ray", "--launch", f"address={cluster.address}")
-    while process.poll() is None and len([*out.glob("*/log.jsonl")]) < 2:
-        time.sleep(0.2)
+    words = ("--launcher", "ray", "--launch", f"address={cluster.address}", "--plugin", str(plugin))
+    process = started(out, *words, "--track", "held")
+    _until(lambda: len([*seen.iterdir()]) == 2, process)
+    begun = {int(path.name.split("-")[-1]): path.name.split("-")[0] for path in seen.iterdir()}
     cluster.remove_node(doomed, allow_graceful=False)
-    assert process.poll() is None, "both were under way"
-    again = set()
-    while process.poll() is None:
-        again |= {path.parent for path in out.glob("*/attempts.txt") if path.read_text().count("begun") > 1}
-        time.sleep(0.1)
-    assert len(again) == 1
+    _until(lambda: len([*filter(_alive, begun)]) < 2, process)
+    (killed,) = {number for number in begun if not _alive(number)}
+    (seen / "go").touch()
     assert board_of(out, process) == undisturbed
+    keys = [path.name.split("-")[0] for path in seen.iterdir() if path.name != "go"]
+    assert sorted(keys) == sorted([*begun.values(), begun[killed]])
+
+
+def _until(true, process):
+    while not true():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+
+
+def _alive(number):
+    try:
+        return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2]
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize(
