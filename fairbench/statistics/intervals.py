@@ -53,12 +53,15 @@ def _proportion(rate: ArrayLike, trials: ArrayLike, alpha: float, method: str) -
 
 
 def gap_interval(values: Floats, low: Floats, high: Floats, reduce: str = "max") -> tuple[float, float] | None:
-    """Bounds on max - min over groups, from limits made at `pairwise_alpha`; None if a rate has < 2 groups.
+    """Bounds on max - min over groups, from limits made at `pairwise_alpha`.
 
+    None if a rate has < 2 groups, or a group whose value has no limits: it may be what makes the gap.
     values, low, high: (rates, groups), NaN where undefined. Every pairwise difference gets its square-and-add
     interval; all of them hold together, and then the gap lies between the largest lower and the largest upper
     bound of |difference|. Several rates: the larger of the ends (`max`) or their mean (`mean`).
     """
+    if _boundless(values, low):
+        return None
     bounds = []
     for value, bottom, top in zip(values, low, high, strict=True):
         i, j = np.triu_indices(value.size, 1)
@@ -80,12 +83,16 @@ def pairwise_alpha(groups: int, rates: int, alpha: float) -> float:
     return alpha / max(1, rates * groups * (groups - 1) // 2)
 
 
-def worst_interval(low: Floats, high: Floats) -> tuple[float, float] | None:
-    """Bounds on the smallest group value, from limits that hold for all groups together."""
-    known = ~np.isnan(low)
-    if not known.any():
+def worst_interval(values: Floats, low: Floats, high: Floats) -> tuple[float, float] | None:
+    """Bounds on the smallest group value, from limits that hold for all groups together; None as for a gap."""
+    if _boundless(values, low) or np.isnan(low).all():
         return None
-    return float(low[known].min()), float(high[known].min())
+    return float(np.nanmin(low)), float(np.nanmin(high))
+
+
+def _boundless(values: Floats, low: Floats) -> bool:
+    """Whether a group's value is known and nothing bounds it."""
+    return bool((np.isnan(low) & ~np.isnan(values)).any())
 
 
 @dataclass(frozen=True)

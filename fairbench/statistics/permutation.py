@@ -34,6 +34,7 @@ from fairbench.statistics.moments import (
     group_features,
     group_moments,
     known,
+    limits,
     limits_with_seeds,
     uneven,
     unit_counts,
@@ -44,6 +45,7 @@ from fairbench.statistics.results import ALPHA, Estimate, Gap
 from fairbench.statistics.seeds import SeedVariance, seed_variances
 from fairbench.statistics.tail import p_value
 
+BOUNDLESS = "too few rows differ for an interval"
 WIDE = "few rows differ from the commonest score, so the interval is wider than 95 % needs"
 LEAST = 2_000  # permutations behind chance values
 MOVED = 20_000_000  # units that are moved for them beyond that
@@ -282,8 +284,8 @@ def worst_bounds(rows: Rows) -> tuple[float, float] | tuple[None, None]:
     """Bound the smallest group value so that it is covered whatever the truth; None twice where undefined."""
     m = group_moments(rows.table)
     alpha = ALPHA / known(m, rows.weights).size
-    _, low, high = limits_with_seeds(m, alpha, rows.weights, rows.seed_parts(contrasts=False))
-    both = worst_interval(low.ravel(), high.ravel())
+    mean, low, high = limits_with_seeds(m, alpha, rows.weights, rows.seed_parts(contrasts=False))
+    both = worst_interval(mean, low, high)
     return ends(*both) if both else (None, None)
 
 
@@ -310,7 +312,7 @@ def group_rates(
         bottom, top = ends(low[0, k], high[0, k])
         notes = (note,) if note else ()
         if bottom is None:
-            notes = (*notes, "too few rows differ for an interval")
+            notes = (*notes, BOUNDLESS)
         elif few[0, k]:
             notes = (*notes, WIDE)
         rates.append(Estimate(float(mean[0, k]), bottom, top, rows=size, notes=notes))
@@ -340,6 +342,8 @@ def cautions(m: Moments, rows: Rows) -> tuple[str, ...]:
     wide = [label for label, few in zip(labels, np.logical_or.reduce(few_differ(m)), strict=True) if few]
     if wide:
         notes.append(f"{', '.join(wide)}: {WIDE}")
+    boundless = ((m.rows > 0) & np.isnan(limits(m, ALPHA)[0])).any(axis=0)
+    notes.extend(f"{label}: {BOUNDLESS}" for label, one in zip(labels, boundless, strict=True) if one)
     covered = int((m.rows > 0).all(axis=0).sum())
     if covered < len(labels):
         notes.append(f"over {covered} of {len(labels)} groups")

@@ -485,6 +485,17 @@ def test_whatever_comes_in_nothing_crashes_or_pretends(data):
     assert compared.gap.value in (None, 0)
 
 
+@pytest.mark.parametrize("reduce", ["max", "worst"])
+def test_a_group_that_nothing_bounds_leaves_no_interval(reduce):
+    """It may be the worst one: bounds over the others would leave out the value they are said to hold."""
+    score = np.array([0.0, 0, 0, 0, 0, 3.5, 3, 4, 2, 3])
+    found = judge([score], np.repeat([0, 1], 5), reduce=reduce, repeats=19, names=["a", "b"])
+    assert found.value is not None
+    assert found.interval is None
+    assert "a: too few rows differ for an interval" in found.notes
+    assert judge([score / 4], np.repeat([0, 1], 5), reduce=reduce, repeats=19).interval is not None  # fractions
+
+
 def test_bad_shapes_are_named():
     with pytest.raises(FairbenchError, match="rows"):
         judge([np.ones(3)], np.zeros(4, int))
