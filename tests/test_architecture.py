@@ -1,6 +1,7 @@
 """The shape of the project: who may import whom, what an install holds, what no file may contain."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -62,12 +63,12 @@ def test_nothing_imports_in_a_circle():
     assert circles({name: targets for name, targets in module_arrows().items() if name != "hookspecs"}) == []
 
 
-@pytest.mark.slow
 def test_torch_enters_only_where_stated():
     known = modules()
     at_once = {name: [target for target, lazy in of_core(path) if not lazy] for name, path in known.items()}
     heavy = {name: {lazy for m, _, lazy in imports(path) if root(m) in HEAVY} for name, path in known.items()}
 
+    @functools.cache
     def reaches(name: str) -> bool:
         return False in heavy[name] or any(map(reaches, at_once[name]))
 
