@@ -342,7 +342,7 @@ def cautions(m: Moments, rows: Rows) -> tuple[str, ...]:
     wide = [label for label, few in zip(labels, np.logical_or.reduce(few_differ(m)), strict=True) if few]
     if wide:
         notes.append(f"{', '.join(wide)}: {WIDE}")
-    boundless = ((m.rows > 0) & np.isnan(limits(m, ALPHA)[0])).any(axis=0)
+    boundless = np.logical_or.reduce((m.rows > 0) & np.isnan(limits(m, ALPHA)[0]))
     notes.extend(f"{label}: {BOUNDLESS}" for label, one in zip(labels, boundless, strict=True) if one)
     covered = int((m.rows > 0).all(axis=0).sum())
     if covered < len(labels):

@@ -39,10 +39,10 @@ def change(table: Table, behind: Behind | None) -> Figure:
             f"{measure(table)}",
             groups,
             [ALL, *group_names(table)],
-            f"Change in {score} (points), {n}",
+            [f"Change in {score} (points)", n],
             0,
         ),
-        _lines("Worst group and gaps", gaps, known, f"Change (points), {n}", 0),
+        _lines("Worst group and gaps", gaps, known, ["Change (points)", n], 0),
     )
     note = (
         "Method minus baseline on the same test rows and seeds, with 95 % intervals of each comparison alone; the"
@@ -65,7 +65,7 @@ def groups(table: Table) -> Figure:
         for name, value in zip(names, row.groups, strict=True)
         if value.value is not None
     ]
-    panel = _lines(f"{measure(table)} by {plain(table.attribute)}", records, names, f"{measure(table)} (%)", None)
+    panel = _lines(f"{measure(table)} by {plain(table.attribute)}", records, names, [f"{measure(table)} (%)"], None)
     note = "Each group's value, mean of the seeds, with its 95 % interval."
     title = "How does each group fare?"
     return Figure("groups", title, (panel,) if records else (), note, "no group has a value in this table")
@@ -116,7 +116,7 @@ def _record(row: Row, series: str, one: Estimate) -> dict[str, Any]:
     return record
 
 
-def _lines(title: str, records: Records, series: list[str], axis: str, rule: float | None) -> Panel:
+def _lines(title: str, records: Records, series: list[str], axis: list[str], rule: float | None) -> Panel:
     """Draw a band for each method with a dot and its interval for each series."""
     order = list(dict.fromkeys(record["method"] for record in records))
 
@@ -126,7 +126,9 @@ def _lines(title: str, records: Records, series: list[str], axis: str, rule: flo
         form = alt.Shape("series:N", scale=alt.Scale(domain=series, range=shapes)).sort(series)
         y = alt.Y("method:N", sort=order, title=None, scale=alt.Scale(paddingInner=0.25, paddingOuter=0.1))
         aside = alt.YOffset("series:N", sort=series, scale=alt.Scale(domain=series))
-        x = alt.X("value:Q", scale=alt.Scale(zero=rule is not None, nice=True)).title(axis)
+        # Right-aligned: names stand left of the drawing, so that a long title has room there on a phone.
+        along = alt.Axis(title=axis, titleAnchor="end", titleAlign="right")
+        x = alt.X("value:Q", scale=alt.Scale(zero=rule is not None, nice=True), axis=along)
         tip = [
             alt.Tooltip("method:N", title="method"),
             alt.Tooltip("series:N", title="of"),
@@ -134,7 +136,7 @@ def _lines(title: str, records: Records, series: list[str], axis: str, rule: flo
         ]
         own = base().transform_filter("isValid(datum.low)")
         layers = [
-            own.mark_rule(strokeWidth=1.6).encode(alt.X("low:Q", title=axis), alt.X2("high"), y, aside, hue),
+            own.mark_rule(strokeWidth=1.6).encode(alt.X("low:Q", axis=along), alt.X2("high"), y, aside, hue),
             base().mark_point(filled=True, size=58, opacity=1).encode(x, y, aside, hue, form, tooltip=tip),
         ]
         if rule is not None:

@@ -34,12 +34,20 @@ async function draw(panel) {
   views.set(panel, null);
   const height = step ? step * methods(source) : spec.height;
   const own = { ...spec, height, datasets: { ...spec.datasets, source } };
-  const legend = { ...charts.config.legend, columns: panel.clientWidth < 420 ? 2 : 5 };
-  const config = { ...charts.config, legend };
-  const options = { ast: true, actions: false, renderer: "svg", logLevel: 1, config, tooltip: { disableDefaultStyle: true } };
-  const { view } = await vegaEmbed(panel, own, options);
-  views.set(panel, view);
+  let drawn;
+  for (let columns = 5; columns && !(drawn && legendFits(panel)); columns -= 1) {
+    drawn?.finalize();
+    const config = { ...charts.config, legend: { ...charts.config.legend, columns } };
+    const options = { ast: true, actions: false, renderer: "svg", logLevel: 1, config, tooltip: { disableDefaultStyle: true } };
+    drawn = await vegaEmbed(panel, own, options);
+  }
+  views.set(panel, drawn.view);
   panel.dataset.drawn = "";
+}
+
+function legendFits(panel) {
+  const { right } = panel.getBoundingClientRect();
+  return [...panel.querySelectorAll(".role-legend text")].every((text) => text.getBoundingClientRect().right <= right + 1);
 }
 
 function redraw(panel) {
