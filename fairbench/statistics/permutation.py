@@ -161,8 +161,10 @@ def judge(
         excess=value - mean,
     )
     if reduce == "worst":
-        bounds = worst_bounds(rows)
-        return replace(gap, low=bounds[0], high=bounds[1])
+        low, high = worst_bounds(rows)
+        if low is None or high is None:
+            return gap
+        return replace(gap, low=min(low, value), high=max(high, value))  # seeds may disagree about which is worst
     return tested(gap, rows, m, str(reduce), repeats, seed) if isinstance(reduce, str) else gap
 
 

@@ -95,5 +95,6 @@ def from_groups(values: Floats, within: Floats, contrasts: bool) -> SeedVariance
     least = 1e-12
     if top <= least or scatter(least) <= freedom:
         return SeedVariance(0.0, within / seeds, float(freedom))
-    between = optimize.brentq(lambda variance: scatter(variance) - freedom, least, max(top, 2 * least))
+    # scatter(2 * top) is a half or less; at top itself it may be 1 and a rounding more, where freedom is 1.
+    between = optimize.brentq(lambda variance: scatter(variance) - freedom, least, 2 * top)
     return SeedVariance(float(between) / seeds, within / seeds, float(freedom))

@@ -469,7 +469,13 @@ def test_whatever_comes_in_nothing_crashes_or_pretends(data):
     n = data.draw(st.integers(0, 12))
     group = np.array(data.draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n)), dtype=np.int64)
     cell = st.sampled_from([0.0, 1.0, np.nan]) if data.draw(st.booleans()) else st.floats(0, 5)
-    rates = [np.array(data.draw(st.lists(cell, min_size=n, max_size=n)), dtype=float) for _ in range(2)]
+    seeds = data.draw(st.integers(1, 3))
+    rates = [
+        np.array(data.draw(st.lists(cell, min_size=seeds * n, max_size=seeds * n)), dtype=float).reshape(seeds, n)
+        for _ in range(2)
+    ]
+    for rate in rates:
+        rate[:, np.isnan(rate).any(axis=0)] = np.nan
     cluster = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))) if n % 2 else None
     reduce = data.draw(st.sampled_from(["max", "mean", "worst"]))
     result = judge(rates, group, cluster, reduce=reduce, repeats=19)
@@ -494,6 +500,12 @@ def test_a_group_that_nothing_bounds_leaves_no_interval(reduce):
     assert found.interval is None
     assert "a: too few rows differ for an interval" in found.notes
     assert judge([score / 4], np.repeat([0, 1], 5), reduce=reduce, repeats=19).interval is not None  # fractions
+
+
+def test_all_that_seeds_scatter_may_be_the_seeds():
+    """Nothing varies within groups of one row: the variance between seeds is all there is, to the last rounding."""
+    score = np.array([[0.7, 0.2, 0.7, np.nan], [0.8, 0.1, 0.8, np.nan]])
+    assert judge([score], np.array([2, 0, -1, 1]), repeats=19).value == pytest.approx(0.6)
 
 
 def test_bad_shapes_are_named():
