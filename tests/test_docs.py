@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import call
 from click import Group
 
 from fairbench import Backbone, Dataset, Method, hookspecs, report
@@ -98,6 +99,12 @@ BOARDS = [path for path in sorted((ROOT / "leaderboards").glob("*.json")) if not
 @pytest.mark.parametrize("board", BOARDS, ids=lambda path: path.stem)
 def test_published_leaderboards_are_what_their_data_say(board):
     assert board.with_suffix(".md").read_text(encoding="utf-8") == report.render(read_board(board), "md")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS, ids=lambda path: path.stem)
+def test_published_leaderboards_can_be_verified(board):
+    assert call("verify", board).stdout.startswith("differs: 0\n")
 
 
 def test_the_example_of_chance_on_the_page_that_says_why():

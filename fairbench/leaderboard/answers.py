@@ -157,8 +157,8 @@ class Answers:
             return Gap(reason="fewer than two groups have rows")
         names = [groups.names[int(place)] for place in np.nanargmin(values, axis=1)]
         commonest = max(names, key=lambda name: (names.count(name), name))
-        low, high = worst_bounds(Rows.of([self.scores], groups.codes, groups.cluster, groups.names))
         value = float(np.nanmin(values, axis=1).mean())
+        low, high = worst_bounds(Rows.of([self.scores], groups.codes, groups.cluster, groups.names), value)
         return Gap(value, low, high, group=commonest, agreeing=names.count(commonest))
 
     def equity_scaled(self, groups: Groups, gap: Gap | None = None, preset: str = "fairllava") -> Gap:

@@ -161,10 +161,8 @@ def judge(
         excess=value - mean,
     )
     if reduce == "worst":
-        low, high = worst_bounds(rows)
-        if low is None or high is None:
-            return gap
-        return replace(gap, low=min(low, value), high=max(high, value))  # seeds may disagree about which is worst
+        low, high = worst_bounds(rows, value)
+        return replace(gap, low=low, high=high)
     return tested(gap, rows, m, str(reduce), repeats, seed) if isinstance(reduce, str) else gap
 
 
@@ -282,13 +280,16 @@ def gap_bounds(
     return ends(*both) if both else (None, None)
 
 
-def worst_bounds(rows: Rows) -> tuple[float, float] | tuple[None, None]:
-    """Bound the smallest group value so that it is covered whatever the truth; None twice where undefined."""
+def worst_bounds(rows: Rows, value: float) -> tuple[float, float] | tuple[None, None]:
+    """Bound the smallest group value so that it is covered whatever the truth; None twice where undefined.
+
+    `value`, the mean of the seeds' smallest, is held too: seeds may disagree about which group that is.
+    """
     m = group_moments(rows.table)
     alpha = ALPHA / known(m, rows.weights).size
     mean, low, high = limits_with_seeds(m, alpha, rows.weights, rows.seed_parts(contrasts=False))
     both = worst_interval(mean, low, high)
-    return ends(*both) if both else (None, None)
+    return ends(min(both[0], value), max(both[1], value)) if both else (None, None)
 
 
 def group_rates(
