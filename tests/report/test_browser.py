@@ -243,7 +243,7 @@ def test_all_stands_within_the_page_and_its_panel(visit, request, what, width):
     assert page.evaluate("document.documentElement.scrollWidth") == width
     beyond = page.locator(".panel").evaluate_all(
         """panels => panels.flatMap(panel => [...panel.querySelectorAll('text')].filter(
-          text => text.getBoundingClientRect().right > panel.getBoundingClientRect().right + 1
+          text => text.getBoundingClientRect().right > panel.getBoundingClientRect().right + 8
         ).map(text => text.textContent))"""
     )
     assert beyond == []
