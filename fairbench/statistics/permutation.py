@@ -345,8 +345,10 @@ def cautions(m: Moments, rows: Rows) -> tuple[str, ...]:
     wide = [label for label, few in zip(labels, np.logical_or.reduce(few_differ(m)), strict=True) if few]
     if wide:
         notes.append(f"{', '.join(wide)}: {WIDE}")
-    boundless = np.logical_or.reduce((m.rows > 0) & np.isnan(limits(m, ALPHA)[0]))
-    notes.extend(f"{label}: {BOUNDLESS}" for label, one in zip(labels, boundless, strict=True) if one)
+    unbounded = np.logical_or.reduce((m.rows > 0) & np.isnan(limits(m, ALPHA)[0]))
+    boundless = [label for label, one in zip(labels, unbounded, strict=True) if one]
+    if boundless:
+        notes.append(f"{', '.join(boundless)}: {BOUNDLESS}")
     covered = int((m.rows > 0).all(axis=0).sum())
     if covered < len(labels):
         notes.append(f"over {covered} of {len(labels)} groups")

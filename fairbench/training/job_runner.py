@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import json
 import os
 import random
@@ -225,9 +224,8 @@ class Attempt:
         return dataset, table
 
     def _load(self, precision: torch.dtype) -> Backbone:
-        # The last backbone goes first, or both would be on the device: what rests on it, then itself, a circle.
-        if self.resources.forget("imprint", "accepted", "source"):
-            gc.collect()
+        # The last backbone goes first, or both would be on the device; this is what rests on it.
+        self.resources.forget("imprint", "accepted", "source")
         backbone: Backbone = self.resources.plugins.make("backbone", self.job.backbone, self.resources.roots)
         generates = self.dataset.task == "generate"
         backbone.mesh = self.resources.mesh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,10 +82,11 @@ class Resources:
             self._kept[kind] = (key, make())
         return self._kept[kind][1]
 
-    def forget(self, *kinds: str) -> bool:
-        """Let go of what would stay loaded for the next job, of some kinds or all; return whether there was any."""
-        gone = [self._kept.pop(kind, None) for kind in kinds or tuple(self._kept)]
-        return any(one is not None for one in gone)
+    def forget(self, *kinds: str) -> None:
+        """Let go of what would stay loaded for the next job: of some kinds, or of everything."""
+        gone = {kind: self._kept.pop(kind, None) for kind in kinds or tuple(self._kept)}
+        if any(gone.values()):
+            gc.collect()  # a backbone's parts refer to each other, so that only the collector lets them go
 
     def kept(self, kind: str) -> Any:
         """Return what the last job used."""

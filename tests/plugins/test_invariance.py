@@ -104,7 +104,6 @@ def far(x, y, kind):
     return mean(x, x) + mean(y, y) - 2 * mean(x, y)
 
 
-# The narrowest kernel multiplies what rounding leaves of a squared distance by 1000.
 @pytest.mark.parametrize("kind", ["covariance", "mmd"])
 def test_coral_brings_the_heads_states_together(kind):
     alone = Independent()

@@ -143,8 +143,8 @@ def test_a_node_that_dies_during_a_sweep_costs_it_nothing(tmp_path, cluster):
     assert sorted(keys) == sorted([*begun.values(), begun[killed]])
 
 
-def _until(true, process):
-    while not true():
+def _until(holds, process):
+    while not holds():
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
 

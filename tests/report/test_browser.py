@@ -237,10 +237,12 @@ def test_all_text_can_be_read(visit, runs, scheme):
 @pytest.mark.parametrize("width", [360, 1000])
 @pytest.mark.parametrize("what", ["runs", "quickstart"])
 def test_all_stands_within_the_page_and_its_panel(visit, request, what, width):
-    """A phone scrolls nothing sideways; no word of a drawing is cut off by a screen's edge or a sheet's."""
+    """A phone scrolls nothing sideways; no word of a drawing reaches beyond its panel."""
     page = visit(request.getfixturevalue(what), viewport={"width": width, "height": 740}, has_touch=width < 400)
     all_drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    for box in page.locator(".panel svg").evaluate_all("all => all.map(s => s.getBoundingClientRect().right)"):
+        assert box <= width + 1
     beyond = page.locator(".panel").evaluate_all(
         """panels => panels.flatMap(panel => [...panel.querySelectorAll('text')].filter(
           text => text.getBoundingClientRect().right > panel.getBoundingClientRect().right + 8

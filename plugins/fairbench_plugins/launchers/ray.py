@@ -42,6 +42,7 @@ class Ray(Launcher):
         """Submit what is left, and tell what the tasks tell."""
         import ray
         from ray.util.queue import Queue
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         others = self.asked_by_backbone()
         if unknown := set(others) - (there := {job.backbone.name for job in work.left()}):
@@ -53,7 +54,9 @@ class Ray(Launcher):
         if mine:
             ray.init(address=self.address or None, log_to_driver=False, configure_logging=False)
         try:
-            _Sweep(self, work, watch, Queue()).run()
+            # What tasks tell is kept where the driver is: on another node it would die with that node.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            _Sweep(self, work, watch, Queue(actor_options={"scheduling_strategy": here})).run()
         finally:
             if mine:
                 ray.shutdown()
