@@ -28,6 +28,7 @@ from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.models.backbone import Backbone
 from fairbench.training.rehearsal import Rehearsal, rehearse
 from fairbench.training.selection import LAST
+from fairbench.training.shared import training_of
 
 UTILISATION = 0.5  # of the matrix-multiplication rate that a whole training step reaches, roughly
 TRIED = 1 << 30  # bytes of weights up to which a plan loads a backbone and tries it out
@@ -91,7 +92,8 @@ def estimate(
     """Estimate every job that would run, from finished jobs of the same data and backbone in this folder.
 
     Without any, `try_out` tries a backbone of up to TRIED bytes on the data, in CPU time; a larger one, or each one
-    where it is None, is left to arithmetic. The first job that would look at a dataset's images bears that.
+    where it is None, is left to arithmetic. The first job that would look at a dataset's images bears that, and of
+    jobs that share a training the first.
     """
     overview = store.overview() if store.remote or store.root.is_dir() else Overview()
     finished: dict[str, list[Summary]] = {}
@@ -102,6 +104,7 @@ def estimate(
     counts = {name: {str(k): int(n) for k, n in t["split"].value_counts().items()} for name, t in tables.items()}
     sizes: dict[str, Size] = {}
     rates: dict[str, Rates] = {}
+    borne: set[str] = set()
     costs = []
     for job in planned.jobs:
         kind = repr((job.backbone, job.stages, job.dataset, job.batch_size, job.precision))
@@ -115,10 +118,13 @@ def estimate(
         stages, failing = _stages(planned, job)
         steps, answers, longer = _work(job, stages, counts[job.dataset.name])
         state = _state(job, overview) or failing or "to run"
-        seconds = None
+        training, seconds = training_of(job, type(planned.methods[job.key])), None
         if state in ("to run", failing) or (state == "failed" and retry_failed):
-            seconds = rate.step * steps + rate.answer * answers + rate.looking
+            learning = 0.0 if training in borne else rate.step * steps
+            seconds = learning + rate.answer * answers + rate.looking
             rates[kind] = replace(rate, looking=0.0)
+        if training and (seconds is not None or state == "done"):
+            borne.add(training)
         trained = size.trained if steps else 0
         costs.append(Cost(job, state, steps, trained, seconds, rate.memory, rate.basis, rate.note, longer))
     return costs

@@ -39,6 +39,7 @@ RECORD, JOB, PREDICTIONS, LOG, TRACEBACK, ADAPTER, LEASES, FEATURES, TRACKED, AT
     "answers.jsonl",
 )
 WORK = ".work"
+TRAININGS = ".trainings"
 SURVIVING = (ATTEMPTS, CHECKPOINTS, LOG, ANSWERS)  # what the next attempt at a job goes on from
 PLAN = ".plan.json"
 DEATHS = 2  # of a job's process, after which the job has failed
@@ -116,6 +117,10 @@ class Store:
     def features_folder(self, name: str) -> Path:
         """Return where the vision features of one dataset by one backbone are kept for all jobs."""
         return self.root / FEATURES / name
+
+    def training_file(self, name: str) -> Path:
+        """Return where it is noted which job trained what several jobs share."""
+        return self.root / TRAININGS / f"{name}.json"
 
     def sheet(self, benchmark: str, kind: str) -> Path:
         """Return where a benchmark's leaderboard (`md`, `json`) or the benchmark itself (`toml`) goes."""
@@ -349,6 +354,17 @@ class Store:
                 held = False
         try:
             yield held
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def training(self, name: str) -> Iterator[None]:
+        """Hold a training that several jobs share, waiting while another process is at it."""
+        lock = FileLock(self.root / LEASES / f"{name}.lock")
+        with self.writing():
+            lock.acquire()
+        try:
+            yield
         finally:
             lock.release()
 

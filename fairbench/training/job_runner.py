@@ -6,10 +6,11 @@ import datetime
 import json
 import os
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from fairbench.training.probe import asked, pooled, probed
 from fairbench.training.resources import Resources, Stopped
 from fairbench.training.run import Run, Split
 from fairbench.training.sampling import Indices, batches_of, epoch_ends
+from fairbench.training.shared import Training, find, leave, training_of
 from fairbench.training.tracker import Trackers
 
 LOOKS = "looked at validation"  # a fact until the record counts it, because checkpoints keep facts
@@ -131,18 +133,9 @@ class Attempt:
         }
         parts = {part for stage in stages for part in stage.train}
         self.trained = sum(p.numel() for part in parts for p in self.backbone.part(part))
-        with self.phase("train"):
-            run = self._run(method)
-            # Selection asks the validation split, so it cannot choose among epochs that were trained on it.
-            chosen = max((n for n, stage in enumerate(stages) if stage.split == "train"), default=-1)
-            with self._tracked(), self._resumable(run, method):
-                place, state = self._resumed(tuple(stages))
-                for number in range(place.number, len(stages)):
-                    self._train(run, method, stages[number], place, state, select=number == chosen)
-                    place, state = Place(number + 1), None
-            self.facts["notes"] = run.noted()
-            self.described |= {"tried": run.tried, "looks": self.facts.pop(LOOKS, 0)}
-            self.micro_batch = run.micro_batch
+        run = self._learn(method, tuple(stages))
+        if job.attributes:
+            self.facts["train groups"] = dict(zip(run.train.groups, run.train.counts.tolist(), strict=True))
         with self.phase("predict"):
             names = tuple(self.dataset.attributes)
             both = self._asked(method, run) if self.asks else self._answered(method, run)
@@ -150,14 +143,60 @@ class Attempt:
             answers = Predictions(both, self.dataset.classes, names, self.dataset.task)
             made_by = {"job": job.key, "started": self.started, "device": memory.device_name(self.device)}
             answers.save(self.store.predictions_file(job), made_by)
-            if self.steps:
-                adapter.save(self.backbone, self.store.adapter_folder(job))
         if resources.options.probe:
             self.described["readable"] = {} if self.asks else self.read(resources.options.probe)
+
+    def _learn(self, method: Method, stages: tuple[Stage, ...]) -> Run:
+        """Train every stage, or take the weights of another job here that trained the same, and save them."""
+        resources, store = self.resources, self.store
+        alone = resources.accelerator.num_processes == 1
+        name = training_of(self.job, type(method)) if alone else None
+        maker = {**self._maker(), "micro-batch": str(self.micro_batch)}
+        known, said = set(self.facts), len(self.warnings)
+        with store.training(name) if name else nullcontext():
+            found = find(store, name, maker) if name else None
+            run = self._taken(method, found) if found else self._trained(method, stages)
+            if self.steps and resources.leads:
+                adapter.save(self.backbone, store.adapter_folder(self.job))
+            if name and self.steps and not found:
+                facts = {key: value for key, value in self.facts.items() if key not in known}
+                cost = self.steps, self.seconds["train"]
+                with store.writing():
+                    leave(store, name, Training(self.job, *cost, facts, tuple(self.warnings[said:]), maker))
+        return run
+
+    def _trained(self, method: Method, stages: tuple[Stage, ...]) -> Run:
+        """Train every stage, from the beginning or from where an earlier attempt got to."""
+        with self.phase("train"):
+            run = self._run(method)
+            # Selection asks the validation split, so it cannot choose among epochs that were trained on it.
+            chosen = max((n for n, stage in enumerate(stages) if stage.split == "train"), default=-1)
+            with self._tracked(), self._resumable(run, method):
+                place, state = self._resumed(stages)
+                for number in range(place.number, len(stages)):
+                    self._train(run, method, stages[number], place, state, select=number == chosen)
+                    place, state = Place(number + 1), None
+        self.facts["notes"] = run.noted()
+        self.described |= {"tried": run.tried, "looks": self.facts.pop(LOOKS, 0)}
+        self.micro_batch = run.micro_batch
+        return run
+
+    def _taken(self, method: Method, training: Training) -> Run:
+        """Take the weights of another job for those that this one would train, and say what they cost."""
+        self.resources.report("train", 0, 0, None)
+        run = self._run(method)
+        adapter.load(self.backbone, self.store.adapter_folder(training.job))
+        self.steps, self.seconds["train"] = training.steps, training.seconds
+        self.warnings += training.warnings
+        self.facts |= {**training.facts, "weights of": f"{training.job.title} ({training.job.key})"}
+        with self.store.writing():
+            shutil.copyfile(self.store.log_file(training.job), self.store.log_file(self.job))
+        return run
 
     def _answered(self, method: Method, run: Run) -> pd.DataFrame:
         """Let the backbone answer validation and test, and the method revise the test answers."""
         validation, test = self._predict("val"), self._predict("test")
+        self._seed(run, 5)  # what is drawn from here on is the same whoever trained
         test = adjusted(method, run, validation, test, self.dataset)
         return pd.concat([validation, test], ignore_index=True)
 
@@ -192,7 +231,9 @@ class Attempt:
         if adapter_folder is not None:
             adapter.load(self.backbone, adapter_folder)
         with self.phase("predict"):
-            test = adjusted(method, run, self._predict("val"), self._predict("test"), self.dataset)
+            validation, test = self._predict("val"), self._predict("test")
+            self._seed(run, 5)
+            test = adjusted(method, run, validation, test, self.dataset)
         names, adjusts = tuple(self.dataset.attributes), type(method).adjust is not Method.adjust
         return Predictions(test, self.dataset.classes, names, self.dataset.task), adjusts
 
@@ -256,7 +297,7 @@ class Attempt:
             source=Examples(self.source, self.where),
             accelerator=self.resources.accelerator,
             micro_batch=self.micro_batch,
-            generator=torch.Generator().manual_seed(_seed(job.seed, 1)),
+            generator=torch.Generator(),
             warn=self.warnings.append,
             answers=self._told,
             questions=self._shown("test"),
@@ -266,15 +307,18 @@ class Attempt:
             journal=Journal(self.store.answers_file(job)),
             facts=self.facts,
         )
-        if job.attributes:
-            self.facts["train groups"] = dict(zip(run.train.groups, run.train.counts.tolist(), strict=True))
-        # What a method draws while it trains, from whichever source, must not depend on the jobs before this one.
-        torch.manual_seed(_seed(job.seed, 2))
-        np.random.seed(_seed(job.seed, 3))
-        random.seed(_seed(job.seed, 4))
+        self._seed(run, 1)
         method.setup(run)
         method.to(self.device)
         return run
+
+    def _seed(self, run: Run, first: int) -> None:
+        """Let what a method draws, from whichever source, not depend on what ran before."""
+        own, of_torch, of_numpy, of_python = (_seed(self.job.seed, first + place) for place in range(4))
+        run.generator.manual_seed(own)
+        torch.manual_seed(of_torch)
+        np.random.seed(of_numpy)
+        random.seed(of_python)
 
     def _shown(self, split: str) -> Questions:
         """Return a split's rows as a model is shown them."""

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
@@ -40,8 +41,16 @@ class Other(Plain):
     name = "other"
     role = "contender"
 
+    def loss(self, out, batch):
+        return out.loss.mean()
 
-PLUGINS = toy_plugins(Plain, Other)
+
+class Adjusting(Plain):
+    name = "adjusting"
+    role = "contender"
+
+
+PLUGINS = toy_plugins(Plain, Other, Adjusting)
 TOY = Benchmark(
     name="toy",
     datasets=("toy",),
@@ -68,6 +77,17 @@ def test_a_plan_counts_steps_answers_and_images_by_the_clock(tmp_path):
     assert first.seconds == pytest.approx(second.seconds + ROWS / 8)
 
 
+def test_of_jobs_that_share_a_training_the_first_bears_it(tmp_path):
+    jobs = plan.jobs(replace(TOY, methods=(Choice("adjusting"),)), PLUGINS, {})
+    ticks = count()
+    first, second = estimate(jobs, Store(tmp_path), try_out=partial(rehearse, clock=lambda: float(next(ticks))))
+    answering = (24 + 48) / 8
+    assert (first.seconds, second.seconds) == pytest.approx((24 + answering + ROWS / 8, answering))
+    Worker(Store(tmp_path), PLUGINS, {}, lambda *_: None).run(jobs.jobs[0])
+    _, left = estimate(jobs, Store(tmp_path), try_out=None)
+    assert left.seconds < 0.5 * left.steps * Store(tmp_path).overview().ended[jobs.jobs[0].key].rate
+
+
 def test_a_backbone_that_cannot_be_tried_out_is_left_to_arithmetic(tmp_path):
     def fails(*_):
         raise FairbenchError("no such picture")
@@ -89,7 +109,7 @@ def test_finished_jobs_say_what_the_next_ones_take(tmp_path):
 
 def test_a_plan_is_right_within_a_factor_of_two(tmp_path):
     """In CPU time, which other programs do not lengthen; the first job loads what a worker keeps."""
-    loaded = toy_plugins(Plain, Other)
+    loaded = toy_plugins(Plain, Other, Adjusting)
     bench = Benchmark(**{**vars(TOY), "settings": {"toy": {"rows_per_split": [1600, 40, 400]}}})
     jobs = plan.jobs(bench, loaded, {})
     said = estimate(jobs, Store(tmp_path))[1].seconds

@@ -1,0 +1,138 @@
+"""Methods that only adjust answers share one training, and answer as those that trained their own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fairbench import Method
+from fairbench.testing.toys import difference, train
+from fairbench.training.shared import TRAINING, plain
+
+NOTED = "weights of"
+
+
+class Plain(Method):
+    """It leaves everything as it is."""
+
+    name = "plain-toy"
+    uses_attributes = False
+
+
+class Shuffling(Method):
+    """It answers as it draws, from every source there is."""
+
+    name = "shuffling"
+
+    def adjust(self, run, validation, test):
+        drawn = torch.rand(len(test), generator=run.generator) + torch.rand(len(test))
+        return test.assign(answer=(drawn.numpy() + np.random.rand(len(test)) > 1.5).astype(int))
+
+
+class Halving(Method):
+    """It trains otherwise."""
+
+    name = "halving"
+
+    def loss(self, out, batch):
+        return out.loss.mean() / 2
+
+
+def left(outcome):
+    """Return what a job's own folder of runs would hold of it, whoever trained."""
+    record = outcome.record
+    return record.steps, record.files["log.jsonl"], record.warnings, record.facts["train groups"]
+
+
+def test_a_job_that_takes_weights_answers_as_one_that_trains_its_own(tmp_path):
+    alone = train(Shuffling, out=tmp_path / "alone")
+    first = train(Plain, out=tmp_path / "both")
+    after = train(Shuffling, out=tmp_path / "both")
+    assert NOTED not in alone.record.facts
+    assert NOTED not in first.record.facts
+    assert first.record.job.key in after.record.facts[NOTED]
+    assert after.predictions.equals(alone.predictions)
+    assert difference(after, alone) == 0.0
+    assert left(after) == left(alone)
+    assert after.record.seconds["train"] == first.record.seconds["train"]
+
+
+def test_the_other_attribute_has_the_same_training(tmp_path):
+    train(Shuffling, out=tmp_path)
+    other = train(Shuffling, attributes=("sex",), out=tmp_path)
+    assert "site" in other.record.facts[NOTED]
+    assert set(other.record.facts["train groups"]) == {"female", "male"}
+
+
+@pytest.mark.parametrize(
+    ("method", "changed"),
+    [
+        (Halving, {}),
+        (Shuffling, {"seed": 1}),
+        (Shuffling, {"batch_size": 4}),
+        (Shuffling, {"select": "best:accuracy"}),
+        (Shuffling, {"micro_batch": 2}),
+        (Shuffling, {"folds": 3}),
+        (Shuffling, {"dataset_settings": {"prompt": "Dark?"}}),
+    ],
+    ids=str,
+)
+def test_what_trains_otherwise_trains(tmp_path, method, changed):
+    train(Plain, out=tmp_path)
+    assert NOTED not in train(method, out=tmp_path, **changed).record.facts
+
+
+def test_a_choice_that_looks_at_groups_is_each_jobs_own(tmp_path):
+    for attributes in (("site",), ("sex",)):
+        outcome = train(Shuffling, attributes=attributes, select="best:worst-group", out=tmp_path)
+        assert NOTED not in outcome.record.facts
+
+
+def _damage_weights(folder: Path) -> None:
+    (weights,) = folder.glob("*/adapter/adapter_model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-8] + bytes(8))
+
+
+def _lose_weights(folder: Path) -> None:
+    (weights,) = folder.glob("*/adapter/head.safetensors")
+    weights.unlink()
+
+
+def _garble_note(folder: Path) -> None:
+    (note,) = folder.glob(".trainings/*.json")
+    note.write_text(note.read_text()[:-9])
+
+
+def _name_other_software(folder: Path) -> None:
+    (note,) = folder.glob(".trainings/*.json")
+    said = json.loads(note.read_text())
+    said["made_by"]["torch"] = "1.0"
+    note.write_text(json.dumps(said))
+
+
+def _name_no_files(folder: Path) -> None:
+    (note,) = folder.glob(".trainings/*.json")
+    note.write_text(json.dumps({**json.loads(note.read_text()), "files": {}}))
+
+
+@pytest.mark.parametrize(
+    "damage", [_damage_weights, _lose_weights, _garble_note, _name_other_software, _name_no_files]
+)
+def test_what_cannot_be_believed_costs_a_training_and_no_more(tmp_path, damage):
+    alone = train(Shuffling, out=tmp_path / "alone")
+    train(Plain, out=tmp_path / "both")
+    damage(tmp_path / "both")
+    after = train(Shuffling, out=tmp_path / "both")
+    assert NOTED not in after.record.facts
+    assert after.predictions.equals(alone.predictions)
+
+
+def test_whatever_a_method_does_before_its_answers_makes_it_its_own():
+    assert plain(Plain)
+    assert plain(Shuffling)
+    for verb in TRAINING:
+        assert not plain(type("Own", (Plain,), {verb: lambda *_: None}))
+    verbs = {name for name, value in vars(Method).items() if callable(value) and not name.startswith("_")}
+    assert verbs - {"adjust", "fingerprint"} == set(TRAINING), "a new verb: does it come before the answers?"
