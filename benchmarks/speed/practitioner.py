@@ -1,7 +1,8 @@
-"""What one writes without fairbench: a loop of transformers and PEFT that prepares and sees images at every step.
+"""What one writes without fairbench: transformers and PEFT, which prepare and see images at every step.
 
-It logs, saves and evaluates nothing on the way, so that transformers' Trainer would take longer than it. It runs in
-a process of its own, which is fairbench's in nothing, and takes a step when it is told to.
+`trainer` is transformers' Trainer, which logs every ten steps and saves and evaluates nothing; `loop` is the least
+that one could write in its place. Either runs in a process of its own, which is fairbench's in nothing, and takes a
+step when it is told to.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -22,7 +24,13 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import get_linear_schedule_with_warmup
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    get_linear_schedule_with_warmup,
+)
 
 from fairbench import Backbone, Family, plugins
 
@@ -122,13 +130,95 @@ class Practitioner:
         return self.scores(self.prepared(images, prompt)).softmax(-1)
 
 
+class Labelled(nn.Module):
+    """The practitioner's model as Trainer wants it: with labels in, and the loss out."""
+
+    def __init__(self, script: Practitioner) -> None:
+        super().__init__()
+        self.script, self.model, self.head = script, script.model, script.head
+
+    def forward(self, labels: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
+        """Return the loss and the logits, (B, classes)."""
+        logits = self.script.scores(batch)
+        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class Told(TrainerCallback):
+    """What makes Trainer take its next step when it is told to, and says what the last one took, data included."""
+
+    def __init__(self, script: Practitioner, pipe: Connection, started: float) -> None:
+        self.script, self.pipe, self.started = script, pipe, started
+        self.trainer: Trainer | None = None
+        self.last: float | None = None
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Wait for the first step to be wanted."""
+        self._wait()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Say what it took, and wait for the next."""
+        assert self.last is not None
+        self.pipe.send(time.process_time() - self.last)
+        self._wait()
+
+    def _wait(self) -> None:
+        while (what := self.pipe.recv()) != "step":
+            if what == "start":
+                self.pipe.send(self.started)
+            elif what == "flops":
+                with Flops() as counter:
+                    self.script.step(pictures(), PROMPT, torch.arange(BATCH) % 2)
+                self.pipe.send(counter.get_total_flops())
+            else:
+                self.pipe.send(timed(self._answer))
+        self.last = time.process_time()
+
+    def _answer(self) -> None:
+        assert self.trainer is not None
+        rows = [{"image": image, "label": 0} for image in pictures(ROWS)]
+        model = self.trainer.model
+        model.eval()
+        self.trainer.prediction_step(model, self.trainer.data_collator(rows), prediction_loss_only=False)
+        model.train()
+
+
+def _serve_trainer(shape: str, steps: int, pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    script = Practitioner(shapes()[shape](), 2, steps)
+    rows = [{"image": image, "label": place % 2} for place, image in enumerate(pictures(10 * BATCH))]
+
+    def collate(some: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        labels = torch.tensor([row["label"] for row in some])
+        return {**script.prepared([row["image"] for row in some], PROMPT), "labels": labels}
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=BATCH,
+            max_steps=1_000_000,  # it is ended from outside
+            warmup_steps=20,
+            max_grad_norm=script.clip,
+            logging_steps=10,
+            save_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        told = Told(script, pipe, 0.0)
+        trainer = Trainer(Labelled(script), arguments, collate, rows, callbacks=[told])
+        trainer.remove_callback(PrinterCallback)
+        told.trainer, told.started = trainer, time.process_time()
+        trainer.train()
+
+
 class Script:
     """The practitioner in a process of its own."""
 
-    def __init__(self, shape: str, steps: int) -> None:
+    def __init__(self, shape: str, steps: int, peer: str = "trainer") -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(shape, steps, theirs), daemon=True)
+        self.process = context.Process(target=PEERS[peer], args=(shape, steps, theirs), daemon=True)
         self.process.start()
 
     def ask(self, what: str) -> float:
@@ -157,6 +247,9 @@ def _serve(shape: str, steps: int, pipe: Connection) -> None:
             pipe.send(counter.get_total_flops())
         else:
             pipe.send(timed(works[what]))
+
+
+PEERS = {"trainer": _serve_trainer, "loop": _serve}
 
 
 def timed(work: Callable[[], object]) -> float:

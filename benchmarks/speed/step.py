@@ -1,13 +1,14 @@
 """One job's training step and test row beside a practitioner's script, on one thread, in CPU time.
 
-    python benchmarks/speed/step.py [--shapes quickstart middle] [--steps 40] [--method vanilla]
+    python benchmarks/speed/step.py [--shapes quickstart middle] [--steps 40] [--method vanilla] [--peer trainer]
 
 Cost:     about a minute for `quickstart`, five for `middle`
 Expect:   docs/performance.md
 
-The script is transformers and PEFT in a plain loop (practitioner.py), in a process of its own: pictures in memory,
-prepared by the processor and seen by the vision tower at every step. fairbench runs a real job; whenever it reports
-a step or a batch of answers, the script takes its own step, so both see the same machine at the same time. Medians.
+The script is transformers' Trainer and PEFT, or a plain loop (practitioner.py), in a process of its own: pictures
+in memory, prepared by the processor and seen by the vision tower at every step. fairbench runs a real job; whenever
+it reports a step or a batch of answers, the script takes its own step, so both see the same machine at the same
+time. Medians.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from practitioner import PROMPT, ROWS, Flops, Script, environment, matmul_rate, pictures, shapes
+from practitioner import PEERS, PROMPT, ROWS, Flops, Script, environment, matmul_rate, pictures, shapes
 
 from fairbench import Backbone, Dataset, plugins
 from fairbench.jobs.job import Choice, Job
@@ -119,7 +120,7 @@ def passes_counted(beside: Beside, flops: list[int]) -> Iterator[None]:
         Backbone.forward, torch.autograd.backward = forward, backward
 
 
-def measure(shape: str, kind: type[Backbone], method: str, steps: int) -> None:
+def measure(shape: str, kind: type[Backbone], method: str, steps: int, peer: str) -> None:
     """Run one job beside the script and print both."""
     loaded = plugins.load()
     settings = {"rows_per_split": [16 * steps, ROWS, ROWS * steps // 2]}
@@ -133,7 +134,7 @@ def measure(shape: str, kind: type[Backbone], method: str, steps: int) -> None:
         attributes=("site",),
         batch_size=16,
     )
-    beside, flops = Beside(Script(shape, steps)), []
+    beside, flops = Beside(Script(shape, steps, peer)), []
     with tempfile.TemporaryDirectory() as folder, passes_counted(beside, flops):
         record = Worker(Store(folder), toys, {}, beside).run(job)
     if record.error:
@@ -162,13 +163,14 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["quickstart", "middle"], help="quickstart, middle, qwen")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--method", default="vanilla")
+    parser.add_argument("--peer", default="trainer", choices=[*PEERS])
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(environment())
     kinds = shapes()
     for shape in options.shapes:
-        print(f"{shape}: {kinds[shape].name}, batches of 16, {options.method}")
-        measure(shape, kinds[shape], options.method, options.steps)
+        print(f"{shape}: {kinds[shape].name}, batches of 16, {options.method}; the script is a {options.peer}")
+        measure(shape, kinds[shape], options.method, options.steps, options.peer)
 
 
 if __name__ == "__main__":

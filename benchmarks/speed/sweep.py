@@ -1,6 +1,7 @@
 """A whole sweep beside a practitioner's script that is run once for each method, attribute and seed, in CPU time.
 
     python benchmarks/speed/sweep.py [--sweeps quickstart crossed] [--share 0.125] [--no-controls]
+                                     [--backbone tiny-llava] [--peer trainer]
 
 Cost:     at an eighth of the quickstart's rows about a minute of CPU for `quickstart`, four for `crossed`
 Expect:   docs/performance.md
@@ -22,20 +23,21 @@ import sys
 import tempfile
 
 import torch
-from practitioner import BATCH, ROWS, Script, environment
+from practitioner import BATCH, PEERS, ROWS, Script, environment
 
 METHODS = ("vanilla", "fr", "gr", "hybrid", "resample")
 TRAIN, VALIDATION, TEST, EPOCHS = 1400, 100, 3000, 4
+BACKBONES = {"tiny-llava": "quickstart", "tiny-qwen2.5-vl": "qwen"}  # the script's shapes
 SWEEPS = {"quickstart": (("race",), 1), "crossed": (("race", "gender", "ethnicity"), 3)}
 
 
 class Timed:
     """What one run of the script takes, from samples."""
 
-    def __init__(self, train: int, answered: int) -> None:
+    def __init__(self, backbone: str, peer: str, train: int, answered: int) -> None:
         self.steps = EPOCHS * -(-train // BATCH)
         self.batches = -(-answered // ROWS)
-        self.script = Script("quickstart", self.steps)
+        self.script = Script(BACKBONES[backbone], self.steps, peer)
         self.start = self.script.ask("start")
         self.spent: dict[str, list[float]] = {"step": [], "answer": []}
 
@@ -51,11 +53,12 @@ class Timed:
         return self.start + self.steps * step + self.batches * answer
 
 
-def fairbench(name: str, rows: dict[str, int], controls: bool) -> float:
+def fairbench(name: str, backbone: str, rows: dict[str, int], controls: bool) -> float:
     """Return the CPU seconds of a sweep by fairbench's command."""
     attributes, seeds = SWEEPS[name]
     with tempfile.TemporaryDirectory() as folder:
         words = ["--attr", ",".join(attributes), "--seeds", ",".join(map(str, range(seeds))), "--out", folder]
+        words += ["--backbones", backbone]
         words += [] if controls else ["--no-controls"]
         for setting, count in rows.items():
             words += ["--set", f"fundus-sim.{setting}={count}"]
@@ -74,6 +77,8 @@ def main() -> None:
     parser.add_argument("--sweeps", nargs="+", default=[*SWEEPS], choices=[*SWEEPS])
     parser.add_argument("--share", type=float, default=0.125, help="of the quickstart's rows")
     parser.add_argument("--no-controls", action="store_true")
+    parser.add_argument("--backbone", default="tiny-llava", choices=[*BACKBONES])
+    parser.add_argument("--peer", default="trainer", choices=[*PEERS])
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(environment())
@@ -82,14 +87,15 @@ def main() -> None:
     for name in options.sweeps:
         attributes, seeds = SWEEPS[name]
         runs = len(METHODS) * len(attributes) * seeds
-        script = Timed(rows["train_size"], rows["val_size"] + rows["test_size"])
+        script = Timed(options.backbone, options.peer, rows["train_size"], rows["val_size"] + rows["test_size"])
         script.sample()
-        ours = fairbench(name, rows, not options.no_controls)
+        ours = fairbench(name, options.backbone, rows, not options.no_controls)
         script.sample()
         script.script.process.terminate()
         theirs = runs * script.run
-        print(f"{name}: {', '.join(METHODS)} by {', '.join(attributes)}, seeds {seeds}; {rows}")
-        print(f"  script     {theirs:8.1f} s = {runs} runs of {script.run:.1f} s ({script.start:.1f} s to start)")
+        print(f"{name}: {', '.join(METHODS)} by {', '.join(attributes)}, seeds {seeds}; {options.backbone}; {rows}")
+        each = f"{script.run:.1f} s ({script.start:.1f} s to start)"
+        print(f"  {options.peer:10s} {theirs:8.1f} s = {runs} runs of {each}")
         print(f"  fairbench  {ours:8.1f} s, all of the command{'' if options.no_controls else ', with controls'}")
         print(f"  ratio      {theirs / ours:8.2f}")
 
