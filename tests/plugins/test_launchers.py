@@ -126,12 +126,8 @@ def test_a_node_that_dies_during_a_sweep_costs_it_nothing(tmp_path, cluster):
     """Its job is run again where there is a node, and no finished job is."""
     undisturbed = run(tmp_path / "undisturbed")
     doomed = cluster.add_node(num_cpus=1)
-    plugin, seen = tmp_path / "held.py", tmp_path / "seen"
-    plugin.write_text(HELD.format(folder=str(seen)))
-    seen.mkdir()
-    out = tmp_path / "runs"
-    words = ("--launcher", "ray", "--launch", f"address={cluster.address}", "--plugin", str(plugin))
-    process = started(out, *words, "--track", "held")
+    out, (words, seen) = tmp_path / "runs", _held(tmp_path, cluster)
+    process = started(out, *words)
     _until(lambda: len([*seen.iterdir()]) == 2, process)
     begun = {int(path.name.split("-")[-1]): path.name.split("-")[0] for path in seen.iterdir()}
     cluster.remove_node(doomed, allow_graceful=False)
@@ -141,6 +137,37 @@ def test_a_node_that_dies_during_a_sweep_costs_it_nothing(tmp_path, cluster):
     assert board_of(out, process) == undisturbed
     keys = [path.name.split("-")[0] for path in seen.iterdir() if path.name != "go"]
     assert sorted(keys) == sorted([*begun.values(), begun[killed]])
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_leaves_nothing_at_work_on_the_cluster_and_goes_on(tmp_path, cluster):
+    """The job under way is no death, and the cluster, which is not the sweep's, goes on."""
+    undisturbed = run(tmp_path / "undisturbed")
+    out, (words, seen) = tmp_path / "runs", _held(tmp_path, cluster)
+    process = started(out, *words)
+    _until(lambda: [*seen.iterdir()], process)
+    ((key, number),) = (path.name.split("-") for path in seen.iterdir())
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert told.endswith("interrupted\n")
+    for _ in range(100):
+        if not _alive(int(number)):
+            break
+        time.sleep(0.1)
+    assert not _alive(int(number))
+    assert (out / key / "attempts.txt").read_text() == "begun\n"
+    (seen / "go").touch()
+    assert board_of(out, started(out, *words)) == undisturbed
+
+
+def _held(folder, cluster):
+    """Return the words that run jobs on a cluster and hold them at their first step, and where they say so."""
+    plugin, seen = folder / "held.py", folder / "seen"
+    plugin.write_text(HELD.format(folder=str(seen)))
+    seen.mkdir()
+    words = ("--launcher", "ray", "--launch", f"address={cluster.address}", "--plugin", str(plugin))
+    return (*words, "--track", "held"), seen
 
 
 def _until(holds, process):
