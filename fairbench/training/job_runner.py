@@ -153,6 +153,8 @@ class Attempt:
         name = training_of(self.job, type(method)) if alone else None
         maker = {**self._maker(), "micro-batch": str(self.micro_batch)}
         known, said = set(self.facts), len(self.warnings)
+        if name:
+            resources.report("wait for who trains the same", 0, 0, None)
         with store.training(name) if name else nullcontext():
             found = find(store, name, maker) if name else None
             run = self._taken(method, found) if found else self._trained(method, stages)

@@ -1,6 +1,9 @@
 """Methods that only adjust answers share one training, and answer as those that trained their own."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +139,22 @@ def test_whatever_a_method_does_before_its_answers_makes_it_its_own():
         assert not plain(type("Own", (Plain,), {verb: lambda *_: None}))
     verbs = {name for name, value in vars(Method).items() if callable(value) and not name.startswith("_")}
     assert verbs - {"adjust", "fingerprint"} == set(TRAINING), "a new verb: does it come before the answers?"
+
+
+@pytest.mark.slow
+def test_workers_that_want_one_training_at_once_wait_for_it(tmp_path):
+    """Two methods by two attributes are four jobs; two processes begin two of them together."""
+    toys = Path(__file__).parents[1] / "toys.py"
+    words = ["quickstart", "--datasets", "toy", "--backbones", "toy-backbone", "--plugin", str(toys)]
+    words += ["--methods", "thresholds,eq-odds", "--attr", "site,sex", "--no-baseline", "--no-controls"]
+    words += ["--set", "lora.epochs=4", "--workers", "2", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "fairbench", "run", *words]
+    environ = {**os.environ, "PYTHONPATH": str(toys.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environ)
+    assert done.returncode == 0, done.stderr
+    records = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/record.json")}
+    whose = {key: record["facts"].get(NOTED) for key, record in records.items()}
+    (own,) = (key for key, taken in whose.items() if taken is None)
+    assert len(whose) == 4
+    assert all(own in taken for key, taken in whose.items() if key != own)
+    assert len({record["files"]["adapter/adapter_model.safetensors"] for record in records.values()}) == 1
