@@ -89,7 +89,8 @@ def outcome(record: Record) -> str:
     """Say in one line how a job ended."""
     if record.failed:
         return f"{record.job.title}: failed: {record.error}"
-    return f"{record.job.title}: done in {_clock(sum(record.seconds.values()))}"
+    took = {phase: spent for phase, spent in record.seconds.items() if phase != "train" or not record.weights_of}
+    return f"{record.job.title}: done in {_clock(sum(took.values()))}"
 
 
 def _clock(seconds: float) -> str:

@@ -153,7 +153,8 @@ class Record:
     it; `stages` are those that its method trained (None when it failed before that was known);
     `adjusts_with_group`: its answers were adjusted knowing each test patient's group; `tried` counts the
     trainings inside the method before its last; `looks`, how often it asked how the validation split is answered
-    while it trained. `readable` holds what a probe read, by attribute (None: not
+    while it trained. `weights_of` is the key of the job that trained the weights, where it was
+    another, whose seconds of training then stand here. `readable` holds what a probe read, by attribute (None: not
     probed). `files` are the SHA-256 of what lies beside the record, by path.
 
     Times are seconds, memory is bytes, `error` is None for a job that finished. `facts` are free notes that
@@ -177,6 +178,7 @@ class Record:
     adjusts_with_group: bool = False
     tried: Steps = 0
     looks: Steps = 0
+    weights_of: str = ""
     readable: Mapping[str, dict[str, Any]] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -47,9 +47,10 @@ def failure(record: Record, console: Console) -> None:
 
 
 def _head(record: Record, console: Console) -> None:
+    by = f" by job {plain(record.weights_of)}, whose weights it took" if record.weights_of else ""
     cost = [
         f"{record.steps:,} steps",
-        f"{seconds(record.seconds.get('train'))} s training",
+        f"{seconds(record.seconds.get('train'))} s training{by}",
         f"{gibibytes(record.peak_memory or None)} GiB at most",
         f"{record.trainable_parameters:,} of {record.total_parameters:,} parameters",
         plain(record.device),

@@ -190,7 +190,8 @@ class Attempt:
         adapter.load(self.backbone, self.store.adapter_folder(training.job))
         self.steps, self.seconds["train"] = training.steps, training.seconds
         self.warnings += training.warnings
-        self.facts |= {**training.facts, "weights of": f"{training.job.title} ({training.job.key})"}
+        self.facts |= training.facts
+        self.described["weights_of"] = training.job.key
         with self.store.writing():
             shutil.copyfile(self.store.log_file(training.job), self.store.log_file(self.job))
         return run

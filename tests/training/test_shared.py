@@ -4,17 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from fairbench import Method
+from fairbench.benchmark.progress import outcome
+from fairbench.jobs.job import Choice, Job, Record, Stage
+from fairbench.report.job import failure
 from fairbench.testing.toys import difference, train
 from fairbench.training.shared import TRAINING, plain
-
-NOTED = "weights of"
 
 
 class Plain(Method):
@@ -53,19 +56,29 @@ def test_a_job_that_takes_weights_answers_as_one_that_trains_its_own(tmp_path):
     alone = train(Shuffling, out=tmp_path / "alone")
     first = train(Plain, out=tmp_path / "both")
     after = train(Shuffling, out=tmp_path / "both")
-    assert NOTED not in alone.record.facts
-    assert NOTED not in first.record.facts
-    assert first.record.job.key in after.record.facts[NOTED]
+    assert (alone.record.weights_of, first.record.weights_of) == ("", "")
+    assert after.record.weights_of == first.record.job.key
     assert after.predictions.equals(alone.predictions)
     assert difference(after, alone) == 0.0
     assert left(after) == left(alone)
     assert after.record.seconds["train"] == first.record.seconds["train"]
 
 
+def test_what_a_training_cost_is_shown_and_not_spent_twice(capsys):
+    job = Job(Choice("toy"), Choice("toy-backbone"), Choice("shuffling"), (Stage(),))
+    record = Record(
+        job, "2026-11-27T00:00:00+00:00", {"load": 2.0, "train": 600.0, "predict": 5.0}, weights_of="ab12"
+    )
+    assert outcome(record).endswith("done in 7 s")
+    assert outcome(replace(record, weights_of="")).endswith("done in 10 min 07 s")
+    failure(record, Console(width=200))
+    assert "600 s training by job ab12, whose weights it took;" in capsys.readouterr().out
+
+
 def test_the_other_attribute_has_the_same_training(tmp_path):
-    train(Shuffling, out=tmp_path)
+    first = train(Shuffling, out=tmp_path)
     other = train(Shuffling, attributes=("sex",), out=tmp_path)
-    assert "site" in other.record.facts[NOTED]
+    assert other.record.weights_of == first.record.job.key
     assert set(other.record.facts["train groups"]) == {"female", "male"}
 
 
@@ -84,13 +97,13 @@ def test_the_other_attribute_has_the_same_training(tmp_path):
 )
 def test_what_trains_otherwise_trains(tmp_path, method, changed):
     train(Plain, out=tmp_path)
-    assert NOTED not in train(method, out=tmp_path, **changed).record.facts
+    assert train(method, out=tmp_path, **changed).record.weights_of == ""
 
 
 def test_a_choice_that_looks_at_groups_is_each_jobs_own(tmp_path):
     for attributes in (("site",), ("sex",)):
         outcome = train(Shuffling, attributes=attributes, select="best:worst-group", out=tmp_path)
-        assert NOTED not in outcome.record.facts
+        assert outcome.record.weights_of == ""
 
 
 def _damage_weights(folder: Path) -> None:
@@ -128,7 +141,7 @@ def test_what_cannot_be_believed_costs_a_training_and_no_more(tmp_path, damage):
     train(Plain, out=tmp_path / "both")
     damage(tmp_path / "both")
     after = train(Shuffling, out=tmp_path / "both")
-    assert NOTED not in after.record.facts
+    assert after.record.weights_of == ""
     assert after.predictions.equals(alone.predictions)
 
 
@@ -153,8 +166,9 @@ def test_workers_that_want_one_training_at_once_wait_for_it(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environ)
     assert done.returncode == 0, done.stderr
     records = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/record.json")}
-    whose = {key: record["facts"].get(NOTED) for key, record in records.items()}
-    (own,) = (key for key, taken in whose.items() if taken is None)
+    whose = {key: record["weights_of"] for key, record in records.items()}
+    (own,) = (key for key, taken in whose.items() if not taken)
     assert len(whose) == 4
-    assert all(own in taken for key, taken in whose.items() if key != own)
+    assert all(taken == own for key, taken in whose.items() if key != own)
+    assert done.stderr.count("[4/4]") == 1
     assert len({record["files"]["adapter/adapter_model.safetensors"] for record in records.values()}) == 1
