@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from fairbench.jobs.worker_options import WorkerOptions
 from fairbench.plugins import Plugins, versions
 from fairbench.predictions.predictions import Predictions
 from fairbench.publication.findings import Finding
+
+if TYPE_CHECKING:
+    from fairbench.training.worker import Worker
 
 # By how much arithmetic may move a probability: on the same device and software, and elsewhere.
 SAME, OTHER = 1e-4, {"float32": 0.01, "bfloat16": 0.05}
@@ -40,23 +44,30 @@ def drawn(stores: Sequence[Store], records: Sequence[Record], count: int, seed: 
 
 
 def predict_again(again: Again, records: Sequence[Record]) -> Iterator[Finding]:
-    """Answer every job's test rows with its stored adapter, and compare with the answers it left."""
-    for record in records:
-        where = f"job {record.job.key} ({record.job.title}), predicted again"
-        try:
-            store = _store(again, record.job)
-            answers, adjusts, close = _answer(again, store, record)
-            fault = unlike(store.predictions(record), answers, close)
-        except FairbenchError as error:
-            yield Finding("unchecked", where, error.message)
-            continue
-        if fault and adjusts:
-            said = f"{fault}; its method adjusts answers by what it drew while training, so only --retrain can say"
-            yield Finding("unchecked", where, said)
-        elif fault:
-            yield Finding("differs", where, f"its adapter does not give its answers: {fault}")
-        else:
-            yield Finding("holds", where, "its adapter gives its answers")
+    """Answer every job's test rows with its stored adapter, and compare with the answers it left.
+
+    Data, images' features and the backbone are read once for all.
+    """
+    from fairbench.training.worker import Worker
+
+    with tempfile.TemporaryDirectory() as folder:
+        worker = Worker(Store(folder), again.plugins, again.roots, _quiet)
+        for record in records:
+            where = f"job {record.job.key} ({record.job.title}), predicted again"
+            try:
+                store = _store(again, record.job)
+                answers, adjusts, close = _answer(again, worker, store, record)
+                fault = unlike(store.predictions(record), answers, close)
+            except FairbenchError as error:
+                yield Finding("unchecked", where, error.message)
+                continue
+            if fault and adjusts:
+                said = f"{fault}; its method may adjust answers by what it kept of training: only --retrain can say"
+                yield Finding("unchecked", where, said)
+            elif fault:
+                yield Finding("differs", where, f"its adapter does not give its answers: {fault}")
+            else:
+                yield Finding("holds", where, "its adapter gives its answers")
 
 
 def train_again(again: Again, records: Sequence[Record]) -> Iterator[Finding]:
@@ -88,19 +99,21 @@ def train_again(again: Again, records: Sequence[Record]) -> Iterator[Finding]:
             yield Finding("holds", where, "training it again gives its answers")
 
 
-def _answer(again: Again, store: Store, record: Record) -> tuple[Predictions, bool, float]:
+def _answer(again: Again, worker: Worker, store: Store, record: Record) -> tuple[Predictions, bool, float]:
     """Return the answers, whether the method adjusts them, and how close they must come out on this machine."""
     from fairbench.training.device import device_name
     from fairbench.training.job_runner import Attempt
-    from fairbench.training.worker import Worker
 
-    with tempfile.TemporaryDirectory() as folder:
-        worker = Worker(Store(folder), again.plugins, again.roots, _quiet)
-        adapter = store.adapter(record) if record.steps else None
-        answers, adjusts = Attempt(worker, _here(again, record.job)).answer_again(adapter)
-        here = device_name(worker.accelerator.device), versions(["torch"])["torch"]
-        same = here == (record.device, record.versions.get("torch"))
-        return answers, adjusts, SAME if same else OTHER[record.job.precision]
+    adapter = store.adapter(record) if record.steps else None
+    attempt = Attempt(worker, _here(again, record.job))
+    try:
+        answers, adjusts = attempt.answer_again(adapter)
+    finally:
+        if attempt.changes():  # the next job is to find everything as it was loaded
+            worker.forget()
+    here = device_name(worker.accelerator.device), versions(["torch"])["torch"]
+    same = here == (record.device, record.versions.get("torch"))
+    return answers, adjusts, SAME if same else OTHER[record.job.precision]
 
 
 def _here(again: Again, job: Job) -> Job:

@@ -68,6 +68,15 @@ def test_honest_answers_come_out_again_and_an_honest_job_trains_again(trained, p
     assert sorted(seen) == ["re-predicted", "retrained", "retrained"]
 
 
+def test_jobs_that_are_predicted_again_see_each_image_once(trained, plugins, monkeypatch):
+    dataset, shown = plugins.find("dataset", "toy"), []
+    look = dataset.image
+    monkeypatch.setattr(dataset, "image", lambda self, row: shown.append(row["id"]) or look(self, row))
+    found = [*predict_again(Again((trained,), plugins, {}), trained.records())]
+    assert [finding.state for finding in found] == ["holds"] * 3
+    assert len(shown) == len(set(shown)) > 0
+
+
 def answers_set_to_targets(store):
     """Whoever forges answers keeps all that the file says of itself."""
     record = recorded(store, "fr")
