@@ -362,7 +362,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path, finished
     sweep.send_signal(signal.SIGINT)
     _, errors = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
-    assert errors.endswith("interrupted\n")
+    assert errors.endswith("interrupted; the same command goes on\n")
     assert "Traceback" not in errors
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     run(tmp_path, *SWEEP)

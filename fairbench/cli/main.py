@@ -53,7 +53,7 @@ class Group(click.Group):
             say(f"error: {error.strerror or error}{where}")
             sys.exit(2)
         except (click.Abort, KeyboardInterrupt):
-            say("interrupted")
+            say("interrupted; the same command goes on")
             sys.exit(130)
         except SystemExit as error:
             if COMPLETING in os.environ:  # click has answered the shell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Mapping
@@ -29,7 +30,9 @@ def save(backbone: Backbone, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lora = get_peft_model_state_dict(backbone.language_model)
     save_file({_PREFIX + name: value.contiguous().cpu() for name, value in lora.items()}, folder / _LORA)
-    backbone.lora_config.save_pretrained(str(folder))
+    told = copy.copy(backbone.lora_config)
+    told.target_modules = sorted(told.target_modules or ())  # a set's order is another in every process
+    told.save_pretrained(str(folder))
     for part, module in backbone.trained_modules().items():
         values = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
         save_file(values, folder / f"{part}.safetensors")

@@ -108,7 +108,7 @@ def test_without_a_command_there_is_help():
 @pytest.mark.parametrize(
     ("raised", "code", "text"),
     [
-        (KeyboardInterrupt(), 130, "\ninterrupted\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted; the same command goes on\n"),
         (FairbenchError("no", "yes"), 2, "error: no\nhint: yes\n"),
         (FairbenchError("no"), 2, "error: no\n"),
         (PermissionError(13, "Permission denied", "/x"), 2, "error: Permission denied: /x\n"),

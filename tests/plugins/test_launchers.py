@@ -150,7 +150,7 @@ def test_an_interrupted_sweep_leaves_nothing_at_work_on_the_cluster_and_goes_on(
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
-    assert told.endswith("interrupted\n")
+    assert told.endswith("interrupted; the same command goes on\n")
     for _ in range(100):
         if not _alive(int(number)):
             break

@@ -1,5 +1,6 @@
 """Exact batches, players, failures: what the training loop promises beyond the conformance kit."""
 
+import json
 import os
 import subprocess
 import sys
@@ -230,6 +231,8 @@ def test_fr_says_how_often_its_term_was_active():
 def test_peft_itself_reads_the_adapter(tmp_path):
     outcome = train(Plain, out=tmp_path)
     folder = tmp_path / outcome.record.job.key / "adapter"
+    adapted_layers = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+    assert adapted_layers == sorted(adapted_layers)  # as a set they would stand in another order in every process
     base = ToyBackbone()
     base.load(torch.float32)
     adapted = PeftModel.from_pretrained(base.language_model, str(folder))
