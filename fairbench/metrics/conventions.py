@@ -52,8 +52,22 @@ def _from_one(combine: Combine) -> Combine:
 
 def _relative_deviation(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
     """Divide the groups' standard deviation (over groups, not rows) by the overall value."""
-    spread = np.nanstd(groups[0], axis=-1) / overall[0]
-    return np.where(np.isnan(gap(groups, overall)), np.nan, spread)
+    known = np.isfinite(groups[0])
+    count = np.maximum(known.sum(axis=-1), 1)
+    values = np.where(known, groups[0], 0.0)
+    apart = np.where(known, values - (values.sum(axis=-1) / count)[..., None], 0.0)
+    spread = np.sqrt((apart**2).sum(axis=-1) / count)
+    return _of_overall(np.where(np.isnan(gap(groups, overall)), np.nan, spread), overall)
+
+
+def _relative_gap(groups: Sequence[Floats], overall: Sequence[Floats]) -> Floats:
+    """Divide the gap by the overall value."""
+    return _of_overall(gap(groups, overall), overall)
+
+
+def _of_overall(number: Floats, overall: Sequence[Floats]) -> Floats:
+    """Divide by the overall value; undefined where that is 0."""
+    return number / np.where(overall[0] == 0, np.nan, overall[0])
 
 
 def _fairclip(metric: Metric) -> tuple[Disparity, ...]:
@@ -62,12 +76,7 @@ def _fairclip(metric: Metric) -> tuple[Disparity, ...]:
     return (
         _rule(f"ES-{metric.name}", EQUITY["fairclip"].formula, [metric], EQUITY["fairclip"].combine, best=1),
         _rule(f"{metric.name} std disparity", "std of groups / M", [metric], _relative_deviation),
-        _rule(
-            f"{metric.name} max disparity",
-            "(largest − smallest group) / M",
-            [metric],
-            lambda groups, overall: gap(groups, overall) / overall[0],
-        ),
+        _rule(f"{metric.name} max disparity", "(largest − smallest group) / M", [metric], _relative_gap),
     )
 
 
@@ -169,11 +178,15 @@ def convert(
     metrics: Sequence[Metric] = (),
     policy: str = "keep",
 ) -> Converted:
-    """Compute what another project would print; raises FairbenchError for an unknown convention or attribute."""
+    """Compute what another project would print of answers of this kind.
+
+    Raises FairbenchError for an unknown convention or attribute.
+    """
     if convention not in CONVENTIONS:
         raise suggest("convention", convention, CONVENTIONS)
     way = CONVENTIONS[convention]
-    rules = (*way.fixed, *(rule for metric in registry(metrics).values() for rule in way.of_metric(metric)))
+    listed = [metric for metric in registry(metrics).values() if metric.listed_for(predictions)]
+    rules = (*way.fixed, *(rule for metric in listed for rule in way.of_metric(metric)))
     return Converted(
         convention,
         way.source,

@@ -84,10 +84,13 @@ class Disparity:
         listed = ", ".join(reasons[:5]) + (f" and {len(reasons) - 5} more" if len(reasons) > 5 else "")
         value = float(self.combine(groups, list(as_floats(overall))))
         if np.isnan(value):
-            few = f"only one group: {names[0]}" if len(names) == 1 else "no groups"
-            return Gap(
-                reason=f"fewer than two groups with a value: {listed}" if len(names) > 1 else few, coverage=coverage
-            )
+            if len(names) < 2:
+                reason = f"only one group: {names[0]}" if names else "no groups"
+            elif coverage[0] < 2:
+                reason = f"fewer than two groups with a value: {listed}"
+            else:
+                reason = "it divides by an overall value that is 0 or undefined"
+            return Gap(reason=reason, coverage=coverage)
         worst = names[int(np.flatnonzero(groups[0] == value)[0])] if self.names_group else None
         return Gap(value, notes=(f"left out: {listed}",) if listed else (), coverage=coverage, group=worst)
 

@@ -133,10 +133,15 @@ def converted(result: Converted, console: Console) -> None:
     for attribute, numbers in result.attributes.items():
         heading(console, attribute)
         rows = [
-            (name, NOTHING if gap.value is None else f"{gap.value:.4f}", formula, gap.reason or "")
+            (name, NOTHING if gap.value is None else f"{gap.value:.4f}", formula)
             for name, (formula, gap) in numbers.items()
         ]
-        table(console, ("Number", "Value>", "Formula", "Remark"), rows)
+        table(console, ("Number", "Value>", "Formula"), rows)
+        reasons: dict[str, list[str]] = {}
+        for name, (_, gap) in numbers.items():
+            for said in (gap.reason,) if gap.reason else gap.notes:
+                reasons.setdefault(said, []).append(name)
+        notes(console, [f"{', '.join(names)}: {said}" for said, names in reasons.items()])
 
 
 NAMES = GAPS | {"dto": "Distance to the optimum (DTO)"}

@@ -186,6 +186,24 @@ def test_other_projects_numbers_by_hand(name):
     assert {key: converted[key][1].value for key in BY_HAND[name]} == pytest.approx(BY_HAND[name])
 
 
+def test_other_projects_numbers_are_those_of_answers_of_this_kind():
+    names = convert(two_groups(), ["race"], "fairclip", METRICS).attributes["race"]
+    assert "ES-f1" in names
+    assert not any("bleu" in name or "rouge" in name for name in names)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_relative_to_nothing_is_undefined():
+    wrong = Predictions(
+        pd.DataFrame({"target": [0, 1, 1], "answer": [1, 0, 0], "race": ["a", "a", "b"]}), ("no", "yes"), ("race",)
+    )
+    converted = convert(wrong, ["race"], "fairclip").attributes["race"]
+    for name in ("accuracy std disparity", "accuracy max disparity"):
+        gap = converted[name][1]
+        assert (gap.value, gap.reason) == (None, "it divides by an overall value that is 0 or undefined")
+    assert converted["DEOdds"][1].reason == "fewer than two groups with a value: b (no negatives among 1 row)"
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.sampled_from("abc")), min_size=12, max_size=60))
 def test_as_fairlearn_is_fairlearn(rows):
