@@ -40,6 +40,7 @@ BYTES_TRAINED = 16  # a float32 weight, its gradient and AdamW's two moments
 BYTES_KEPT, WIDTHS_KEPT, INNER_KEPT = 18, 7, 3
 
 LISTED = 1_000  # jobs that are printed one by one
+HARDLY = 5  # times its warm-up that a stage of a recipe should last: below, too little may be learned
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ TryOut = Callable[[Backbone, Dataset, pd.DataFrame, Job], Rehearsal]
 class Cost:
     """One job's estimate: seconds of one worker (None when it will not run), bytes, and what that rests on.
 
-    `note` says why a backbone could not be tried out, `longer` which stages last longer than their epochs.
+    `note` says why a backbone could not be tried out, `lasting` which stages last longer than
+    their epochs, or hardly longer than their warm-up.
     """
 
     job: Job
@@ -71,7 +73,7 @@ class Cost:
     memory: float
     basis: Basis
     note: str = ""
-    longer: tuple[str, ...] = ()
+    lasting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,9 @@ def estimate(
             rates[kind] = known or _rates(planned, job, sizes[kind], fresh, table, try_out)
         size, rate = sizes[kind], rates[kind]
         stages, failing = _stages(planned, job)
-        steps, answers, longer = _work(job, stages, counts[job.dataset.name])
+        steps, answers, lasting = _work(job, stages, counts[job.dataset.name])
+        if stages and job.stages == tuple(planned.backbones[job.backbone.name].recipe):
+            lasting += _hardly_trained(job, counts[job.dataset.name])
         state = _state(job, overview) or failing or "to run"
         training, seconds = training_of(job, type(planned.methods[job.key])), None
         if state in ("to run", failing) or (state == "failed" and retry_failed):
@@ -126,7 +130,7 @@ def estimate(
         if training and (seconds is not None or state == "done"):
             borne.add(training)
         trained = size.trained if steps else 0
-        costs.append(Cost(job, state, steps, trained, seconds, rate.memory, rate.basis, rate.note, longer))
+        costs.append(Cost(job, state, steps, trained, seconds, rate.memory, rate.basis, rate.note, lasting))
     return costs
 
 
@@ -134,10 +138,7 @@ def _work(job: Job, stages: Sequence[Stage], count: Mapping[str, int]) -> tuple[
     """Return how many steps a job takes and how many answers it gives, those between its epochs included, and say
     which of its stages last longer than their epochs.
     """
-    if job.folds > 1:
-        total = sum(count.values())
-        part = total // job.folds
-        count = {"train": total - 2 * part, "val": part, "test": part}
+    count = _of_fold(job, count)
     lasting = [stage.lasting(count.get(stage.split, 0), job.batch_size) for stage in stages]
     longer = tuple(
         f"{stage.name} lasts {epochs:g} epochs of the {count.get(stage.split, 0):,} {stage.split} rows of "
@@ -148,6 +149,30 @@ def _work(job: Job, stages: Sequence[Stage], count: Mapping[str, int]) -> tuple[
     steps = round(sum(lasting) * -(-count.get("train", 0) // job.batch_size))
     between = 0 if job.select == LAST else round(lasting[-1]) if stages else 0
     return steps, count.get("test", 0) + count.get("val", 0) * (1 + between), longer
+
+
+def _of_fold(job: Job, count: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the rows of each split in one fold."""
+    if job.folds == 1:
+        return count
+    total = sum(count.values())
+    part = total // job.folds
+    return {"train": total - 2 * part, "val": part, "test": part}
+
+
+def _hardly_trained(job: Job, count: Mapping[str, int]) -> tuple[str, ...]:
+    """Say which stages of a recipe spend a good part of their steps on warming up, as they do on few rows."""
+    train = _of_fold(job, count).get("train", 0)
+    said = []
+    for stage in job.stages:
+        steps = round(stage.lasting(train, job.batch_size) * -(-train // job.batch_size))
+        if train and steps < HARDLY * stage.warmup:
+            said.append(
+                f"{stage.name} of {job.backbone.name} takes {steps} steps on the {train:,} train rows of "
+                f"{job.dataset.name}, {min(stage.warmup, steps)} of them warming up: it may hardly learn; "
+                f"--set {stage.name}.min_steps={2 * HARDLY * stage.warmup} trains all methods for longer"
+            )
+    return tuple(said)
 
 
 def _rates(
@@ -338,7 +363,7 @@ def show(costs: list[Cost], console: Console) -> None:
         "marked ≈ is rough arithmetic.",
         highlight=False,
     )
-    notes = [note for cost in costs for note in (cost.note, *cost.longer) if note]
+    notes = [note for cost in costs for note in (cost.note, *cost.lasting) if note]
     for note in dict.fromkeys(notes):
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 

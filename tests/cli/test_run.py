@@ -214,10 +214,24 @@ def test_a_plan_says_which_stage_lasts_longer_where_rows_are_few():
     plan = call("plan", *TOY, "--methods", "fr", "--no-controls", "--set", "lora.min_steps=50").stdout
     assert "lora lasts 5 epochs of the 96 train rows of toy, not 1, to take 50 steps (min_steps)" in plan
     assert plan.count("lora lasts") == 1
+    assert "warming up" not in plan
     folded = call(
         "plan", *TOY, "--methods", "fr", "--no-controls", "--no-baseline", "--attr", "site", "--folds", "3"
     )
     assert [f"fold {number}/3" in folded.stdout.replace("\n", "") for number in (1, 2, 3)] == [True] * 3
+
+
+def test_a_plan_says_when_a_recipe_hardly_trains_on_so_few_rows():
+    few = ("--methods", "fr", "--no-controls", "--set", "toy.limit=20", "--set", "run.batch_size=8")
+    plan = call("plan", *TOY, *few).stdout
+    said = (
+        "note: lora of toy-backbone takes 2 steps on the 11 train rows of toy, 2 of them warming up: "
+        "it may hardly learn; --set lora.min_steps=20 trains all methods for longer"
+    )
+    assert plan.count("warming up") == 1
+    assert said in plan
+    assert "warming up" not in call("plan", *TOY, *few, "--set", "lora.min_steps=20").stdout
+    assert "warming up" not in call("plan", *TOY, *few, "--set", "lora.warmup=0").stdout
 
 
 def test_a_plan_of_many_jobs_tells_those_alike_in_one_line(tmp_path, monkeypatch):
