@@ -2,68 +2,83 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from fairbench.benchmark.forecast import Forecast
 from fairbench.benchmark.launch import leads
 from fairbench.benchmark.pull import Event, Watch
 from fairbench.jobs.job import Record
 
 
 @contextmanager
-def watch(total: int, done: int) -> Iterator[Watch]:
-    """Yield what the launcher calls with every event; `done` of `total` jobs were done before."""
-    console = Console(stderr=True, quiet=not leads())
+def watch(total: int, forecast: Forecast) -> Iterator[Watch]:
+    """Yield what the launcher calls with every event; of `total` jobs, those that `forecast` knows are open."""
+    console, done = Console(stderr=True, quiet=not leads()), total - len(forecast.open)
     if console.is_terminal:
-        view = _Live(console, total, done)
+        view = _Live(console, total, done, forecast)
         with view.progress:
             yield view
     else:
-        yield _Lines(console, total, done)
+        yield _Lines(console, total, done, forecast)
 
 
 class _Lines:
     """One line when a job ends, so that a log file stays readable."""
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
-        self.console, self.total, self.done = console, total, done
-        self.before, self.start = done, time.monotonic()
+    def __init__(self, console: Console, total: int, done: int, forecast: Forecast) -> None:
+        self.console, self.total, self.done, self.forecast = console, total, done, forecast
         if done:
             console.print(f"{done} of {total} jobs were done already", highlight=False)
 
     def __call__(self, event: Event) -> None:
+        self.forecast.hear(event)
         if event.failure is not None:
             self.console.print(f"warning: {event.failure.message}", markup=False, highlight=False, soft_wrap=True)
         if event.record is not None:
             self.done += 1
-            rate = (time.monotonic() - self.start) / (self.done - self.before)
-            left = "" if self.done == self.total else f", about {_clock(rate * (self.total - self.done))} left"
+            rest = self.forecast.left()
+            left = "" if self.done == self.total or rest is None else f", about {_clock(rest)} left"
             line = f"[{self.done}/{self.total}] {outcome(event.record)}{left}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """What is left of a phase, by its speed, and of all jobs, by the forecast."""
+
+    def render(self, task: Task) -> Text:
+        """Write the clock."""
+        forecast = task.fields.get("forecast")
+        if forecast is None or task.finished:
+            return super().render(task)
+        left = forecast.left()
+        return Text("-:--" if left is None else _clock(left), style="progress.remaining")
 
 
 class _Live:
     """A bar for all jobs and one line for each worker: job, phase, step, loss, time left."""
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
+    def __init__(self, console: Console, total: int, done: int, forecast: Forecast) -> None:
+        self.forecast = forecast
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            _TimeLeft(compact=True, elapsed_when_finished=True),
             console=console,
         )
-        self.overall = self.progress.add_task("jobs", total=total, completed=done, loss="")
+        self.overall = self.progress.add_task("jobs", total=total, completed=done, loss="", forecast=forecast)
         self.workers: dict[int, TaskID] = {}
         self.phases: dict[int, tuple[str, str]] = {}
 
     def __call__(self, event: Event) -> None:
+        self.forecast.hear(event)
         if event.failure is not None:
             self.progress.console.print(f"[red]![/red] {escape(event.failure.message)}", highlight=False)
             return

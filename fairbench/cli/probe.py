@@ -38,6 +38,7 @@ def probe(
     """
     from fairbench import plugins as plugin_loader
     from fairbench.benchmark import launch, progress
+    from fairbench.benchmark.forecast import Forecast
     from fairbench.benchmark.pull import Setup
     from fairbench.cli.options import warn_of_broken
     from fairbench.data.locations import places, shared_roots
@@ -63,7 +64,8 @@ def probe(
         roots = {**shared_roots(data, plugins.folders(sorted(names))), **places(backbones.split(","))}
         setup = Setup(store.address, roots, plugin_files, WorkerOptions(probe=asked))
         if missing:
-            with progress.watch(len(jobs), len(jobs) - len(missing)) as watch:
+            forecast = Forecast(((job, None) for job in missing), again=True)
+            with progress.watch(len(jobs), forecast) as watch:
                 launch.launch(missing, setup, workers or launch.default_workers(len(missing)), watch)
         failing = failing or bool(store.missing(jobs, probe=asked))
         done = [record for job in jobs if (record := store.record(job)) is not None]

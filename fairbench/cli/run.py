@@ -164,11 +164,13 @@ def _do(
     """Get the missing ones of the planned jobs done, here or elsewhere, and show how they come along."""
     from fairbench.benchmark import launch, progress
     from fairbench.benchmark import launcher as launchers
+    from fairbench.benchmark.forecast import Forecast
+    from fairbench.training.shared import training_of
 
     if not missing:
         return
-    total = len(planned.jobs)
-    with progress.watch(total, total - len(missing)) as watch:
+    forecast = Forecast((job, training_of(job, type(planned.methods[job.key]))) for job in missing)
+    with progress.watch(len(planned.jobs), forecast) as watch:
         if elsewhere:
             launchers.launch(elsewhere, launchers.Work(tuple(missing), setup), watch)
         else:
