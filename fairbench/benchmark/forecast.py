@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from statistics import mean
 
+from fairbench.benchmark.plan import Planned
 from fairbench.benchmark.pull import Event
 from fairbench.jobs.job import Job, Record
+from fairbench.training.shared import training_of
 
 ONCE = ("load", "features")  # phases that one job bears for those after it
 
@@ -33,6 +35,11 @@ class Forecast:
         self.spent = 0.0
         self.trained: dict[str, list[float]] = {}
         self.other: dict[str, list[float]] = {}
+
+    @classmethod
+    def of(cls, missing: Iterable[Job], planned: Planned) -> Forecast:
+        """Foretell the missing jobs of a benchmark."""
+        return cls((job, training_of(job, type(planned.methods[job.key]))) for job in missing)
 
     def hear(self, event: Event) -> None:
         """Take note of a job that is at work, or of how it ended."""

@@ -165,12 +165,10 @@ def _do(
     from fairbench.benchmark import launch, progress
     from fairbench.benchmark import launcher as launchers
     from fairbench.benchmark.forecast import Forecast
-    from fairbench.training.shared import training_of
 
     if not missing:
         return
-    forecast = Forecast((job, training_of(job, type(planned.methods[job.key]))) for job in missing)
-    with progress.watch(len(planned.jobs), forecast) as watch:
+    with progress.watch(len(planned.jobs), Forecast.of(missing, planned)) as watch:
         if elsewhere:
             launchers.launch(elsewhere, launchers.Work(tuple(missing), setup), watch)
         else:
