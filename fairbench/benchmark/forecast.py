@@ -9,7 +9,6 @@ from statistics import mean
 from fairbench.benchmark.plan import Planned
 from fairbench.benchmark.pull import Event
 from fairbench.jobs.job import Job, Record
-from fairbench.training.shared import training_of
 
 ONCE = ("load", "features")  # phases that one job bears for those after it
 
@@ -39,6 +38,8 @@ class Forecast:
     @classmethod
     def of(cls, missing: Iterable[Job], planned: Planned) -> Forecast:
         """Foretell the missing jobs of a benchmark."""
+        from fairbench.training.shared import training_of
+
         return cls((job, training_of(job, type(planned.methods[job.key]))) for job in missing)
 
     def hear(self, event: Event) -> None:
