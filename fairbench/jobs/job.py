@@ -17,6 +17,7 @@ SCHEMA = 2
 
 Decay = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bfloat16"]
+READ = ("value", "low", "high", "auroc", "chance", "p")  # what a probe reads of an attribute
 Role = Literal["contender", "baseline", "control", "reference"]
 Steps = Annotated[int, Range(0)]
 Epochs = Annotated[float, Range(0, 100_000, above=True)]
@@ -185,6 +186,17 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        for attribute, one in (self.readable or {}).items():
+            words = ("layer", "tokens", "reason") if "reason" in one else ("layer", "tokens")
+            numbers = () if "reason" in one else READ
+            fits = [isinstance(one.get(key), str) for key in words]
+            fits += [isinstance(one.get(key), int | float) and one[key] is not True for key in numbers]
+            if not all(fits):
+                raise ValueError(
+                    f"readable.{attribute} is not what a probe leaves: {', '.join((*words, *numbers))}"
+                )
 
     @property
     def spends_validation(self) -> bool:

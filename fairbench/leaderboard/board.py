@@ -21,6 +21,8 @@ from fairbench.statistics.variance import VarianceParts
 Status = Literal["failed", "unfinished", "unreadable", "refused"]
 # What rows are compared in, by the field of a row, and how it is called beside other words.
 QUANTITIES = {"score": "score", "worst_group": "worst group", "gap": "gap", "eq_odds_max": "EqOdds(max)"}
+# What every row is compared with the baseline in, whatever ranks go by.
+COMPARED = ("score", "worst_group", "gap", "best_group", "equity_scaled")
 # How far a row was checked, least first; docs/publishing.md says what each can and cannot show.
 Trust = Literal["self-reported", "counts attached", "predictions attached", "re-predicted", "retrained"]
 
@@ -295,6 +297,11 @@ class Board:
         """Raise FairbenchError where rows do not fit their table, so that no reader need ask again."""
         for number, table in enumerate(self.tables):
             labels: set[str] = set()
+            names = [group.name for group in table.groups]
+            if len({*names}) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                where = f"board.tables[{number}], group {twice}"
+                raise FairbenchError(f"{where}: two groups are called so", "give each its own name")
             for row in (*table.rows, *table.controls):
                 where = f"board.tables[{number}], row {row.label}"
                 if row.label in labels:
@@ -302,6 +309,11 @@ class Board:
                 if len(row.groups) != len(table.groups):
                     said = f"it has values of {len(row.groups)} groups, and the table has {len(table.groups)}"
                     raise FairbenchError(f"{where}: {said}", "give a value for each group, undefined with a reason")
+                lacking = {*COMPARED} - {*row.changes} if row.changes else set()
+                if lacking or (row.changes and "score" not in row.interactions):
+                    absent = ", ".join(sorted(lacking)) or "whom it moved"
+                    said = f"it is compared with the baseline, and not in {absent}"
+                    raise FairbenchError(f"{where}: {said}", "a difference that is undefined says why")
                 labels.add(row.label)
 
     def to_json(self) -> dict[str, Any]:

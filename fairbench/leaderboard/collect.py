@@ -13,8 +13,8 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import Contents
 from fairbench.leaderboard.answers import Answers
-from fairbench.leaderboard.board import Excluded, Flag, Status
-from fairbench.leaderboard.row import Contender, provenance, recipe
+from fairbench.leaderboard.board import Excluded, Status
+from fairbench.leaderboard.row import Contender, Entry, provenance, recipe
 from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
 from fairbench.predictions.predictions import Predictions
@@ -136,12 +136,24 @@ def contenders(
     for seeds in together.values():
         ordered = [seeds[seed] for seed in sorted(seeds)]
         answers = Answers(tuple(sorted(seeds)), tuple(e.predictions for e in ordered), measure)
-        job = ordered[0].job
-        trained = "+".join(job.attributes)
-        label = job.method.label if trained in ("", attribute) else f"{job.method.label} for {trained}"
+        label = label_of(ordered[0].job, attribute)
         rows.append(Contender(label, tuple(record for e in ordered for record in e.records), answers))
     rows.sort(key=lambda c: max(r.started for r in c.records), reverse=True)  # the newest bear the plain label
     return _named(rows), duplicates
+
+
+def label_of(job: Job, attribute: str) -> str:
+    """Return what a row of a table by this attribute is called, unless another is called so."""
+    trained = "+".join(job.attributes)
+    return job.method.label if trained in ("", attribute) else f"{job.method.label} for {trained}"
+
+
+def told_apart(mine: Entry, newest: Entry) -> str:
+    """Return what is added to a row's label where a newer row bears it: what the older was made with."""
+    made, theirs = ({**one.recipe, **provenance(one.first)} for one in (mine, newest))
+    unlike = [key for key in made if made[key] != theirs[key]]
+    shown = [f"{key} {made[key]}" if isinstance(made[key], str | int) else f"other {key}" for key in unlike]
+    return f" [{', '.join(shown)}]".replace("_", " ")
 
 
 def _named(contenders: Sequence[Contender]) -> list[Contender]:
@@ -152,40 +164,8 @@ def _named(contenders: Sequence[Contender]) -> list[Contender]:
         newest = plain.setdefault(contender.label, contender)
         label = contender.label
         if newest is not contender:
-            mine, theirs = ({**c.recipe, **provenance(c.first)} for c in (contender, newest))
-            unlike = [key for key in mine if mine[key] != theirs[key]]
-            shown = [f"{key} {mine[key]}" if isinstance(mine[key], str | int) else f"other {key}" for key in unlike]
-            label = f"{label} [{', '.join(shown)}]".replace("_", " ")
+            label += told_apart(contender, newest)
         while label in named:
             label += "'"
         named[label] = replace(contender, label=label)
     return list(named.values())
-
-
-def stale_rows(contenders: Sequence[Contender]) -> dict[str, Flag]:
-    """Find the rows made with another version of some distribution than the newest row that used it."""
-    current: dict[str, str] = {}
-    made = {c.label: _versions(c.first) for c in contenders}
-    for contender in sorted(contenders, key=lambda c: max(r.started for r in c.records)):
-        current |= made[contender.label]
-    stale = {}
-    for label, versions in made.items():
-        old = [
-            f"{name} {number}, now {current[name]}" for name, number in versions.items() if number != current[name]
-        ]
-        if old:
-            stale[label] = Flag("stale", "; ".join(old))
-    return stale
-
-
-def _versions(record: Record) -> dict[str, str]:
-    """Split what provides a record into names and versions: `my-plugin 1.2`, and the hash of a plugin file."""
-    made = provenance(record)
-    versions = {"fairbench itself": made["fairbench"], f"weights of {record.job.backbone.name}": made["weights"]}
-    for kind in ("dataset", "backbone", "method"):
-        name, _, number = made[kind].rpartition(" ")
-        number, _, code = number.partition("+")
-        versions[name or kind] = number
-        if code:
-            versions[f"code of {getattr(record.job, kind).name}"] = code
-    return versions

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fairbench.jobs.job import Record
 from fairbench.leaderboard.answers import Answers, constant, contrast, shared_seeds
 from fairbench.leaderboard.board import Flag
-from fairbench.leaderboard.row import Contender
+from fairbench.leaderboard.row import Contender, Entry, provenance
 from fairbench.metrics.metric import ACCURACY
 from fairbench.predictions.groups import UNRECORDED, Groups
 from fairbench.statistics.ranking import holm
@@ -20,6 +20,9 @@ NOT_LEARNED = "has not learned"
 CASE_MIX = "case mix"
 LEVELLING_DOWN = "levelling down"
 BELOW = "below a reference"
+STALE = "stale"
+OTHER_RECIPE = "other recipe"
+MISSING_SEEDS = "missing seeds"
 
 # What a flag means, in one sentence. The keys are printed in the table, the sentences under it.
 LEGEND = {
@@ -34,9 +37,9 @@ LEGEND = {
     CASE_MIX: "Its accuracy gap exceeds chance, but not at the same mix of classes in every group: groups differ in"
     " how many of their patients are ill, not in how well these are told apart.",
     "unrecorded worst": "Its worst group are the patients whose value is not recorded, who are no group of people.",
-    "stale": "It was made with another version of fairbench or of a plugin than the newest rows; run it again"
+    STALE: "It was made with another version of fairbench or of a plugin than the newest rows; run it again"
     " before comparing it.",
-    "other recipe": "It was trained with other stages, batch size, precision or selection than the baseline, so"
+    OTHER_RECIPE: "It was trained with other stages, batch size, precision or selection than the baseline, so"
     " a difference need not come from the method.",
     "† own stages": "The method changed the stages of training that the benchmark gives to all.",
     "‡ knows groups": "The method may know which group a test patient is in when it adjusts its answers.",
@@ -44,25 +47,67 @@ LEGEND = {
     " and what is chosen on that split afterwards (an epoch, a threshold) is not chosen on new patients.",
     "¶ chooses on validation": "The method looked at how the validation split is answered while it trained, and"
     " may have chosen its weights by that, as other rows cannot.",
-    "missing seeds": "Other rows have seeds that this row lacks; comparisons use only the seeds both have.",
+    MISSING_SEEDS: "Other rows have seeds that this row lacks; comparisons use only the seeds both have.",
     "partial": "A group had no rows to compute a rate from and is left out of the gap.",
 }
 
 
 # Flags that a job's own record decides, whatever stands beside it.
 OF_RECORDS = ("† own stages", "‡ knows groups", "§ validation rows", "¶ chooses on validation")
+# And those that the records of all rows of a table decide together.
+OF_ENTRIES = (STALE, *OF_RECORDS, OTHER_RECIPE, MISSING_SEEDS)
 
 
-def protocol_flags(contender: Contender, base: Contender | None, seeds: Sequence[int]) -> Iterable[Flag]:
+def protocol_flags(entry: Entry, base: Entry | None, seeds: Sequence[int]) -> Iterable[Flag]:
     """Flag how a row was made: other stages or recipe than told, known groups, seeds it lacks."""
-    record = contender.first
+    record = entry.first
     yield from record_flags(record)
-    if base is not None and record.ranked and contender.recipe != base.recipe:
-        unlike = [key for key, value in contender.recipe.items() if value != base.recipe.get(key)]
-        yield Flag("other recipe", ", ".join(key.replace("_", " ") for key in unlike))
-    lacking = [seed for seed in seeds if seed not in contender.answers.seeds]
+    if base is not None and record.ranked and entry.recipe != base.recipe:
+        unlike = [key for key, value in entry.recipe.items() if value != base.recipe.get(key)]
+        yield Flag(OTHER_RECIPE, ", ".join(key.replace("_", " ") for key in unlike))
+    lacking = [seed for seed in seeds if seed not in entry.seeds]
     if lacking:
-        yield Flag("missing seeds", ", ".join(map(str, lacking)))
+        yield Flag(MISSING_SEEDS, ", ".join(map(str, lacking)))
+
+
+def entry_flags(entries: Sequence[Entry]) -> dict[str, list[Flag]]:
+    """Return the flags that the records of a table's rows and controls decide, by label."""
+    stale = stale_rows(entries)
+    base = next((one for one in entries if one.role == "baseline"), None)
+    seeds = sorted({seed for one in entries for seed in one.seeds})
+    return {
+        one.label: [*([stale[one.label]] if one.label in stale else ()), *protocol_flags(one, base, seeds)]
+        for one in entries
+    }
+
+
+def stale_rows(entries: Sequence[Entry]) -> dict[str, Flag]:
+    """Find the rows made with another version of some distribution than the newest row that used it."""
+    current: dict[str, str] = {}
+    made = {one.label: _versions(one.first) for one in entries}
+    for one in sorted(entries, key=lambda entry: max(r.started for r in entry.records)):
+        current |= made[one.label]
+    stale = {}
+    for label, versions in made.items():
+        old = [
+            f"{name} {number}, now {current[name]}" for name, number in versions.items() if number != current[name]
+        ]
+        if old:
+            stale[label] = Flag(STALE, "; ".join(old))
+    return stale
+
+
+def _versions(record: Record) -> dict[str, str]:
+    """Split what provides a record into names and versions: `my-plugin 1.2`, and the hash of a plugin file."""
+    made = provenance(record)
+    versions = {"fairbench itself": made["fairbench"], f"weights of {record.job.backbone.name}": made["weights"]}
+    for kind in ("dataset", "backbone", "method"):
+        name, _, number = made[kind].rpartition(" ")
+        number, _, code = number.partition("+")
+        versions[name or kind] = number
+        if code:
+            versions[f"code of {getattr(record.job, kind).name}"] = code
+    return versions
 
 
 def record_flags(record: Record) -> Iterable[Flag]:

@@ -12,6 +12,7 @@ from fairbench.leaderboard.flags import (
     CASE_MIX,
     LEVELLING_DOWN,
     NOT_LEARNED,
+    STALE,
     gap_flags,
     levelling_down,
     worst_group_worse,
@@ -21,7 +22,7 @@ from fairbench.statistics.ranking import Ranking as Order
 from fairbench.statistics.ranking import dominance, holm
 from fairbench.statistics.results import Difference, Interaction
 
-FIRST = ("stale", NOT_LEARNED, BELOW)  # flags that come before those which follow from adjusted p-values
+FIRST = (STALE, NOT_LEARNED, BELOW)  # flags that come before those which follow from adjusted p-values
 ADJUSTED = (LEVELLING_DOWN, "worst group worse", CASE_MIX, "unrecorded worst", "partial")
 
 

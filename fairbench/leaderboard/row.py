@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fairbench.jobs.job import Record, Role, Stage
+from fairbench.jobs.job import READ, Record, Role, Stage
 from fairbench.leaderboard.answers import Answers
 from fairbench.leaderboard.board import Improvement, ProbeResult
 from fairbench.leaderboard.remembered import remembered
@@ -20,16 +20,13 @@ from fairbench.statistics.resampling import tabulate
 from fairbench.statistics.results import Estimate, Gap
 from fairbench.statistics.variance import VarianceParts, between_group_variance, variance_parts
 
-NUMBERS = ("value", "low", "high", "auroc", "chance", "p")
-
 
 @dataclass(frozen=True)
-class Contender:
-    """The records of one row (one per seed, by seed) and the answers they left."""
+class Entry:
+    """The records of one row: one per seed and fold, by seed."""
 
     label: str
     records: tuple[Record, ...]
-    answers: Answers
 
     @property
     def first(self) -> Record:
@@ -45,6 +42,18 @@ class Contender:
     def recipe(self) -> dict[str, Any]:
         """Return how its jobs were trained, apart from the method."""
         return recipe(self.first)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Return the seeds of its jobs, each once."""
+        return tuple(dict.fromkeys(record.job.seed for record in self.records))
+
+
+@dataclass(frozen=True)
+class Contender(Entry):
+    """The records of one row and the answers they left."""
+
+    answers: Answers
 
 
 def recipe(record: Record) -> dict[str, Any]:
@@ -147,7 +156,7 @@ def probes(records: Sequence[Record]) -> Iterable[ProbeResult]:
         if reasons:
             yield ProbeResult(attribute, where.pop(), Estimate(reason=reasons[0]))
             continue
-        mean = {key: float(np.mean([entry[key] for entry in entries])) for key in NUMBERS}
+        mean = {key: float(np.mean([entry[key] for entry in entries])) for key in READ}
         value = Estimate(mean["value"], mean["low"], mean["high"])
         yield ProbeResult(attribute, where.pop(), value, mean["auroc"], mean["chance"], mean["p"])
 

@@ -9,15 +9,15 @@ import numpy as np
 
 from fairbench.leaderboard.answers import constant
 from fairbench.leaderboard.board import Constant, Flag, FurtherMeasure, Group, Row, Table
-from fairbench.leaderboard.collect import stale_rows
 from fairbench.leaderboard.evidence import evidence_of
 from fairbench.leaderboard.flags import (
     LEVELLING_DOWN,
+    STALE,
     below_references,
+    entry_flags,
     gap_flags,
     levelling_down,
     not_learned,
-    protocol_flags,
     worst_group_worse,
 )
 from fairbench.leaderboard.measure import describe, further_metrics
@@ -85,9 +85,7 @@ def _rows(
     placed: Mapping[str, Standing],
 ) -> Iterable[Row]:
     """Make rows: measured, tested, flagged and placed. `others` are the controls of methods, and the reverse."""
-    base = next((c for c in (*chosen, *others) if c.role == "baseline"), None)
-    seeds = sorted({seed for c in (*chosen, *others) for seed in c.answers.seeds})
-    stale = stale_rows([*chosen, *others])
+    of_entries = entry_flags([*chosen, *others])
     contending = bool(placed)
     levelled = levelling_down({label: (s.changes, s.interactions) for label, s in placed.items() if s.changes})
     idle = {c.label: [*not_learned(c, others, groups)] if contending else [] for c in chosen}
@@ -97,13 +95,13 @@ def _rows(
     for c in chosen:
         own, standing = {**measured, **tested}[c.label], placed.get(c.label, Standing())
         flags = [
-            *([stale[c.label]] if c.label in stale else ()),
+            *(flag for flag in of_entries[c.label] if flag.code == STALE),
             *idle[c.label],
             *below.get(c.label, ()),
             *([Flag(LEVELLING_DOWN)] if c.label in levelled else ()),
             *([Flag("worst group worse")] if worst_group_worse(standing.changes) else ()),
             *gap_flags(own.gap, own.standardised_gap, own.worst_group, own.eq_odds_max),
-            *protocol_flags(c, base, seeds),
+            *(flag for flag in of_entries[c.label] if flag.code != STALE),
         ]
         yield Row(
             **identity(c),

@@ -22,6 +22,7 @@ from fairbench.statistics.results import ALPHA, Estimate, Gap
 BLOCKS = 40
 FEWEST = 10  # clusters of a group below which it has no interval
 NO_TEST = "not a mean over rows: no exact test"
+STILL = "leaving out any part of the rows does not move it, so there is no interval"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,8 @@ class Jackknife:
         one, error = self.estimates[place], self._error(self.without[:, place])
         if one.value is None or error is None or self.freedom[place] < 1:
             return one
+        if error == 0:
+            return replace(one, notes=(*one.notes, STILL))
         reach = float(stats.t.ppf(1 - ALPHA / 2, self.freedom[place])) * error
         low, high = max(one.value - reach, self.metric.low), min(one.value + reach, self.metric.high)
         return replace(one, low=min(low, one.value), high=max(high, one.value))
@@ -95,7 +98,7 @@ class Jackknife:
         first, second = self.estimates[a].value, self.estimates[b].value
         error = self._error(self.without[:, a] - self.without[:, b])
         freedom = min(self.freedom[a], self.freedom[b])
-        if error is None or first is None or second is None or freedom < 1:
+        if not error or first is None or second is None or freedom < 1:
             return None
         reach = float(stats.t.ppf(1 - ALPHA / (2 * tests), freedom)) * error
         return abs(first - second) - reach, abs(first - second) + reach

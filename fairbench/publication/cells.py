@@ -17,9 +17,12 @@ from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import UNPARSED, Predictions
 from fairbench.publication.findings import Finding, compared, same, shown
 from fairbench.statistics.intervals import Floats, max_minus_min
+from fairbench.statistics.results import Difference
 from fairbench.statistics.standardised import by_class
 
 GIVEN = "given"
+MOST = 20_000_000  # rows that are made up of counts at most
+BETWEEN = ("in groups", "best_group", "distance")  # what only differences, or other numbers, are made of
 BY_MEANS = Metric(
     name=GIVEN,
     title=GIVEN,
@@ -88,6 +91,10 @@ def _rows(cell: Cell, group: int, table: Table) -> pd.DataFrame:
 def check_counts(table: Table, number: int, where: str) -> Iterator[Finding]:
     """Hold every row's counts to those of the patients: the same in all rows and seeds, and as the table says."""
     assert table.evidence is not None
+    if table.rows_tested > MOST:
+        said = f"{table.rows_tested:,} rows are more than the {MOST:,} that are counted again"
+        yield Finding("unchecked", where, said)
+        return
     published = [(g.n, g.positives, g.negatives) for g in table.groups]
     for label, seeds in table.evidence.counts.items():
         for one in seeds:
@@ -114,6 +121,8 @@ def _impossible(one: SeedCounts, table: Table) -> str:
     for cell in (one.everyone, *known):
         if cell.n < 0 or not -1e-6 <= cell.total <= cell.n + 1e-6:
             return f"scores that add up to {shown(cell.total)} over {cell.n:,} rows"
+        if not cell.total**2 / max(cell.n, 1) - 1e-6 <= cell.squares <= cell.total + 1e-6:
+            return f"squares that add up to {shown(cell.squares)}, of scores that add up to {shown(cell.total)}"
         if cell.answers is not None:
             flat = [number for row in cell.answers for number in row]
             if len(cell.answers) != count or any(len(row) != count + 1 for row in cell.answers) or min(flat) < 0:
@@ -121,24 +130,62 @@ def _impossible(one: SeedCounts, table: Table) -> str:
             if sum(flat) != cell.n:
                 return f"answers that add up to {sum(flat):,} over {cell.n:,} rows"
             right = sum(cell.answers[index][index] for index in range(count))
-            if table.measure.name == ACCURACY.name and not same(right, cell.total):
+            if table.measure.name == ACCURACY.name and not (same(right, cell.total) and same(right, cell.squares)):
                 return f"{right:,} right answers, and scores that add up to {shown(cell.total)}"
     if sum(cell.n for cell in known) > one.everyone.n or min(np.ravel(_left(one, known) or 0)) < 0:
         return "its groups hold more rows than there are"
     return ""
 
 
-def check_row(table: Table, row: Row, number: int, where: str) -> Iterator[Finding]:
+class Counts:
+    """A table's rows, rebuilt from their counts, each once; what counts do not give is None or not there."""
+
+    def __init__(self, table: Table) -> None:
+        assert table.evidence is not None
+        self.table, self.attached = table, table.evidence.counts
+        self.rebuilt: dict[str, Rebuilt] = {}
+        self.known: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
+
+    def of(self, label: str) -> Rebuilt | None:
+        """Return the answers of a row made up from its counts."""
+        if label not in self.rebuilt and self.attached.get(label):
+            self.rebuilt[label] = rebuild(self.table, self.attached[label])
+        return self.rebuilt.get(label)
+
+    def points(self, label: str, answers: Answers | None = None) -> dict[str, Any]:
+        """Return all values that a row's counts give, of all its seeds or of these answers' alone."""
+        one = self.of(label)
+        assert one is not None
+        answers = answers or one.answers
+        if (label, answers.seeds) not in self.known:
+            self.known[label, answers.seeds] = _points(replace(one, answers=answers))
+        return self.known[label, answers.seeds]
+
+    @property
+    def of_everyone(self) -> tuple[tuple[int, ...], ...] | None:
+        """Return how many of all rows are of each class, by answer, as some row counts them."""
+        return next((seeds[0].everyone.answers for seeds in self.attached.values() if seeds), None)
+
+    def shares(self, name: str) -> list[float] | None:
+        """Return which share of each group's rows is of a class, None where a group is withheld."""
+        cells = next((seeds[0].groups for seeds in self.attached.values() if seeds), ())
+        if name not in self.table.classes or not all(cell and cell.answers for cell in cells):
+            return None
+        place = self.table.classes.index(name)
+        return [sum(cell.answers[place]) / cell.n for cell in cells if cell and cell.answers and cell.n]
+
+
+def check_row(counts: Counts, row: Row, number: int, where: str) -> Iterator[Finding]:
     """Recompute what a row's counts determine: all values; of one seed without clusters also intervals and p."""
-    assert table.evidence is not None
-    seeds = table.evidence.counts.get(row.label, ())
+    seeds = counts.attached.get(row.label, ())
     if tuple(one.seed for one in seeds) != row.seeds:
         said = f"it has seeds {shown([*row.seeds])}, and counts of seeds {shown([one.seed for one in seeds])}"
         yield Finding("differs", where, said, (number, row.label))
         return
-    rebuilt = rebuild(table, seeds)
+    rebuilt = counts.of(row.label)
+    assert rebuilt is not None
     mine = asdict(row)
-    points = _points(rebuilt)
+    points = {name: one for name, one in counts.points(row.label).items() if name not in BETWEEN}
     yield from compared(_values(mine, points), points, where, (number, row.label))
     if rebuilt.exact:
         again = _unadjusted(asdict(measure(rebuilt.answers, rebuilt.groups)))
@@ -161,20 +208,53 @@ def _values(row: Mapping[str, Any], points: Mapping[str, Any]) -> dict[str, Any]
     return values | {"groups": {place: row["groups"][int(place)]["value"] for place in points["groups"]}}
 
 
-def check_changes(table: Table, row: Row, base: Row, number: int, where: str) -> Iterator[Finding]:
-    """Recompute every difference to the baseline as a difference of the two rows' counts."""
-    assert table.evidence is not None
-    rebuilt = [rebuild(table, table.evidence.counts[one.label]) for one in (row, base)]
-    pair = shared_seeds(rebuilt[0].answers, rebuilt[1].answers)
+def check_changes(
+    counts: Counts, a: str, b: str, differences: Mapping[str, Difference], where: str, row: tuple[int, str]
+) -> Iterator[Finding]:
+    """Recompute every difference of two rows, A minus B, as one of their counts."""
+    first, second = counts.of(a), counts.of(b)
+    pair = shared_seeds(first.answers, second.answers) if first and second else None
     if pair is None:
         return
-    mine, theirs = (_points(replace(one, answers=seeds)) for one, seeds in zip(rebuilt, pair, strict=True))
+    mine, theirs = (counts.points(label, answers) for label, answers in zip((a, b), pair, strict=True))
     names = [
-        name for name in mine if name in row.changes and name in theirs and None not in (mine[name], theirs[name])
+        name for name in mine if name in differences and name in theirs and None not in (mine[name], theirs[name])
     ]
     again = {name: mine[name] - theirs[name] for name in names}
-    published = {name: row.changes[name].value for name in names}
-    yield from compared(published, again, f"{where}: minus {base.label}", (number, row.label))
+    yield from compared({name: differences[name].value for name in names}, again, where, row)
+
+
+def check_further(counts: Counts, metrics: Mapping[str, Metric], number: int, where: str) -> Iterator[Finding]:
+    """Recompute what other measures say, where counts of answers determine it, and say where they do not."""
+    labels = {row.label for row in (*counts.table.rows, *counts.table.controls)}
+    for further in counts.table.further:
+        metric, place = metrics.get(further.measure.name), f"{where}: {further.measure.title}"
+        beyond = metric is None
+        for row in further.rows:
+            if row.label not in labels:
+                yield Finding("differs", f"{place} · {row.label}", "it is no row of the table")
+            again = _by_metric(metric, counts.of(row.label)) if metric else {}
+            beyond = beyond or len(again) < 2
+            told = {"score": row.score.value, "gap": row.gap.value}
+            told = {name: told[name] for name in again}
+            yield from compared(told, again, f"{place} · {row.label}", (number, row.label))
+        if beyond and further.rows:
+            yield Finding("unchecked", place, "counts do not determine it all: it needs the predictions (--runs)")
+
+
+def _by_metric(metric: Metric, rebuilt: Rebuilt | None) -> dict[str, float]:
+    """Compute a metric of answers that add up to the counts, mean of the seeds, as far as these determine it."""
+    if rebuilt is None or not rebuilt.split or rebuilt.answers.measure is not ACCURACY:
+        return {}
+    every = rebuilt.answers.predictions
+    values = [metric.value(one).value for one in every]
+    if None in values:
+        return {}
+    found = {"score": float(np.mean([value for value in values if value is not None]))}
+    count = len(rebuilt.groups.names)
+    each = [[one.value for one in metric.by_group(own, rebuilt.groups.codes, count)] for own in every]
+    gap = float(max_minus_min(np.array(each, dtype=np.float64)).mean()) if rebuilt.whole else np.nan
+    return found if np.isnan(gap) else {**found, "gap": gap}
 
 
 def _points(rebuilt: Rebuilt) -> dict[str, Any]:
@@ -189,8 +269,11 @@ def _points(rebuilt: Rebuilt) -> dict[str, Any]:
         return points
     gap = max_minus_min(by_group)
     points |= {
+        "in groups": _number(answers.scores[:, groups.codes >= 0].mean()),
         "gap": _number(gap.mean()),
         "worst_group": _number(np.nanmin(by_group, axis=1).mean()),
+        "best_group": _number(np.nanmax(by_group, axis=1).mean()),
+        "distance": _number(np.hypot(1 - answers.scores.mean(axis=1), gap).mean()),
         "equity_scaled": _number((answers.scores.mean(axis=1) / (1 + 100 * gap)).mean()),
     }
     if rebuilt.split and answers.odds:

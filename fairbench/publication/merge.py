@@ -126,8 +126,8 @@ def _same_counts(a: Table, b: Table) -> bool:
 
 def _difference(share: Share, other: Share) -> str:
     mine, theirs = identity(share.table), identity(other.table)
-    unlike = [key for key in mine if mine[key] != theirs[key]]
-    said = [f"{key} ({_short(mine[key])}, there {_short(theirs[key])})" for key in unlike]
+    unlike = [key for key in dict.fromkeys([*mine, *theirs]) if mine.get(key) != theirs.get(key)]
+    said = [f"{key} ({_short(mine.get(key))}, there {_short(theirs.get(key))})" for key in unlike]
     return (
         f"apart from the table of {other.lab}: {share.lab}'s has another {', '.join(said) or 'number of patients'}"
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from itertools import combinations
 
 from fairbench import __version__
 from fairbench.jobs.conversion import departures
@@ -12,14 +13,15 @@ from fairbench.jobs.job import Record
 from fairbench.jobs.store import PREDICTIONS
 from fairbench.jobs.summary import place as place_of
 from fairbench.leaderboard.board import Row, Table
-from fairbench.leaderboard.flags import OF_RECORDS, record_flags
 from fairbench.leaderboard.readjust import readjust
-from fairbench.leaderboard.row import cost, probes, provenance, recipe
+from fairbench.leaderboard.standings import criteria_of
 from fairbench.leaderboard.tables import trials_of
+from fairbench.metrics.metric import Metric
 from fairbench.plugins import Plugins
-from fairbench.publication.cells import check_changes, check_counts, check_row
+from fairbench.publication.cells import Counts, check_changes, check_counts, check_further, check_row
 from fairbench.publication.findings import ABSOLUTE, Finding, collected, compared, shown
 from fairbench.publication.published import Publication
+from fairbench.publication.rows import check_excluded, check_rows
 from fairbench.statistics.ranking import opposite
 
 CLOCKS = datetime.timedelta(days=1)  # by how much clocks may differ
@@ -37,13 +39,17 @@ def verify_file(publication: Publication, plugins: Plugins | None = None, answer
     findings += collected("board", "it is of one name, and each table of its own data", _board(publication))
     for number, table in enumerate(publication.board.tables):
         where = table.place
-        findings += collected(where, "its rows are those of the jobs named", _rows(table, number, where, records))
+        findings += collected(where, "its rows are those of the jobs named", check_rows(publication, number))
         findings += collected(where, "it is about what its jobs are about", _about(table, where, records))
+        findings += collected(where, "it is made as the publication says", _made(publication, table, where))
         findings += collected(where, "as many trials as jobs", _trials(table, where, records))
         if table.evidence is None or not table.rows:
             findings.append(Finding("unchecked", where, "no counts are attached: its numbers are their lab's word"))
             continue
-        findings += _numbers(table, number, where, answers)
+        metrics = plugins.tables["metric"] if plugins else {}
+        findings += _numbers(table, number, where, answers, bool(publication.parts), metrics)
+    if publication.board.refused:
+        findings.append(Finding("unchecked", "board", "the records that it says could not be believed"))
     if plugins is not None:
         findings += collected("code", "what calls itself fairbench's own is", _own(publication.jobs, plugins))
     return findings
@@ -58,6 +64,8 @@ def _jobs(publication: Publication) -> Iterator[Finding]:
             yield Finding("differs", f"job {key}", "it is listed twice")
     used = {key for table in publication.board.tables for row in (*table.rows, *table.controls) for key in row.keys}
     listed = {one.key for table in publication.board.tables for one in table.excluded}
+    for table in publication.board.tables:
+        yield from check_excluded(table, publication.records)
     published = _time(publication.published)
     if published is None or published - datetime.datetime.now(datetime.UTC) > CLOCKS:
         yield Finding("differs", "published", f"{publication.published!r} is no time that has been")
@@ -97,63 +105,6 @@ def _time(text: str) -> datetime.datetime | None:
     return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
 
 
-def _rows(table: Table, number: int, where: str, records: Mapping[str, list[Record]]) -> Iterator[Finding]:
-    """A row is what its jobs' records say: method, settings, recipe, seeds, versions, cost, probes."""
-    for row in (*table.rows, *table.controls):
-        place = f"{where} · {row.label}"
-        for key in row.keys:
-            if key not in records:
-                said = f"there is no job {key}: a job's key is the hash of what it is, and no job listed has this"
-                yield Finding("differs", place, said, (number, row.label))
-        if row.keys and set(row.keys) <= {*records}:
-            yield from _recorded_as(row, [records[key] for key in row.keys], number, place)
-
-
-def _recorded_as(row: Row, records: Sequence[list[Record]], number: int, place: str) -> Iterator[Finding]:
-    """Compare a row with its records; of a job that several laboratories ran, one laboratory's must fit."""
-    each = [[own[min(n, len(own) - 1)] for own in records] for n in range(max(map(len, records)))]
-    differences = [[*compared(_said(row), _recorded(own), place, (number, row.label))] for own in each]
-    if all(differences):
-        yield from differences[0]
-    if not row.label.startswith(each[0][0].job.method.label):
-        yield Finding("differs", place, f"its jobs are of {each[0][0].job.method.label}", (number, row.label))
-
-
-def _said(row: Row) -> dict[str, object]:
-    return {
-        "method": row.method,
-        "settings": dict(row.settings),
-        "recipe": dict(row.recipe),
-        "versions": dict(row.versions),
-        "attributes": list(row.attributes),
-        "role": row.role,
-        "stands_for": row.stands_for,
-        "seeds": list(row.seeds),
-        "trainable": row.trainable,
-        "train_seconds": row.train_seconds,
-        "peak_memory": row.peak_memory,
-        "probes": [asdict(one) for one in row.probes],
-        "flags of its making": [flag.code for flag in row.flags if flag.code in OF_RECORDS],
-    }
-
-
-def _recorded(records: Sequence[Record]) -> dict[str, object]:
-    job = records[0].job
-    return {
-        "method": job.method.name,
-        "settings": dict(job.method.settings),
-        "recipe": recipe(records[0]),
-        "versions": provenance(records[0]),
-        "attributes": list(job.attributes),
-        "role": records[0].role,
-        "stands_for": records[0].stands_for,
-        "seeds": [*dict.fromkeys(record.job.seed for record in records)],
-        **cost(records),
-        "probes": [asdict(one) for one in probes(records)],
-        "flags of its making": [flag.code for flag in record_flags(records[0])],
-    }
-
-
 def _about(table: Table, where: str, records: Mapping[str, list[Record]]) -> Iterator[Finding]:
     """Data, backbone and baseline are those of the jobs; of several laboratories, of one of them."""
     keys = [key for row in (*table.rows, *table.controls) for key in row.keys]
@@ -176,7 +127,41 @@ def _trials(table: Table, where: str, records: Mapping[str, list[Record]]) -> It
     yield from compared(asdict(table.trials), asdict(trials_of(here)), f"{where}: trials, published and listed")
 
 
-def _numbers(table: Table, number: int, where: str, answers: bool) -> list[Finding]:
+def _made(publication: Publication, table: Table, where: str) -> Iterator[Finding]:
+    """A table was made as the publication's choices have it: measure, ranking, what is withheld.
+
+    Of merged boards each part was made in its own way.
+    """
+    small = [group.name for group in table.groups if group.n is not None and group.n < table.min_cell]
+    if small:
+        said = f"{', '.join(small)} has fewer than {table.min_cell} rows, below which groups are withheld"
+        yield Finding("differs", f"{where}: min_cell", said)
+    if table.rows and not 1 <= table.clusters <= table.rows_tested:
+        said = f"{table.clusters:,} clusters of {table.rows_tested:,} rows"
+        yield Finding("differs", f"{where}: clusters", said)
+    if publication.parts:
+        return
+    chosen = publication.choices
+    told = {"min_cell": chosen.min_cell, "ranked_by": chosen.ranking, "measure": chosen.measure}
+    mine = {"min_cell": table.min_cell, "ranked_by": table.ranked_by, "measure": table.measure.name}
+    if chosen.measure is None:
+        told.pop("measure")
+    if table.rows:  # of a table without rows nothing was made
+        yield from compared({name: mine[name] for name in told}, told, f"{where}, and the publication's choices")
+    if chosen.attributes and table.attribute not in chosen.attributes:
+        said = f"published {table.attribute}, and the choices are {shown(list(chosen.attributes))}"
+        yield Finding("differs", f"{where}: attribute", said)
+    planned = {row.label for row in table.rows if {row.label, row.method} & {*chosen.primary}}
+    yield from compared(sorted(table.primary), sorted(planned), f"{where}: primary, and the publication's choices")
+    lacking = {*chosen.also} - {one.measure.name for one in table.further} - {table.measure.name}
+    if table.rows and lacking:
+        said = f"{', '.join(sorted(lacking))} was to stand beside, and does not"
+        yield Finding("differs", f"{where}: further measures", said)
+
+
+def _numbers(
+    table: Table, number: int, where: str, answers: bool, merged: bool, metrics: Mapping[str, Metric]
+) -> list[Finding]:
     """Recompute all that the attached counts and comparisons determine."""
     assert table.evidence is not None
     rows = (*table.rows, *table.controls)
@@ -186,61 +171,112 @@ def _numbers(table: Table, number: int, where: str, answers: bool) -> list[Findi
     if faults:
         return [*findings, *faults]
     findings.append(Finding("holds", where, "all rows and seeds count the same patients"))
+    counts = Counts(table)
     counted = [row for row in rows if row.label not in missing]
     findings += collected(
         where,
         "values follow from counts",
-        (one for row in counted for one in check_row(table, row, number, f"{where} · {row.label}")),
+        (one for row in counted for one in check_row(counts, row, number, f"{where} · {row.label}")),
     )
-    findings += collected(where, "differences follow from counts", _changes(table, number, where))
+    findings += collected(where, "differences follow from counts", _changes(counts, number, where, merged))
     findings += collected(
         where, "ranks and adjusted p-values follow from all comparisons", _adjusted(table, number, where)
     )
-    findings += collected(where, "the commonest answer is that of the patients", _constant(table, where))
+    findings += collected(where, "the commonest answer is that of the patients", _constant(counts, where))
+    further = [*check_further(counts, metrics, number, where)]
+    findings += further
+    findings += collected(where, "what an improvement would have to be rests on the baseline", _base(counts, where))
     beyond = () if answers else _beyond_counts(table)
     findings += [Finding("unchecked", where, said) for said in (*beyond, BY_MODELS)]
     return findings
 
 
-def _constant(table: Table, where: str) -> Iterator[Finding]:
-    """What always giving the commonest answer scores follows from how many patients have it.
+def _constant(counts: Counts, where: str) -> Iterator[Finding]:
+    """What always giving the commonest answer scores follows from how many patients have it, and so does its gap.
 
     An answer to each question scores at least as much as one class for all, and how much more, counts do not show.
     """
-    assert table.evidence is not None
-    answers = next((seeds[0].everyone.answers for seeds in table.evidence.counts.values() if seeds), None)
-    if table.constant is None or answers is None or table.measure.name != "accuracy":
+    table, constant = counts.table, counts.table.constant
+    answers = counts.of_everyone
+    if constant is None or answers is None or table.measure.name != "accuracy":
         return
     of_class = dict(zip(table.classes, map(sum, answers), strict=True))
-    place, score = f"{where}: always “{table.constant.answer}”", table.constant.score
-    if table.constant.one_class:
-        yield from compared(score, of_class.get(table.constant.answer, 0) / table.rows_tested, place)
+    place, score = f"{where}: always “{constant.answer}”", constant.score
+    if constant.one_class:
+        yield from compared(score, of_class.get(constant.answer, 0) / table.rows_tested, place)
+        shares = counts.shares(constant.answer)
+        if shares is not None:
+            yield from compared(
+                constant.gap, max(shares) - min(shares) if len(shares) > 1 else None, f"{place}: gap"
+            )
     elif score < max(of_class.values()) / table.rows_tested - ABSOLUTE:
         commonest = max(of_class, key=of_class.__getitem__)
         share = of_class[commonest] / table.rows_tested
         yield Finding("differs", place, f"published {score:.6g}, and always “{commonest}” is right for {share:.6g}")
 
 
-def _changes(table: Table, number: int, where: str) -> Iterator[Finding]:
-    """Differences are those of the two rows' counts, and those that the ranks rest on."""
+def _base(counts: Counts, where: str) -> Iterator[Finding]:
+    """The score and gap that a cut is foretold from are the baseline's."""
+    table = counts.table
+    if table.improvement is None or table.baseline is None or not counts.of(table.baseline):
+        return
+    points = counts.points(table.baseline)
+    mine = {name: points[key] for name, key in (("score", "in groups"), ("gap", "gap")) if key in points}
+    told = {name: getattr(table.improvement, name) for name in mine}
+    yield from compared(told, mine, f"{where}: improvement, and the baseline")
+
+
+def _changes(counts: Counts, number: int, where: str, merged: bool) -> Iterator[Finding]:
+    """Differences are those of the rows' counts, every two rows were compared once, and ranks rest on the same."""
+    table = counts.table
     assert table.evidence is not None
-    bases = {row.label: row for row in table.rows if row.role == "baseline"}
+    yield from _compared(table, where, merged)
     pairs = {(one.a, one.b): dict(one.differences) for one in table.evidence.pairs}
+    for (a, b), differences in pairs.items():
+        yield from check_changes(counts, a, b, differences, f"{where} · {a}, {b}", (number, a))
+    bases = [row.label for row in table.rows if row.role == "baseline"]
+    names = {"eq_odds_max"} if len(table.classes) == 2 else set()
     for row in table.rows:
-        for label, base in bases.items():
-            ranked = pairs.get((row.label, label))
-            if ranked is None and (label, row.label) in pairs:
-                ranked = {name: opposite(one) for name, one in pairs[label, row.label].items()}
-            if row.label == label or not ranked or not row.changes:
+        place, mine = f"{where} · {row.label}", (number, row.label)
+        ranked = None
+        for base in bases:
+            if (row.label, base) in pairs:
+                ranked = pairs[row.label, base]
+            elif (base, row.label) in pairs:
+                ranked = {name: opposite(one) for name, one in pairs[base, row.label].items()}
+            else:
                 continue
-            place = f"{where} · {row.label}"
-            mine = {name: _bare(row.changes[name]) for name in ranked if name in row.changes}
-            theirs = {name: _bare(ranked[name]) for name in mine}
-            yield from compared(
-                mine, theirs, f"{place}: differences, and those behind the ranks", (number, row.label)
+            told = {name: _bare(row.changes[name]) for name in row.changes if name in ranked}
+            theirs = {name: _bare(one) for name, one in ranked.items()}
+            yield from compared(told, theirs, f"{place}: differences, and those behind the ranks", mine)
+            yield from check_changes(counts, row.label, base, row.changes, f"{place}: minus {base}", mine)
+        unknown = {*row.changes} - {*(ranked or {})} - (names if ranked else set())
+        if row.label not in bases and unknown:
+            said = (
+                f"a difference in {', '.join(sorted(unknown))} to the baseline, with which it was not so compared"
             )
-            if all(table.evidence.counts.get(one) for one in (row.label, label)):
-                yield from check_changes(table, row, base, number, place)
+            yield Finding("differs", place, said, mine)
+
+
+def _compared(table: Table, where: str, merged: bool) -> Iterator[Finding]:
+    """All rows of one laboratory were compared with each other, once, in what ranks go by."""
+    assert table.evidence is not None
+    names = {*criteria_of(table.ranked_by, len(table.classes) == 2)}
+    seen: set[frozenset[str]] = set()
+    for one in table.evidence.pairs:
+        both, place = frozenset((one.a, one.b)), f"{where} · {one.a}, {one.b}"
+        if both in seen or len(both) < 2:
+            yield Finding("differs", place, "they are compared twice" if len(both) > 1 else "compared with itself")
+        seen.add(both)
+        if missing := names - {*one.differences}:
+            yield Finding("differs", place, f"they are not compared in {', '.join(sorted(missing))}")
+    for a, b in combinations(table.rows, 2):
+        if frozenset((a.label, b.label)) not in seen and (not merged or a.origin == b.origin):
+            yield Finding(
+                "differs", f"{where} · {a.label}, {b.label}", "they are not compared, and both are ranked"
+            )
+    for label in sorted({*table.evidence.counts} - {row.label for row in (*table.rows, *table.controls)}):
+        yield Finding("differs", f"{where} · {label}", "counts are attached, and it is no row")
 
 
 def _bare(difference: object) -> dict[str, object]:
@@ -261,18 +297,19 @@ def _adjusted(table: Table, number: int, where: str) -> Iterator[Finding]:
                 "differs", where, f"{label} was compared with {', '.join({one.a, one.b} - {label})}, and is no row"
             )
             return
-    again = {row.label: row for row in readjust(table).rows}
+    again = readjust(table)
+    yield from compared([row.label for row in table.rows], [row.label for row in again.rows], f"{where}: order")
+    by_label = {row.label: row for row in again.rows}
     for row in table.rows:
-        yield from compared(
-            _by_rank(row), _by_rank(again[row.label]), f"{where} · {row.label}", (number, row.label)
-        )
+        place = f"{where} · {row.label}"
+        yield from compared(_by_rank(row), _by_rank(by_label[row.label]), place, (number, row.label))
 
 
 def _by_rank(row: Row) -> dict[str, object]:
     return {
         "rank": row.rank,
         "trade_offs": list(row.trade_offs),
-        "flags": [flag.code for flag in row.flags],
+        "flags": [asdict(flag) for flag in row.flags],
         "changes": {name: one.adjusted for name, one in row.changes.items()},
         "interactions": {name: one.adjusted for name, one in row.interactions.items()},
         "adjusted": [row.gap.adjusted, row.eq_odds_max.adjusted, row.equity_scaled.adjusted],
@@ -290,6 +327,9 @@ def _beyond_counts(table: Table) -> Iterator[str]:
     if table.constant and not table.constant.one_class:
         yield "what the commonest answers score: each question has its own, so it needs the predictions (--runs)"
     yield "AUROC, side effects, contrasts, and p-values of differences: they need the predictions (--runs)"
+    yield "whether a row has learned, or is below a reference: that needs the predictions (--runs)"
+    if table.improvement is not None:
+        yield "how alike rows and baseline answer, and the cut that follows: that needs the predictions (--runs)"
 
 
 def _own(records: Iterable[Record], plugins: Plugins) -> Iterator[Finding]:

@@ -41,7 +41,9 @@ _ESCAPED = re.compile("|".join(map(re.escape, _SPECIAL)))
 def render(board: Board) -> str:
     """Write every table with rows as a `table` environment; its preamble needs `booktabs` and `amssymb`."""
     tables = [_table(table, number) for number, table in enumerate(board.tables, 1) if table.rows]
-    head = f"% {plain(board.title)}: written by fairbench {board.fairbench}; \\usepackage{{booktabs,amssymb}}"
+    head = (
+        f"% {plain(board.title)}: written by fairbench {plain(board.fairbench)}; \\usepackage{{booktabs,amssymb}}"
+    )
     return "\n\n".join([head, *tables]) + "\n"
 
 

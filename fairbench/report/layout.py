@@ -95,7 +95,7 @@ def closing(board: Board) -> Iterable[Block]:
     """Say what could not be read, what the words mean, and what computed it all."""
     yield from (Paragraph(plain(f"{one}. It may belong to a table above.")) for one in board.refused)
     yield Fold(HOW_TO_READ, (Terms(tuple(_terms(board))),))
-    yield Paragraph(f"Computed by fairbench {board.fairbench} from saved predictions.")
+    yield Paragraph(f"Computed by fairbench {plain(board.fairbench)} from saved predictions.")
 
 
 def _terms(board: Board) -> Iterable[tuple[str, str]]:
@@ -112,7 +112,7 @@ def _terms(board: Board) -> Iterable[tuple[str, str]]:
         absent.add("Moved against")
     yield from (entry for entry in TERMS if entry[0] not in absent)
     judges = [measure for t in board.tables for measure in (t.measure, *(one.measure for one in t.further))]
-    yield from {measure.title: measure.about for measure in judges if measure.about}.items()
+    yield from {plain(measure.title): plain(measure.about) for measure in judges if measure.about}.items()
     levels = {row.trust for row in rows}
     yield from ((f"Checked: {level}", meaning) for level, meaning in TRUST.items() if level in levels)
     used = {flag.code for row in rows for flag in row.flags}

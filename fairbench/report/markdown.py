@@ -7,6 +7,7 @@ import re
 
 from fairbench.leaderboard.board import Board
 from fairbench.report.blocks import Block, Fold, Grid, Heading, Paragraph, Points
+from fairbench.report.format import plain
 from fairbench.report.layout import lay_out
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~$&@!])")
@@ -18,8 +19,9 @@ def render(board: Board) -> str:
 
 
 def escape(text: str) -> str:
-    """Make text from data stand in markdown as it is: no markup, no cell ends, no links, no HTML."""
-    return _SPECIAL.sub(r"\\\1", text).replace("://", ":&#8203;//")
+    """Make text from data stand in markdown as it is, on one line: no markup, no cell ends, no links, no HTML."""
+    escaped = _SPECIAL.sub(r"\\\1", plain(text))
+    return escaped.replace("://", ":&#8203;//").replace("www.", "www&#8203;.")
 
 
 def _block(block: Block) -> str:
@@ -33,7 +35,7 @@ def _block(block: Block) -> str:
         return f"**{escape(block.caption)}**\n\n{_grid(block)}" if block.caption else _grid(block)
     if isinstance(block, Fold):
         inside = "\n\n".join(map(_block, block.blocks))
-        return f"<details>\n<summary>{html.escape(block.title)}</summary>\n\n{inside}\n\n</details>"
+        return f"<details>\n<summary>{html.escape(plain(block.title))}</summary>\n\n{inside}\n\n</details>"
     return "\n".join(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in block.entries)
 
 

@@ -98,7 +98,10 @@ class Extreme:
         errors = self.errors[:, 0] - self.errors[:, 1]
         spread = np.sqrt(errors.var(axis=0) + self.pad)
         t = np.divide(np.abs(errors), spread, out=np.zeros_like(errors), where=spread > 0)
-        reach = np.quantile(t.max(axis=(1, 2, 3)), 1 - ALPHA) * spread
+        most = np.quantile(t.max(axis=(1, 2, 3)), 1 - ALPHA)
+        if most == 0:  # no draw moves them apart: they answer alike, which few patients do not prove
+            most = stats.norm.ppf(1 - ALPHA / 2)
+        reach = most * spread
         high, low = extreme(moved + reach, "best", "mean"), extreme(moved - reach, "worst", "mean")
         if self.kind == "range":
             ranges = over_groups(np.fmax, moved + reach) - over_groups(np.fmin, moved - reach)

@@ -11,7 +11,7 @@ from sklearn.metrics import matthews_corrcoef
 
 from fairbench import Metric, Predictions, Undefined
 from fairbench.leaderboard.build import build
-from fairbench.metrics.jackknife import Jackknife
+from fairbench.metrics.jackknife import STILL, Jackknife
 from fairbench.predictions.groups import Groups
 from fairbench.publication.publish import publish
 from fairbench.publication.published import Choices
@@ -89,6 +89,15 @@ def test_what_cannot_be_bounded_has_no_interval():
     found = moved(Predictions(table, ("no", "yes"), ("sex",)))
     assert found.overall.value is not None
     assert found.overall.interval is None
+
+
+def test_what_no_part_of_the_rows_moves_is_not_certain():
+    """Twenty-four right answers are no proof of a perfect reader."""
+    table = pd.DataFrame({"target": [0, 1] * 12, "answer": [0, 1] * 12, "sex": ["f", "f", "m", "m"] * 6})
+    found = moved(Predictions(table, ("no", "yes"), ("sex",)))
+    assert (found.overall.value, found.overall.interval) == (1.0, None)
+    assert STILL in found.overall.notes
+    assert found.gap(Gap(0.0)).interval is None
 
 
 @pytest.mark.slow

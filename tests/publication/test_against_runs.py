@@ -132,3 +132,14 @@ def test_predictions_beside_the_file_rebuild_the_whole_board(honest, tmp_path):
     data = copied(publication)
     row(data, "better")["interactions"]["score"]["p"] = 0.04
     assert verdict_on(Publication.from_json(data), asked, plugins).differs
+
+
+def test_of_a_board_with_jobs_elsewhere_every_cell_of_the_rows_that_are_here_is_compared(own):
+    """Not only their score: else an edited AUROC would be called attached to predictions."""
+    publication = published(own)
+    removed_job(own)
+    unlike = [one for one in verify_runs(publication, [own]) if one.state == "differs"]
+    assert unlike == []
+    data = copied(publication)
+    row(data, "worse")["gap"]["high"] += 0.05
+    says(said(verify_runs(Publication.from_json(data), [own])), r"worse: gap\.high: published")

@@ -30,6 +30,19 @@ HOSTILE = {
     "another format": (lambda d: d.update(format="fairbench-publication-9"), "no published leaderboard"),
     "a row short of a group": (lambda d: row(d, "better")["groups"].pop(), "row better: it has values of 1 groups"),
     "a row twice": (lambda d: table(d)["rows"].append(row(d, "better")), "row better: two rows of the table"),
+    "a group twice": (
+        lambda d: table(d)["groups"].__setitem__(1, table(d)["groups"][0]),
+        "two groups are called so",
+    ),
+    "short of a difference": (
+        lambda d: row(d, "better")["changes"].pop("gap"),
+        "row better: it is compared with the baseline, and not in gap",
+    ),
+    "short of who was moved": (lambda d: row(d, "better").update(interactions={}), "and not in whom it moved"),
+    "no reading of a probe": (
+        lambda d: d["jobs"][0].update(readable={"race": {"x": 1}}),
+        "readable.race is not what a probe leaves",
+    ),
     "half a character": (lambda d: d.update(publisher="\ud800"), "surrogates not allowed"),
     "no whole number": (lambda d: table(d).update(rows_tested=1.5), r"rows_tested: 1\.5 is not of type"),
     "a fault below a choice": (
@@ -83,6 +96,20 @@ def test_impossible_counts_are_found_before_rows_are_made_of_them(honest, change
     assert any("better · seed 0" in one for one in said(verify_file(Publication.from_json(data))))
 
 
+def test_more_rows_than_anybody_tested_are_not_made_up(honest):
+    """All groups withheld, and a number of rows for which no memory would do."""
+    data = copied(honest["two"][1])
+    whole = table(data)
+    whole["rows_tested"] = whole["clusters"] = 10**12
+    for seeds in whole["evidence"]["counts"].values():
+        for one in seeds:
+            one["everyone"] = {"n": 10**12, "total": 1.0, "squares": 1.0}
+            one["groups"] = [None for _ in one["groups"]]
+    says(
+        said(verify_file(Publication.from_json(data)), "unchecked"), "are more than the 20,000,000 that are counted"
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "state", "expected"),
     [
@@ -125,7 +152,12 @@ def test_every_text_of_a_stranger_is_escaped_wherever_it_is_shown(honest):
     mine = row(data, "better")
     mine["origin"] = mine["label"] = bad
     mine["versions"]["method"] = f"{bad} 1.0"
+    data["board"]["fairbench"] = "1\n\\input{/etc/passwd}\n=====\n"
+    table(data)["measure"] = {"name": "m", "title": "m\n=====\nwww.example.org", "gap": "g\n", "about": "a\n# b"}
     board = Publication.from_json(data).board
+    assert not any(line.startswith(("=====", "# b", "\\input")) for line in render(board, "md").splitlines())
+    assert not any(line.startswith("\\input") for line in render(board, "tex").splitlines())
+    assert "www.example" not in render(board, "md")
     assert "<img" not in render(board, "md").replace("\\<img", "")
     assert "<img src=x" not in render(board, "html")
-    assert "\\input" not in render(board, "tex")
+    assert "\\input" not in "".join(line for line in render(board, "tex").splitlines() if not line.startswith("%"))

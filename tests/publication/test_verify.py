@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 from boards import PATIENTS, SHARES, copied, job, published, row, said, says, table
@@ -10,6 +11,7 @@ from builders import BASE, accuracy_of, add, patients
 from fairbench import __version__
 from fairbench.cli.publication import _command
 from fairbench.jobs.store import Store
+from fairbench.leaderboard.readjust import readjust
 from fairbench.publication.check import Asked, verdict_on
 from fairbench.publication.published import Publication, text
 from fairbench.publication.verdict import levels
@@ -198,7 +200,177 @@ def told_twice(data):
     data["jobs"].append(data["jobs"][0])
 
 
+def adjusted_again(data):
+    """Let every adjusted p-value, rank and flag follow from what is attached, as a forger with this code would."""
+    publication = Publication.from_json(data)
+    tables = (readjust(publication.board.tables[0]), *publication.board.tables[1:])
+    again = replace(publication, board=replace(publication.board, tables=tables))
+    data.clear()
+    data.update(json.loads(text(again)))
+
+
+def pairs_without(data, *gone):
+    """Forget the comparison of two rows."""
+    evidence = table(data)["evidence"]
+    evidence["pairs"] = [one for one in evidence["pairs"] if {one["a"], one["b"]} != {*gone}]
+
+
+def dropped_comparisons(data):
+    pairs_without(data, "better", "worse")
+    adjusted_again(data)
+
+
+def invented_differences(data):
+    pairs_without(data, "worse", "vanilla")
+    for name, value in {"score": 0.3, "gap": -0.1, "worst_group": 0.2}.items():
+        row(data, "worse")["changes"][name].update(value=value, low=value - 0.01, high=value + 0.01, p=1e-6)
+    adjusted_again(data)
+
+
+def compared_with_nobody(data):
+    """The row says less than the comparisons do."""
+    row(data, "worse").update(changes={}, interactions={})
+    adjusted_again(data)
+
+
+def flipped_comparison(data):
+    for one in table(data)["evidence"]["pairs"]:
+        if {one["a"], one["b"]} == {"better", "worse"}:
+            for each in one["differences"].values():
+                each["value"], each["low"], each["high"] = -each["value"], -each["high"], -each["low"]
+    adjusted_again(data)
+
+
+def told_twice_in_comparisons(data):
+    pairs = table(data)["evidence"]["pairs"]
+    pairs.append({**copied(pairs[0]), "a": pairs[0]["b"], "b": pairs[0]["a"]})
+
+
+def called(data, old, new):
+    """Call a row otherwise, wherever it is named."""
+    row(data, old)["label"] = new
+    counts = table(data)["evidence"]["counts"]
+    counts[new] = counts.pop(old)
+    for one in table(data)["evidence"]["pairs"]:
+        one.update({side: new for side in "ab" if one[side] == old})
+    for one in table(data).get("side_effects", []):
+        one["label"] = new if one["label"] == old else one["label"]
+
+
+def under_anothers_name(data):
+    called(data, "worse", "worse'")
+    called(data, "better", "worse")
+    adjusted_again(data)
+
+
+def praised_in_its_label(data):
+    called(data, "better", "better: p < 0.001")
+    adjusted_again(data)
+
+
+def hidden_as_a_control(data):
+    one = row(data, "worse")
+    table(data)["rows"].remove(one)
+    table(data).setdefault("controls", []).append(
+        {**one, "rank": "", "changes": {}, "interactions": {}, "flags": []}
+    )
+    evidence = table(data)["evidence"]
+    evidence["pairs"] = [pair for pair in evidence["pairs"] if "worse" not in (pair["a"], pair["b"])]
+    adjusted_again(data)
+
+
+def hidden_as_a_failure(data):
+    keys = row(data, "worse")["keys"]
+    for number, key in enumerate(keys):
+        table(data)["excluded"].append(
+            {"label": "worse", "seed": number, "key": key, "status": "failed", "reason": "it ended in an error"}
+        )
+    table(data)["rows"] = [one for one in table(data)["rows"] if one["label"] != "worse"]
+    evidence = table(data)["evidence"]
+    evidence["pairs"] = [pair for pair in evidence["pairs"] if "worse" not in (pair["a"], pair["b"])]
+    evidence["counts"].pop("worse")
+    adjusted_again(data)
+
+
+def failure_of_another_name(data):
+    table(data)["excluded"][0]["label"] = "worse"
+
+
+def a_flag_of_ones_own(data):
+    row(data, "worse")["flags"] = [*row(data, "worse").get("flags", []), {"code": "retracted by its authors"}]
+
+
+def seeds_said_to_lack(data):
+    row(data, "worse")["flags"] = [*row(data, "worse").get("flags", []), {"code": "missing seeds", "detail": "7"}]
+
+
+def another_attribute(data):
+    """The title says that groups of sex were looked at; the jobs were trained for race."""
+    table(data)["attribute"] = "sex"
+
+
+def wider_constant(data):
+    table(data)["constant"]["gap"] = 0.9
+
+
+def easier_improvement(data):
+    table(data)["improvement"].update(score=0.99, gap=0.001)
+
+
+def another_order(data):
+    table(data)["rows"].reverse()
+
+
+def withheld_below_what_is_shown(data):
+    table(data)["min_cell"] = 100
+
+
+def more_clusters_than_rows(data):
+    table(data)["clusters"] = table(data)["rows_tested"] + 1
+
+
+def other_squares(data):
+    table(data)["evidence"]["counts"]["better"][0]["everyone"]["squares"] -= 1.0
+
+
+def counts_of_nobody(data):
+    counts = table(data)["evidence"]["counts"]
+    counts["the best"] = copied(counts["better"])
+
+
+def another_ranking(data):
+    table(data)["ranked_by"] = "gap"
+    adjusted_again(data)
+
+
+def planned_afterwards(data):
+    table(data)["primary"] = ["better"]
+    adjusted_again(data)
+
+
 TAMPERINGS = {
+    dropped_comparisons: ("two", r"better, worse: they are not compared, and both are ranked"),
+    invented_differences: ("two", r"worse: a difference in .*score.*, with which it was not so compared"),
+    compared_with_nobody: ("two", r"worse: differences, and those behind the ranks: score: published nothing"),
+    flipped_comparison: ("two", r"(better, worse|worse, better): score: published .*, recomputed"),
+    told_twice_in_comparisons: ("two", r"they are compared twice"),
+    under_anothers_name: ("two", r"· worse: its jobs are of better"),
+    praised_in_its_label: ("two", r"better: p < 0.001: its jobs are of better"),
+    hidden_as_a_control: ("two", r"worse: it stands among the controls, and is a contender"),
+    hidden_as_a_failure: ("two", r"it is called failed, and its record says that it ended well"),
+    failure_of_another_name: ("two", r"left out: label: published worse, recomputed broken"),
+    a_flag_of_ones_own: ("two", r"worse: no flag is called retracted by its authors"),
+    seeds_said_to_lack: ("two", r"worse: flags of its making"),
+    another_attribute: ("two", r"better: its jobs are of better for race"),
+    wider_constant: ("two", r"always “yes”: gap: published 0\.9, recomputed"),
+    easier_improvement: ("two", r"improvement, and the baseline: score: published 0\.99, recomputed"),
+    another_order: ("two", r"order: 0: published"),
+    withheld_below_what_is_shown: ("two", r"black has fewer than 100 rows"),
+    more_clusters_than_rows: ("two", r"201 clusters of 200 rows"),
+    other_squares: ("two", r"better · seed 0: .*scores that add up to"),
+    counts_of_nobody: ("two", r"the best: counts are attached, and it is no row"),
+    another_ranking: ("two", r"choices: ranked_by: published gap, recomputed dominance"),
+    planned_afterwards: ("two", r"primary, and the publication's choices"),
     edited_cell: ("two", r"better: score: published 0\.835, recomputed 0\.785"),
     edited_interval: ("one", r"better: gap\.low: published 0\.05, recomputed"),
     edited_group: ("two", r"worse: groups\.0: published 0\.75, recomputed 0\.4"),

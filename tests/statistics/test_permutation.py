@@ -414,7 +414,7 @@ def test_identical_methods_and_unequal_rows():
     a, group = rng.integers(0, 2, 300).astype(float), np.arange(300) % 3
     same = compare([a], [a], group, repeats=199)
     assert (same.gap.value, same.gap.p) == (0, 1)
-    assert same.gap.high < 0.05
+    assert 0.01 < same.gap.high < 0.05  # some hundred patients who are answered alike do not prove it of all
     holed = a.copy()
     holed[0] = np.nan
     with pytest.raises(FairbenchError, match="same rows"):
