@@ -321,8 +321,8 @@ def test_a_full_disk_stops_with_one_error_and_keeps_what_is_done(tmp_path, undis
 # ── other processes ──────────────────────────────────────────────────────────────────────────────
 
 
-def start(out, workers):
-    words = (*COMMAND, *SWEEP, "--out", str(out), "--workers", str(workers))
+def start(out, workers, sweep=None):
+    words = (*COMMAND, *(sweep or SWEEP), "--out", str(out), "--workers", str(workers))
     # A test run that a shell put into the background ignores Ctrl-C, and its children would inherit that.
     listen = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -351,6 +351,26 @@ def test_two_sweeps_with_three_workers_on_one_folder_run_each_job_once(tmp_path,
         assert "[6/6]" in errors  # each sweep counts what the other ran
     assert sorted(finished()) == sorted(undisturbed)
     assert_same(predictions(tmp_path), undisturbed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")
+def test_ctrl_c_again_ends_workers_that_hang(tmp_path, monkeypatch):
+    """Whoever presses it twice waits for nothing, and leaves no process that holds a job."""
+    monkeypatch.setenv("FAIRBENCH_TEST_WICKED", "hangs")
+    sweep = start(tmp_path, 1, (*BASE, "--methods", "wicked", "--no-baseline"))
+    wait_for(lambda: [*tmp_path.glob("*/job.json")] or sweep.poll() is not None)
+    workers = children(sweep.pid)
+    time.sleep(3)
+    sweep.send_signal(signal.SIGINT)
+    time.sleep(6)
+    assert sweep.poll() is None  # it gives a training the time to leave what it can go on from
+    sweep.send_signal(signal.SIGINT)
+    _, errors = sweep.communicate(timeout=20)
+    assert sweep.returncode == 130
+    assert "waiting up to 60 s for trainings" in errors
+    assert errors.endswith("interrupted; the same command goes on\n")
+    assert "Traceback" not in errors
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")

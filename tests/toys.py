@@ -67,6 +67,9 @@ class Wicked(Method):
             raise RuntimeError("caf\udce9")
         if how == "no message":
             raise Silent
+        if how == "hangs":
+            while True:
+                time.sleep(1)
         if how == "is killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "leaves by os._exit":

@@ -17,7 +17,7 @@ from fairbench.statistics.results import RankBy
 
 Names = tuple[str, ...]
 Kind = Literal["dataset", "backbone", "method"]
-Seeds = tuple[Annotated[int, Range(0)], ...]
+Seeds = tuple[Annotated[int, Range(0, 2**63 - 1)], ...]  # as large as torch takes
 
 
 @dataclass(frozen=True)

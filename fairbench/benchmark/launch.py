@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import click
+
 from fairbench.benchmark.pull import STOPPED, Event, Setup, Watch, child, work
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Job
@@ -24,6 +26,7 @@ from fairbench.jobs.store import Store
 from fairbench.processes import cores, spawning
 
 GRACE = 60.0  # seconds that workers have to leave a checkpoint
+QUIET = 3.0  # seconds of it in which nothing is said
 
 
 class Terminated(SystemExit):
@@ -151,15 +154,46 @@ class _Crew:
             self._start(hand.number)
 
     def _end(self) -> None:
-        """Tell all workers to stop, which lets a training leave a checkpoint, and wait for them a while."""
-        until = time.monotonic() + GRACE
-        for process in self.everybody:
+        """Tell all workers to stop, which lets a training leave a checkpoint, and wait for them a while.
+
+        Ctrl-C, were it again and again, ends the waiting and no more: who is interrupted leaves no process behind.
+        """
+        working = [process for process in self.everybody if process.is_alive()]
+        for process in working:
             process.terminate()
-        for process in self.everybody:
-            process.join(max(0.0, until - time.monotonic()))
-            if process.is_alive():
-                process.kill()
+        try:
+            until = time.monotonic() + QUIET
+            if any(_alive(working, until)):
+                wait = f"up to {GRACE:.0f} s for trainings to leave what they can go on from"
+                click.echo(f"waiting {wait}; Ctrl-C does not wait", err=True)
+                _alive(working, until + GRACE - QUIET)
+        except KeyboardInterrupt:
+            pass
+        with _uninterrupted():
+            for process in working:
+                if process.is_alive():
+                    process.kill()
                 process.join()
+
+
+def _alive(processes: Sequence[BaseProcess], until: float) -> list[BaseProcess]:
+    """Wait for processes until then; return those that have not ended."""
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+    return [process for process in processes if process.is_alive()]
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait for a moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _cause(exit_code: int | None) -> str:

@@ -114,7 +114,7 @@ def _check(benchmark: Benchmark, plugins: Plugins) -> None:
     if benchmark.unrecorded not in POLICIES and not benchmark.unrecorded.startswith("merge:"):
         raise suggest("policy for unrecorded values", benchmark.unrecorded, POLICIES)
     check_selection(benchmark.select, plugins)
-    for what in ("datasets", "backbones", "methods"):
+    for what in ("datasets", "backbones", "methods", "seeds"):
         if not getattr(benchmark, what):
             raise FairbenchError(f"benchmark {benchmark.name} names no {what}", f"give some with --{what}")
     _refuse_unused_settings(benchmark, plugins)
@@ -161,6 +161,9 @@ def _weights(backbone: Backbone, absent: list[FairbenchError]) -> str:
 
 
 def _check_parts(stage: Stage) -> None:
+    if not stage.train or len({*stage.train}) < len(stage.train):
+        said = "names a part twice" if stage.train else "trains nothing"
+        raise FairbenchError(f"stage {stage.name} {said}", f"train = some of {', '.join(PARTS)}, each once")
     for part in (*stage.train, *stage.lr_scale):
         if part not in PARTS:
             raise suggest(f"part (stage {stage.name})", part, PARTS)

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from fairbench.benchmark.forecast import Forecast
 from fairbench.benchmark.launch import leads
-from fairbench.benchmark.pull import Event, Watch
+from fairbench.benchmark.pull import WAITING, Event, Watch
+from fairbench.errors import one_line
 from fairbench.jobs.job import Record
 
 
@@ -33,6 +34,7 @@ class _Lines:
 
     def __init__(self, console: Console, total: int, done: int, forecast: Forecast) -> None:
         self.console, self.total, self.done, self.forecast = console, total, done, forecast
+        self.waits = False
         if done:
             console.print(f"{done} of {total} jobs were done already", highlight=False)
 
@@ -40,6 +42,9 @@ class _Lines:
         self.forecast.hear(event)
         if event.failure is not None:
             self.console.print(f"warning: {event.failure.message}", markup=False, highlight=False, soft_wrap=True)
+        if event.phase == WAITING and not self.waits:
+            self.waits = True
+            self.console.print("waiting for other processes, which run the jobs that are left", highlight=False)
         if event.record is not None:
             self.done += 1
             rest = self.forecast.left()
@@ -103,7 +108,7 @@ class _Live:
 def outcome(record: Record) -> str:
     """Say in one line how a job ended."""
     if record.failed:
-        return f"{record.job.title}: failed: {record.error}"
+        return f"{record.job.title}: failed: {one_line('; '.join((record.error or '').splitlines()))}"
     took = {phase: spent for phase, spent in record.seconds.items() if phase != "train" or not record.weights_of}
     return f"{record.job.title}: done in {_clock(sum(took.values()))}"
 

@@ -61,6 +61,7 @@ class Setup:
 
 
 Watch = Callable[[Event], None]
+WAITING = "wait for other processes, which run what is left"  # a phase
 STOPPED = 128 + signal.SIGTERM  # the status of a worker that was told to end
 
 
@@ -121,7 +122,7 @@ def work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch, worker: W
     """Run all jobs that have no record and that no one else runs; return when every one has ended."""
     worker = worker or _worker(number, setup, watch)
     known = set(worker.plugins.broken)
-    waiting = worker.agree(list(jobs))
+    waiting, told = worker.agree(list(jobs)), False
     while waiting:
         progressed = False
         for job in list(waiting):
@@ -145,6 +146,9 @@ def work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch, worker: W
                 watch(Event(number, job, record=record))
                 progressed = True
         if waiting and not progressed:  # the rest is being run by others; take over what they drop
+            if not told:
+                watch(Event(number, waiting[0], WAITING))
+            told = True
             time.sleep(1.0)
     for broken in dict.fromkeys(worker.plugins.broken):
         if broken not in known:  # a tracker or notifier that raised

@@ -16,6 +16,8 @@ from fairbench.plugins import Plugins
 if TYPE_CHECKING:
     from fairbench.benchmark.plan import Planned
 
+TAKEN = ("record", "job")  # NAME.json is something else in a folder of runs
+
 
 def pinned(benchmark: Benchmark, planned: Planned) -> Benchmark:
     """Write down what the benchmark left open, batch size and precision, and what provides its parts."""
@@ -38,12 +40,17 @@ def pinned(benchmark: Benchmark, planned: Planned) -> Benchmark:
 def named(store: Store, sweep: Benchmark, wanted: str | None) -> Benchmark:
     """Give a sweep a name that no other sweep of this folder has: the one wanted, else the benchmark's or the next.
 
-    Raises FairbenchError where another sweep has the name that is wanted.
+    Raises FairbenchError where another sweep has the name that is wanted, or where it is no name of a file.
     """
     name = wanted or sweep.name
+    if set(name) & {"/", "\\"} or name.startswith(".") or not name.isprintable() or name in TAKEN:
+        raise FairbenchError(
+            f"{name!r:.80} cannot be the name of a sweep: its board is NAME.md and NAME.json in {store.name}",
+            "choose another --name, such as glaucoma-by-race",
+        )
     if wanted and not _is_free(store, sweep, name):
         raise FairbenchError(
-            f"another sweep in {store.name} is called {name}, and its board would be overwritten",
+            f"another sweep in {store.name} is called {name}, or another file, which would be overwritten",
             "choose another --name, or leave it out",
         )
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
@@ -54,7 +61,7 @@ def _is_free(store: Store, sweep: Benchmark, name: str) -> bool:
     """Whether no sweep has the name, or this very one has."""
     path = store.sheet(name, "toml")
     if not path.exists():
-        return not store.sheet(name, "json").exists()
+        return not any(store.sheet(name, kind).exists() for kind in ("json", "md"))
     try:
         return _asked(load(str(path))) == _asked(sweep)
     except FairbenchError:

@@ -20,6 +20,7 @@ Precision = Literal["float32", "bfloat16"]
 READ = ("value", "low", "high", "auroc", "chance", "p")  # what a probe reads of an attribute
 Role = Literal["contender", "baseline", "control", "reference"]
 Steps = Annotated[int, Range(0)]
+LeastSteps = Annotated[int, Range(0, 1_000_000)]
 Epochs = Annotated[float, Range(0, 100_000, above=True)]
 
 
@@ -44,7 +45,7 @@ class Stage:
     weight_decay: NonNegative = 0.0
     clip: Positive = 1.0
     split: Literal["train", "val"] = "train"
-    min_steps: Steps = 0
+    min_steps: LeastSteps = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "lr", "weight_decay", "clip"):  # 3 and 3.0 are one stage, with one key

@@ -183,16 +183,22 @@ class Checkpoints:
         modules = dict(self.method.named_modules())
         if set(modules) != set(self.modules):
             raise Unsaveable("modules that were made after `setup`")
-        kept = {}
+        kept, found = {}, {_identity(self.run.generator): "the run's generator"}
+        for name, module in modules.items():
+            for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None:
+                    found[_identity(tensor)] = f"`{f'{name}.{key}'.lstrip('.')}`"
         for name, module in modules.items():
             values = {}
             for key, value in _attributes(module):
                 same = self.constants.get((name, key), self) is value
                 if not (same and _constant(value)):
+                    where = f"`{f'{name}.{key}'.lstrip('.')}`"
                     try:
+                        _once(value, where, found)
                         values[key] = _pack(value)
                     except Unsaveable as error:
-                        raise Unsaveable(f"`{f'{name}.{key}'.lstrip('.')}` ({error})") from None
+                        raise Unsaveable(f"{where} ({error})") from None
             kept[name] = {
                 "parameters": {key: _pack(value) for key, value in module._parameters.items()},
                 "buffers": {key: _pack(value) for key, value in module._buffers.items()},
@@ -226,12 +232,33 @@ def _constant(value: Any) -> bool:
     return bool(frozen) or isinstance(value, Run | type | types.FunctionType | types.MethodType | types.ModuleType)
 
 
+def _identity(value: Any) -> tuple[str, int]:
+    """Say what two names of one thing have in common; of tensors, their memory."""
+    if isinstance(value, Tensor):
+        return "memory", value.untyped_storage().data_ptr() or id(value)
+    return "object", id(value)
+
+
+def _once(value: Any, where: str, found: dict[tuple[str, int], str]) -> None:
+    """Note what can change under its name; raises Unsaveable where it has another, which would be lost."""
+    if isinstance(value, Tensor | np.ndarray | torch.Generator | list | set | dict):
+        if (other := found.setdefault(_identity(value), where)) != where:
+            raise Unsaveable(f"the same as {other}")
+        if isinstance(value, Tensor) and value.grad_fn is not None:
+            raise Unsaveable("a tensor amid a computation")
+    inside = [*value.keys(), *value.values()] if type(value) is dict else value
+    if type(value) in (list, tuple, set, frozenset, dict):
+        for number, item in enumerate(inside):
+            _once(item, f"{where}[{number}]", found)
+
+
 def _pack(value: Any) -> Any:
     """Write a value, tagged, in what `torch.load(weights_only=True)` reads; raises Unsaveable."""
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     if isinstance(value, Tensor):
-        return {"tensor": value.detach().cpu().clone(), "here": value.device.type == "cpu"}
+        learns = value.requires_grad and not isinstance(value, nn.Parameter)
+        return {"tensor": value.detach().cpu().clone(), "here": value.device.type == "cpu", "learns": learns}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
         return {"array": torch.from_numpy(flat.copy()), "dtype": value.dtype.str, "shape": list(value.shape)}
@@ -253,7 +280,7 @@ def _unpack(value: Any, device: torch.device) -> Any:
         return value
     kind = next(iter(value))
     if kind == "tensor":
-        return value["tensor"].clone().to("cpu" if value["here"] else device)
+        return value["tensor"].clone().to("cpu" if value["here"] else device).requires_grad_(value["learns"])
     if kind == "array":
         return value["array"].numpy().view(value["dtype"]).reshape(value["shape"]).copy()
     if kind == "number":

@@ -133,7 +133,14 @@ class Encoded(torch.utils.data.Dataset[Example]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
+        return dict(self.examples[index])
+
+    def versions(self) -> list[int]:
+        """Return how often each tensor that is kept in memory for the next jobs was written to, in their order."""
+        if isinstance(self.examples, OnDisk):
+            return []  # read anew each time
+        tensors = (tensor for example in self.examples for tensor in example.values())
+        return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
 
     def asked(self, index: int, prompt: str) -> Example:
         """Return one row with another prompt: the image is opened again, its features are not computed again."""

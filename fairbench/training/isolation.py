@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
 import random
 from collections.abc import Iterator, Mapping
@@ -113,6 +115,50 @@ class Imprint:
         return [*(f"the frozen {name}" for name in tensors), *(f"the setup of {name}" for name in setup)]
 
 
+class OfClasses:
+    """What the classes of a method hold that can change, which the next job would find: put back, and named."""
+
+    def __init__(self, kind: type) -> None:
+        self.kept: list[tuple[type, str, str, Any]] = []
+        for owner in kind.__mro__:
+            if owner.__module__.partition(".")[0] in ("torch", "builtins", "fairbench"):
+                continue
+            for name, value in vars(owner).items():
+                if isinstance(value, list | dict | set | np.ndarray | Tensor) and not name.startswith("__"):
+                    with contextlib.suppress(Exception):  # what cannot be copied or written is not watched
+                        self.kept.append((owner, name, _written(value), copy.deepcopy(value)))
+
+    def restore(self) -> list[str]:
+        """Put everything back, and name what had changed."""
+        changed = []
+        for owner, name, before, value in self.kept:
+            if _written(vars(owner).get(name)) != before:
+                setattr(owner, name, value)
+                changed.append(f"`{name}` of the class {owner.__name__}")
+        return changed
+
+
+def _written(value: Any) -> str:
+    """Write a value so that two are written alike only where they are."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} {value.tobytes()!r}"
+    if isinstance(value, Mapping):
+        return repr([(key, _written(item)) for key, item in value.items()])
+    if isinstance(value, list | tuple):
+        return repr([_written(item) for item in value])
+    return repr(sorted(map(repr, value)) if isinstance(value, set | frozenset) else value)
+
+
+def _here() -> str:
+    """Return the working directory, empty where somebody removed it."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 class Process:
     """The process's own state: put back after a job, and what a job should not have touched is named."""
 
@@ -125,16 +171,21 @@ class Process:
     def _state() -> dict[str, Any]:
         return {
             "the default number format": torch.get_default_dtype(),
-            "the working directory": os.getcwd(),
+            "the working directory": _here(),
             "the gradient mode": torch.is_grad_enabled(),
             "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+            "the number of threads": torch.get_num_threads(),
+            "the precision of matrix products": torch.get_float32_matmul_precision(),
         }
 
     def restore(self) -> list[str]:
         """Put everything back, random numbers included, and name what had changed beside them."""
         now = self._state()
         torch.set_default_dtype(self.state["the default number format"])
-        os.chdir(self.state["the working directory"])
+        if self.state["the working directory"]:
+            os.chdir(self.state["the working directory"])
+        torch.set_num_threads(self.state["the number of threads"])
+        torch.set_float32_matmul_precision(self.state["the precision of matrix products"])
         torch.set_grad_enabled(self.state["the gradient mode"])
         torch.use_deterministic_algorithms(self.state["deterministic algorithms"], warn_only=True)
         random.setstate(self.random[0])

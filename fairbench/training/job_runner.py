@@ -38,7 +38,7 @@ from fairbench.training import selection
 from fairbench.training.acceptance import accepted
 from fairbench.training.checkpoint import Checkpoints, Place, Unsaveable
 from fairbench.training.features import Encoded, Example, Examples, Prepared, Questions, cache_key, encode
-from fairbench.training.isolation import Imprint
+from fairbench.training.isolation import Imprint, OfClasses
 from fairbench.training.method import Method
 from fairbench.training.needs import require
 from fairbench.training.predict import BATCH, adjusted, frame, indices, predict
@@ -65,6 +65,7 @@ class Attempt:
         self.facts: dict[str, Any] = {}
         self.described: dict[str, Any] = {}  # the record's fields that say what row this is
         self.error: str | None = None
+        self.of_classes: OfClasses | None = None
         self.steps = 0
         self.trained = 0
         self.began = self.saved = time.monotonic()  # the training; its last checkpoint
@@ -85,6 +86,7 @@ class Attempt:
         """Load and look: what a job needs before it trains, and all that a probe needs."""
         job, resources = self.job, self.resources
         method: Method = resources.plugins.make("method", job.method, resources.roots)
+        self.of_classes = OfClasses(type(method))
         with self.phase("load"):
             self.dataset, self.table = resources.keep(
                 "dataset", repr((job.dataset, str(resources.roots))), self._read
@@ -115,6 +117,7 @@ class Attempt:
                 shown = repr(job.method) if view else ""
                 source = resources.keep("source", f"{key} {shown}", lambda: self._encoded(source, precision))
             self.source: Encoded | Prepared = source
+            self.versions = source.versions() if isinstance(source, Encoded) else []
         self.where = {split: np.flatnonzero(self.table["split"] == split) for split in ("train", "val", "test")}
         return method
 
@@ -192,8 +195,10 @@ class Attempt:
         self.warnings += training.warnings
         self.facts |= training.facts
         self.described["weights_of"] = training.job.key
-        with self.store.writing():
-            shutil.copyfile(self.store.log_file(training.job), self.store.log_file(self.job))
+        log = self.store.log_file(training.job)
+        if log.exists():  # without it nothing is lost but a curve
+            with self.store.writing():
+                shutil.copyfile(log, self.store.log_file(self.job))
         return run
 
     def _answered(self, method: Method, run: Run) -> pd.DataFrame:
@@ -301,7 +306,7 @@ class Attempt:
             accelerator=self.resources.accelerator,
             micro_batch=self.micro_batch,
             generator=torch.Generator(),
-            warn=self.warnings.append,
+            warn=lambda text: self.warnings.append(str(text)),
             answers=self._told,
             questions=self._shown("test"),
             known=self._shown("train"),
@@ -514,9 +519,16 @@ class Attempt:
         return BATCH if self.resources.mesh is None else min(BATCH, self.micro_batch)
 
     def changes(self) -> list[str]:
-        """Name what this job changed of the backbone that the next one inherits."""
+        """Name what this job changed that the next one inherits: of the backbone, the examples, the method."""
         imprint: Imprint | None = getattr(self, "imprint", None)
-        return imprint.changes(Imprint.of(self.backbone)) if imprint else []
+        try:
+            changed = imprint.changes(Imprint.of(self.backbone)) if imprint else []
+        except Exception as error:  # a plugin's doing, which must not end the process
+            changed = [f"the backbone, which cannot be looked at any more ({type(error).__name__}: {error})"]
+        source = getattr(self, "source", None)
+        if isinstance(source, Encoded) and source.versions() != self.versions:
+            changed.append("examples that are kept in memory")
+        return changed + (self.of_classes.restore() if self.of_classes else [])
 
     def record(self) -> Record:
         """Describe how it went, whether it did or not."""

@@ -7,6 +7,8 @@ where these are still what the note says. A note that misleads costs a training,
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,8 +47,10 @@ def plain(method: type[Method]) -> bool:
 
 def training_of(job: Job, method: type[Method]) -> str | None:
     """Return what is equal for jobs that train the same weights, or None for one that trains its own."""
-    if not plain(method) or needs_groups(job.select):
-        return None
+    return None if not plain(method) or needs_groups(job.select) else _name(job)
+
+
+def _name(job: Job) -> str:
     return replace(job, method=Choice("plain"), attributes=(), unrecorded="").key
 
 
@@ -55,7 +59,8 @@ def leave(store: Store, name: str, training: Training) -> None:
     folder = store.adapter_folder(training.job)
     sealed = replace(training, files={file.name: digest(file) for file in sorted(folder.iterdir())})
     store.training_file(name).parent.mkdir(parents=True, exist_ok=True)
-    write_json(store.training_file(name), to_json(sealed))
+    written = to_json(sealed)
+    write_json(store.training_file(name), {**written, "checksum": _checksum(written)})
 
 
 def find(store: Store, name: str, made_by: Mapping[str, str]) -> Training | None:
@@ -64,9 +69,17 @@ def find(store: Store, name: str, made_by: Mapping[str, str]) -> Training | None
     A note or weights that cannot be believed are as good as none.
     """
     try:
-        training = from_json(Training, read_json(store.training_file(name))[0])
+        written = dict(read_json(store.training_file(name))[0])
+        if written.pop("checksum", None) != _checksum(written):
+            return None
+        training = from_json(Training, written)
         folder = store.adapter_folder(training.job)
         whole = all(digest(folder / Path(file).name) == sealed for file, sealed in training.files.items())
-    except (FairbenchError, OSError):
+    except (FairbenchError, OSError, TypeError, ValueError):
         return None
-    return training if whole and training.files and training.made_by == dict(made_by) else None
+    mine = _name(training.job) == name and training.made_by == dict(made_by)
+    return training if whole and training.files and mine else None
+
+
+def _checksum(written: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()

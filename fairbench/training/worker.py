@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fairbench.errors import FairbenchError
@@ -51,7 +52,7 @@ class Worker(Resources):
             self.forget()
         record = attempt.record()
         if self.leads or failure:
-            record = self.end(record)
+            record = self._saved(record)
         if failure and self.accelerator.num_processes > 1:
             raise failure
         self.accelerator.wait_for_everyone()
@@ -67,6 +68,14 @@ class Worker(Resources):
         if not failed or self.mesh is None:
             changed += attempt.changes()
         return changed if failed else self.union(changed)
+
+    def _saved(self, record: Record) -> Record:
+        """Save a record and tell plugins; one whose notes cannot be written is saved without them, as a failure."""
+        try:
+            return self.end(record)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            said = f"what its method noted cannot be written down ({type(error).__name__}: {error})"
+            return self.end(replace(record, facts={}, error=f"{record.error}; {said}" if record.error else said))
 
     def end(self, record: Record) -> Record:
         """Save a job's record and tell plugins."""

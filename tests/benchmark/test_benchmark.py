@@ -203,6 +203,7 @@ def test_merging_names_a_group_of_the_joint_attribute():
         ({"attributes": "site+site"}, "site+site name one twice", ""),
         ({"seeds": "0,one"}, "'one' is not a whole number", "such as 3"),
         ({"seeds": "-1"}, "must be at least 0", ""),
+        ({"seeds": str(2**63)}, "must be at most", ""),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(lists, message, hint):
@@ -211,9 +212,12 @@ def test_an_unknown_name_is_refused_with_the_nearest(lists, message, hint):
 
 def test_a_benchmark_that_names_nothing_is_refused():
     refused("names no methods", "--methods", jobs, replace(TOY, methods=()))
+    refused("names no seeds", "--seeds", jobs, replace(TOY, seeds=()))
 
 
 def test_stages_train_parts_that_exist():
+    refused("stage x trains nothing", "lora, head", jobs, replace(TOY, stages=(Stage("x", ()),)))
+    refused("stage x names a part twice", "lora, head", jobs, replace(TOY, stages=(Stage("x", ("lora", "lora")),)))
     refused("no part (stage x) is called `heads`", "`head`", jobs, replace(TOY, stages=(Stage("x", ("heads",)),)))
     scaled = Stage("x", lr_scale={"heed": 2})
     refused("no part (stage x) is called `heed`", "`head`", jobs, replace(TOY, stages=(scaled,)))

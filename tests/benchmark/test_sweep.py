@@ -33,7 +33,7 @@ def test_a_name_that_is_taken_is_refused_where_it_was_asked_for(tmp_path):
     store = Store(tmp_path)
     write(store, named(store, ASKED, "strengths"))
     assert named(store, ASKED, "strengths").name == "strengths"
-    with pytest.raises(FairbenchError, match="is called strengths, and its board would be overwritten"):
+    with pytest.raises(FairbenchError, match="is called strengths, or another file"):
         named(store, replace(ASKED, seeds=(1,)), "strengths")
 
 
@@ -90,3 +90,15 @@ def test_nobody_is_sent_to_another_project_of_the_same_name():
     assert Provider("method", "gr", "other 1.0+0123abcd").obtain == 'pip install "other==1.0"'
     workflow = (Path(__file__).parents[2] / "leaderboards" / "submission.yml").read_text()
     assert "pip install fairbench" not in workflow
+
+
+@pytest.mark.parametrize("name", ["../board", "a/b", "a\\b", ".leases", "record", "job", "two\nlines", "\u202e"])
+def test_a_name_is_that_of_a_file_in_the_folder(tmp_path, name):
+    with pytest.raises(FairbenchError, match="cannot be the name of a sweep"):
+        named(Store(tmp_path), ASKED, name)
+
+
+def test_a_board_of_nobodys_is_not_written_over(tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(FairbenchError, match="another"):
+        named(Store(tmp_path), ASKED, "notes")

@@ -65,8 +65,53 @@ class Opaque(Method):
         return out.loss.mean()
 
 
-METHODS = {**plugins.load(("method",)).tables["method"], "rich": Rich, "opaque": Opaque}
-UNSAVEABLE = {"fairtune", "opaque"}  # optuna's study is no plain value
+class Aliases(Method):
+    """It has two names for one thing, which would be two things after it went on."""
+
+    name = "aliases"
+    of: str = "generator"
+
+    def setup(self, run):
+        self.reader = nn.Linear(2, 1)
+        if self.of == "generator":
+            self.own = run.generator
+        elif self.of == "parameter":
+            self.learn = [self.reader.weight]
+        elif self.of == "part":
+            self.row = self.reader.weight.detach()[0]
+        elif self.of == "tensor":
+            self.mean = torch.ones(2)
+            self.kept = {"mean": self.mean}
+        elif self.of == "list":
+            self.rows = []
+            self.kept = {"rows": self.rows}
+        elif self.of == "graph":
+            self.sum = self.reader.weight.sum()
+
+
+class Leaf(Method):
+    """It learns a tensor that is no parameter."""
+
+    name = "leaf"
+
+    def setup(self, run):
+        self.theta = torch.zeros(2, requires_grad=True)
+
+    def loss(self, out, batch):
+        weight = self.theta.softmax(0)[batch.target]
+        (slope,) = torch.autograd.grad((out.loss.detach() * weight).mean(), self.theta)
+        self.theta = (self.theta + 0.5 * slope).detach().requires_grad_()
+        return 2 * (out.loss * weight.detach()).mean()
+
+
+METHODS = {
+    **plugins.load(("method",)).tables["method"],
+    "rich": Rich,
+    "opaque": Opaque,
+    "aliases": Aliases,
+    "leaf": Leaf,
+}
+UNSAVEABLE = {"fairtune", "opaque", "aliases"}  # optuna's study is no plain value
 ELSEWHERE = {"adapter", "endpoint"}  # trained before or elsewhere, and not here
 
 
@@ -171,6 +216,23 @@ def test_what_cannot_be_written_down_begins_anew_and_the_record_says_why(tmp_pat
     record, *_, steps = run(tmp_path, job)
     assert len(steps) == 24
     assert record.facts["begins anew when interrupted"] == "`things` (range_iterator)"
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        ("generator", "`own` (the same as the run's generator)"),
+        ("parameter", "`learn` (the same as `reader.weight`)"),
+        ("part", "`row` (the same as `reader.weight`)"),
+        ("tensor", "`kept` (the same as `mean`)"),
+        ("list", "`kept` (the same as `rows`)"),
+        ("graph", "`sum` (a tensor amid a computation)"),
+    ],
+)
+def test_two_names_of_one_thing_begin_anew(tmp_path, of, reason):
+    """Gone on with they would be two things, and the weights others: without a word."""
+    record, *_ = run(tmp_path, a_job(Aliases, settings={"of": of}))
+    assert record.facts["begins anew when interrupted"] == reason
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import tempfile
 import weakref
 
 import numpy as np
@@ -53,7 +54,20 @@ def replaced(run):
     run.backbone.language_model.norm = torch.nn.Identity()
 
 
+def in_a_folder_that_is_gone(run):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+
+
+def undescribed(run):
+    run.backbone.language_model.config = None
+
+
 WAYS = {
+    "gone": (in_a_folder_that_is_gone, "the working directory"),
+    "undescribed": (undescribed, "the backbone, which cannot be looked at any more (AttributeError"),
+    "threads": (lambda run: torch.set_num_threads(torch.get_num_threads() + 1), "the number of threads"),
+    "counted": (lambda run: Meddler.seen.append(1), "`seen` of the class Meddler"),
     "scaled": (scaled, "the frozen model.decoder.embed_tokens.weight"),
     "buffered": (buffered, "inv_freq"),
     "hooked": (hooked, "the setup of model.decoder.layers.0"),
@@ -71,9 +85,31 @@ class Meddler(Plain):
 
     name = "meddler"
     way: str = "nothing"
+    seen = []
 
     def end_stage(self, run):
         WAYS[self.way][0](run)
+
+
+class Scribbler(Plain):
+    """Write into the examples of a batch."""
+
+    name = "scribbler"
+
+    def loss(self, out, batch):
+        for example in batch.examples:
+            example["features"].mul_(0)
+        return out.loss.mean()
+
+
+class Noter(Plain):
+    """Note what no record can hold, and warn of what is no text."""
+
+    name = "noter"
+
+    def end_stage(self, run):
+        run.warn({"a": 1})
+        run.facts["odd"] = {(1, 2): float("inf")}
 
 
 def job(method, settings):
@@ -95,7 +131,7 @@ def test_the_next_job_inherits_nothing(way, alone, tmp_path):
     if fault is None:
         assert record.error is None
     else:
-        assert record.error.startswith(f"meddler(way={way}) changed what other jobs inherit: ")
+        assert f"meddler(way={way}) changed what other jobs inherit: " in record.error
         assert fault in record.error
     assert (os.getcwd(), torch.get_default_dtype()) == (where, torch.float32)
     assert random.getstate() == drawn[0]
@@ -104,6 +140,24 @@ def test_the_next_job_inherits_nothing(way, alone, tmp_path):
     assert after.error is None
     table = pd.read_parquet(worker.store.folder(after.job) / PREDICTIONS)
     pd.testing.assert_frame_equal(table, alone)
+
+
+def test_examples_that_are_kept_in_memory_are_the_next_jobs_too(alone, tmp_path):
+    worker = Worker(Store(tmp_path), toy_plugins(Plain, Scribbler), {}, lambda *_: None)
+    assert worker.run(job("scribbler", {})).error == (
+        "scribbler changed what other jobs inherit: examples that are kept in memory"
+    )
+    after = worker.run(job("plain", {}))
+    pd.testing.assert_frame_equal(pd.read_parquet(worker.store.folder(after.job) / PREDICTIONS), alone)
+
+
+def test_notes_that_no_record_can_hold_are_a_failure_of_their_job_alone(tmp_path):
+    worker = Worker(Store(tmp_path), toy_plugins(Plain, Noter), {}, lambda *_: None)
+    record = worker.run(job("noter", {}))
+    assert record.error.startswith("what its method noted cannot be written down (")
+    assert record.warnings == ("{'a': 1}",)
+    assert worker.store.record(record.job) == record
+    assert worker.run(job("plain", {})).error is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int8, torch.bool])

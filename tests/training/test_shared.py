@@ -133,8 +133,13 @@ def _name_no_files(folder: Path) -> None:
     note.write_text(json.dumps({**json.loads(note.read_text()), "files": {}}))
 
 
+def _edit_a_number(folder: Path) -> None:
+    (note,) = folder.glob(".trainings/*.json")
+    note.write_text(json.dumps({**json.loads(note.read_text()), "steps": 0}))
+
+
 @pytest.mark.parametrize(
-    "damage", [_damage_weights, _lose_weights, _garble_note, _name_other_software, _name_no_files]
+    "damage", [_edit_a_number, _damage_weights, _lose_weights, _garble_note, _name_other_software, _name_no_files]
 )
 def test_what_cannot_be_believed_costs_a_training_and_no_more(tmp_path, damage):
     alone = train(Shuffling, out=tmp_path / "alone")
@@ -143,6 +148,24 @@ def test_what_cannot_be_believed_costs_a_training_and_no_more(tmp_path, damage):
     after = train(Shuffling, out=tmp_path / "both")
     assert after.record.weights_of == ""
     assert after.predictions.equals(alone.predictions)
+
+
+def test_a_note_about_another_training_is_not_believed(tmp_path):
+    """Two notes whose names were exchanged: each is whole, and of the other seed."""
+    for seed in (0, 1):
+        train(Plain, out=tmp_path, seed=seed)
+    one, other = sorted((tmp_path / ".trainings").glob("*.json"))
+    texts = one.read_text(), other.read_text()
+    one.write_text(texts[1])
+    other.write_text(texts[0])
+    for seed in (0, 1):
+        assert train(Shuffling, out=tmp_path, seed=seed).record.weights_of == ""
+
+
+def test_a_lost_log_costs_nothing(tmp_path):
+    first = train(Plain, out=tmp_path)
+    (tmp_path / first.record.job.key / "log.jsonl").unlink()
+    assert train(Shuffling, out=tmp_path).record.weights_of == first.record.job.key
 
 
 def test_whatever_a_method_does_before_its_answers_makes_it_its_own():
