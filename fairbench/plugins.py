@@ -248,6 +248,8 @@ def _distribution(point: EntryPoint) -> str:
 def _reason(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())  # pluggy explains itself over several lines
+    if isinstance(error, SyntaxError):  # which says itself where it is
+        return f"{type(error).__name__}: {text}"
     return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 

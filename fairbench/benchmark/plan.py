@@ -260,11 +260,15 @@ def attributes_of(benchmark: Benchmark, dataset: Dataset) -> Sequence[tuple[str,
     folds of a dataset whose splits are not to be drawn anew.
     """
     _check_folds(benchmark, dataset)
-    wanted = benchmark.attributes or tuple(dataset.attributes)
+    from fairbench.data.dataset import asked
+
+    asked(dataset, "classes", lambda: tuple(dataset.classes))
+    known = asked(dataset, "attributes", lambda: tuple(dataset.attributes))
+    wanted = benchmark.attributes or known
     split = [tuple(name.strip() for name in entry.split("+")) for entry in wanted]
     for attribute in (name for entry in split for name in entry):
-        if attribute not in dataset.attributes:
-            raise suggest(f"attribute of {dataset.name}", attribute, dataset.attributes)
+        if attribute not in known:
+            raise suggest(f"attribute of {dataset.name}", attribute, known)
     for entry in split:
         if len(set(entry)) < len(entry):
             raise FairbenchError(f"attributes {'+'.join(entry)} name one twice", "name each once")

@@ -48,6 +48,13 @@ def new(kind: str, name: str, package: bool, into: Path) -> None:
         paths = scaffold.write({f"{name}.toml": shelf()[DEFAULT].read_text(encoding="utf-8")}, into)
         then = f"fairbench plan {paths[0]}"
     else:
+        from fairbench import plugins as plugin_loader
+
+        scaffold.check_name(name)
+        offered = plugin_loader.load((kind,))
+        if name in offered.tables[kind]:
+            owner = offered.owners[kind, name]
+            raise FairbenchError(f"there is a {kind} {name} already, of {owner}", "choose another name")
         paths = scaffold.write(scaffold.files(kind, name, package), into)
         then = f"fairbench check {paths[0]}"
     for path in paths:
@@ -82,11 +89,10 @@ def check(target: str, folders: tuple[str, ...], files: tuple[str, ...], as_json
     for kind, name in _offered(plugins, Path(target)) if alone else _named(plugins, target):
         if not as_json:
             click.echo(f"{kind} {visible(name)}")
-        with _subject(plugins, kind, name, folders) as subject:
-            for finding in _findings(kind, name, subject):
-                findings.append(finding)
-                if not as_json:
-                    _show(finding)
+        for finding in _checked(plugins, kind, name, folders):
+            findings.append(finding)
+            if not as_json:
+                _show(finding)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     faults = sum(finding.fault is not None for finding in findings)
@@ -112,6 +118,20 @@ def _offered(plugins: Plugins, path: Path) -> list[tuple[str, str]]:
     return sorted(chosen)
 
 
+class NoExample(FairbenchError):
+    """A dataset could not write its example, so that nothing of it can be checked."""
+
+
+def _checked(plugins: Plugins, kind: str, name: str, folders: tuple[str, ...]) -> Iterator[Finding]:
+    """Run a kind's checks on a plugin."""
+    try:
+        with _subject(plugins, kind, name, folders) as subject:
+            yield from _findings(kind, name, subject)
+    except NoExample as error:
+        purpose = "It writes a small made-up folder in its own format, which the other checks read."
+        yield Finding(kind, name, "example", purpose, error.message)
+
+
 @contextmanager
 def _subject(plugins: Plugins, kind: str, name: str, folders: tuple[str, ...]) -> Iterator[Any]:
     """Yield what the checks of a kind take: a class, a metric, or a dataset with its folder or its example's."""
@@ -127,8 +147,14 @@ def _subject(plugins: Plugins, kind: str, name: str, folders: tuple[str, ...]) -
     if item.folder is None or folders:
         yield plugins.make("dataset", Choice(name), shared_roots(folders, plugins.folders([name])))
         return
+    from fairbench.data.dataset import asked
+
     with tempfile.TemporaryDirectory() as folder:
-        choice = Choice(name, dict(item.example(Path(folder))))
+        try:
+            settings = asked(item, "example", lambda: dict(item.example(Path(folder))))
+        except (FairbenchError, OSError) as error:
+            raise NoExample(str(error)) from error
+        choice = Choice(name, settings)
         yield plugins.make("dataset", choice, {name: Path(folder)})
 
 

@@ -99,8 +99,10 @@ def sample(
 def example(name: str, path: Path, files: tuple[str, ...]) -> None:
     """Write a small made-up folder in exactly the format that dataset NAME reads."""
     import shlex
+    import shutil
 
     from fairbench import plugins as plugin_loader
+    from fairbench.data.dataset import asked
 
     plugins = plugin_loader.load(("dataset",), files)
     warn_of_broken(plugins)
@@ -109,9 +111,9 @@ def example(name: str, path: Path, files: tuple[str, ...]) -> None:
         raise FairbenchError(f"{path} is there already and is not an empty folder", "name a new folder")
     path.mkdir(parents=True, exist_ok=True)
     try:
-        needed = dataset.example(path)
-    except FairbenchError:
-        path.rmdir()
+        needed = asked(dataset, "example", lambda: dict(dataset.example(path)))
+    except BaseException:  # the folder was empty: what is in it is half an example
+        shutil.rmtree(path, ignore_errors=True)
         raise
     folders: dict[Path, list[Path]] = {}
     for file in sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file()):

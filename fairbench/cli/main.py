@@ -144,7 +144,7 @@ publication.add_to(main)
 def list_(asked: str | None, files: tuple[str, ...], as_json: bool) -> None:
     """List what is on offer, with settings, and which plugins are broken; or tell all of one thing.
 
-    KIND is datasets, backbones, methods, metrics, trackers or benchmarks.
+    KIND is datasets, backbones, methods, metrics, trackers, launchers or benchmarks.
     """
     from fairbench.cli import overview
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fairbench.errors import visible
+from fairbench.errors import FairbenchError, visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,13 @@ def read(
 def listed(text: str) -> list[str]:
     """Split names at commas, each once."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def some(attributes: list[str]) -> list[str]:
+    """Return the attributes, at least one."""
+    if not attributes:
+        raise FairbenchError("--attr names no attribute", "name a column that says who patients are, such as race")
+    return attributes
 
 
 def metrics(files: Sequence[str] = ()) -> list[Metric]:

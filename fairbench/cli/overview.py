@@ -79,7 +79,7 @@ def _named(name: str, offers: Mapping[str, list[Offer]]) -> dict[str, list[Offer
     """Keep what goes by a name; an unknown one is an error with the nearest."""
     chosen = {kind: [entry for entry in entries if entry["name"] == name] for kind, entries in offers.items()}
     if not any(chosen.values()):
-        raise suggest("plugin, benchmark or kind of them", name, (*LISTED, *_names(offers)))
+        raise suggest("plugin, benchmark or kind of them", name, dict.fromkeys((*LISTED, *_names(offers))))
     return {kind: entries for kind, entries in chosen.items() if entries}
 
 

@@ -226,7 +226,8 @@ def verify(
     verdict = verdict_on(publication, asked, plugins)
     _print_json(publication, verdict) if as_json else _print(publication, verdict)
     if verdict.differs:
-        say(f"{file} is not what it says: {len(verdict.differs)} differ")
+        said = f"; {out} is not written" if out else ""
+        say(f"{file} is not what it says: {len(verdict.differs)} differ{said}")
         click.get_current_context().exit(1)
     if out:
         seen = attested(publication, verdict, by)

@@ -270,6 +270,10 @@ def plan(power: bool, accuracy: float, agreement: float, gap: float, as_json: bo
     if power:
         _foresee(foresight.Assumed(accuracy, agreement, gap), as_json, **chosen)
         return
+    context = click.get_current_context()
+    for name in ("accuracy", "agreement", "gap"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise FairbenchError(f"--{name} is assumed of what test sets can show", "add --power")
     _, benchmark, planned, _ = _planned(True, **chosen)
     _print_plan(planned, store, benchmark.probe, as_json=as_json)
 

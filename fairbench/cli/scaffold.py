@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from pathlib import Path
 
@@ -264,7 +265,7 @@ A KIND for fairbench.
 
     pip install -e .
     fairbench check NAME
-    pytest
+    pip install pytest && pytest
 """
 
 Written = dict[str, str]
@@ -286,10 +287,13 @@ def files(kind: str, name: str, package: bool) -> Written:
     """
     check_name(name)
     module = re.sub(r"\W", "_", name)
+    own = "".join(part.capitalize() for part in module.split("_"))
+    if own in {*keyword.kwlist, *re.findall(r"\b[A-Z]\w*", FILES[kind])}:  # what Python or the file calls so
+        own += kind.capitalize()
     words = {
         "NAME_": module,
         "NAME": name,
-        "CLASS": "".join(part.capitalize() for part in module.split("_")),
+        "CLASS": own,
         "TITLE": " ".join(module.split("_")).capitalize(),
         "KIND": kind,
         "MODULE": f"fairbench_{module}",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import traceback
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pandas as pd
 from PIL import Image
@@ -18,8 +19,9 @@ from fairbench.predictions.classes import first_named
 from fairbench.predictions.groups import UNRECORDED
 from fairbench.settings import Configurable, Range
 
-__all__ = ["SPLITS", "Dataset", "columns", "digest", "faults", "most_images", "rows"]
+__all__ = ["SPLITS", "Dataset", "asked", "columns", "digest", "faults", "most_images", "rows"]
 
+T = TypeVar("T")
 # Columns of a predictions file, which an attribute's column stands beside.
 TAKEN = {"id", "cluster", "split", "image", "target", "answer", "prompt", "reference", "text", "loss", "further"}
 
@@ -166,6 +168,25 @@ def digest(table: pd.DataFrame, *extra: str) -> str:
     return state.hexdigest()[:16]
 
 
+def asked(dataset: Dataset | type[Dataset], what: str, ask: Callable[[], T]) -> T:
+    """Ask a dataset for something; what its own code raises becomes a FairbenchError that says where.
+
+    An OSError stays one: a file or a disk is at fault, and it names it.
+    """
+    try:
+        return ask()
+    except (FairbenchError, OSError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        said = " ".join(str(error).split())
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        raise FairbenchError(
+            f"dataset {dataset.name}: `{what}` raised {type(error).__name__}: {said} ({where})",
+            "`fairbench check` tries all that a dataset promises",
+        ) from error
+
+
 def rows(dataset: Dataset) -> pd.DataFrame:
     """Read a dataset's table, check it against the contract, and apply `limit`.
 
@@ -176,7 +197,9 @@ def rows(dataset: Dataset) -> pd.DataFrame:
     if kept is None or kept[0] is None or kept[0] != dataset.stamp():
         dataset.warnings.clear()
         dataset._limited = False
-        table = dataset.table().reset_index(drop=True)
+        asked(dataset, "classes", lambda: tuple(dataset.classes))
+        asked(dataset, "attributes", lambda: dict(dataset.attributes))
+        table = asked(dataset, "table", lambda: dataset.table().reset_index(drop=True))
         for fault in faults(dataset, table):
             raise fault
         table = dataset.limited(table)

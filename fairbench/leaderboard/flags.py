@@ -149,6 +149,9 @@ def not_learned(contender: Contender, controls: Sequence[Contender], groups: Gro
     against = [c for c in blind if shared_seeds(answers, c.answers)]
     if answers.measure is ACCURACY and "target" in answers.predictions[0].table:
         name, over_chance = answers.learned(groups)
+        if over_chance.p is None:
+            yield Flag(NOT_LEARNED, f"its {name} is undefined on these rows, so nothing shows that it has")
+            return
         beaten = {"chance": over_chance} | {
             f"the control {c.label}": _paired_learned(answers, c.answers, groups) for c in against
         }

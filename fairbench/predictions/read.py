@@ -278,6 +278,8 @@ def _one_split(table: pd.DataFrame, split: str | None, path: Path) -> pd.DataFra
     """Keep the rows of one split, however it is spelt; a row that is in none is refused, never left out unseen."""
     if table.empty:
         raise FairbenchError(f"{path}: there are no rows", "a predictions file has one row per patient or image")
+    if split and split != "test" and "split" not in table:
+        raise FairbenchError(f"{path}: there is no column `split`, so no {split} rows", "leave --split out")
     if not split or "split" not in table:
         return table
     hint = "write train, val or test into every row, or read all rows (--split all)"

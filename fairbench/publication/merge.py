@@ -69,12 +69,16 @@ def _labs(publications: Sequence[Publication]) -> dict[str, Publication]:
             "a merge takes at least two published boards", "fairbench merge A.json B.json --name N"
         )
     labs: dict[str, Publication] = {}
+    seen: set[str] = set()
     for one in publications:
         lab = one.publisher or one.name
-        if lab in labs:
+        mine = {lab, *(part.publisher for part in one.parts)}
+        if twice := sorted(mine & seen):
             raise FairbenchError(
-                f"two of the boards are of {lab}", "publish them with different --by, or together in one `publish`"
+                f"two of the boards are of {twice[0]}",
+                "publish them with different --by, or together in one `publish`; merge a merged board's parts",
             )
+        seen |= mine
         labs[lab] = one
     return labs
 

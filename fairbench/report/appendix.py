@@ -128,6 +128,15 @@ def excluded(table: Table) -> Iterable[Grid]:
         yield grid("Not in this table", ("Method", "Seed>", "Status", "Reason"), rows)
 
 
+def left_out(table: Table) -> Iterable[str]:
+    """Say which jobs are in no row, where the table is read."""
+    if table.excluded and table.rows:
+        labels = list(dict.fromkeys(one.label for one in table.excluded))
+        named = ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+        jobs = "1 job is" if len(table.excluded) == 1 else f"{len(table.excluded):,} jobs are"
+        yield f"{jobs} in no row ({named}): “Jobs and data” says why."
+
+
 def undefined(table: Table) -> Iterable[str]:
     """Say why cells are empty, once per reason."""
     reasons: dict[str, set[str]] = {}

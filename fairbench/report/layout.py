@@ -139,7 +139,8 @@ def section(table: Table) -> Section:
     conclusion, *rest = map(plain, finding(table))
     remarks = [Paragraph(plain(f"These rows stand {table.apart}."))] if table.apart else []
     remarks += legend(table) if table.rows else []
-    remarks += [Paragraph(plain(note)) for note in (*notes(table), *appendix.undefined(table))]
+    said = (*notes(table), *appendix.undefined(table), *appendix.left_out(table))
+    remarks += [Paragraph(plain(note)) for note in said]
     return Section(
         plain(place),
         conclusion,

@@ -146,11 +146,15 @@ def constant_cells(table: Table) -> dict[str, str]:
     if best is None:
         return {}
     scaled = None if best.gap is None else best.score / (1 + 100 * best.gap)
+    # What is undefined for every row, as where there is one group or one class, is so for this one.
+    rows = (*table.rows, *table.controls)
+    auroc = 0.5 if any(row.auroc.value is not None for row in rows) else None
+    odds = 0.0 if any(row.eq_odds_max.value is not None for row in rows) else None
     return {
         f"{table.measure.title} (%)>": percent(best.score),
-        "AUROC>": fraction(0.5),
+        "AUROC>": fraction(auroc),
         f"{table.measure.gap} (points)>": percent(best.gap),
-        "EqOdds(max) (points)>": percent(0.0 if len(table.classes) == 2 else None),
+        "EqOdds(max) (points)>": percent(odds),
         f"ES-{table.measure.title} (%)>": percent(scaled),
     }
 

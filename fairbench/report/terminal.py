@@ -28,7 +28,7 @@ def show(board: Board, console: Console, full: bool = False, explain: bool = Fal
             continue
         console.print(_block(block, console.width))
     if folded:
-        more = f"`fairbench leaderboard --full` shows more: {'; '.join(folded)}."
+        more = f"`fairbench leaderboard RUNS --full` shows more: {'; '.join(folded)}."
         console.print(Padding(Text(more, style="dim"), (1, 2, 0, 2)))
 
 

@@ -360,4 +360,4 @@ def cautions(m: Moments, rows: Rows) -> tuple[str, ...]:
 def _too_few(present: NDArray[np.bool_]) -> str:
     most = present.sum(axis=1).max(initial=0)
     short = "no group has rows" if most == 0 else "fewer than two groups have rows"
-    return f"{short} of rate {int(present.sum(axis=1).argmin())}"
+    return short if len(present) == 1 else f"{short} in one of the rates"

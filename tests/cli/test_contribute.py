@@ -83,3 +83,74 @@ def test_whoever_offers_nothing_is_told_what_to_write(tmp_path):
     assert "did you mean" in missing
     assert "empty.py" in missing
     assert "set FAIRBENCH_" in call("check", "green_score", code=2).stderr
+
+
+UNWRITTEN = """
+from fairbench import Dataset, FairbenchError, hookimpl
+
+
+class Unwritten(Dataset):
+    name = "unwritten"
+    folder = "a folder"
+    attributes = {"site": ("a", "b")}
+    classes = ("no", "yes")
+
+    @classmethod
+    def example(cls, path):
+        (path / "half.csv").write_text("half")
+        HOW
+
+    def table(self):
+        return {}["nope"]
+
+    def image(self, row):
+        raise FileNotFoundError
+
+
+@hookimpl
+def fairbench_datasets():
+    return [Unwritten]
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ('raise FairbenchError("needs pydicom", "pip install pydicom")', "needs pydicom"),
+        (
+            "Imag.new()",
+            "dataset unwritten: `example` raised NameError: name 'Imag' is not defined (unwritten.py",
+        ),
+    ],
+)
+def test_an_example_that_fails_says_why_and_leaves_nothing(tmp_path, how, said):
+    file = tmp_path / "unwritten.py"
+    file.write_text(UNWRITTEN.replace("HOW", how))
+    result = call("check", file, code=1)
+    assert "FAULT  example: It writes a small made-up folder" in result.stdout
+    assert said in " ".join(result.stdout.split())
+    error = call("data", "example", "unwritten", tmp_path / "out", "--plugin", file, code=2).stderr
+    assert error.startswith("error: ")
+    assert said in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_dataset_raises_is_one_error_that_says_where(tmp_path):
+    file, folder = tmp_path / "unwritten.py", tmp_path / "data"
+    file.write_text(UNWRITTEN.replace("HOW", "return {}"))
+    folder.mkdir()
+    where = ("--data", f"unwritten={folder}", "--plugin", file)
+    for words in (("data", "check", "unwritten"), ("plan", "--datasets", "unwritten", "--backbones", "tiny-llava")):
+        error = call(*words, *where, code=2).stderr
+        assert "error: dataset unwritten: `table` raised KeyError: 'nope' (unwritten.py, line 17)\nhint: " in error
+
+
+def test_a_plugin_is_not_called_as_another_or_as_a_word_of_python(tmp_path):
+    error = call("new", "method", "gr", "--into", tmp_path, code=2).stderr
+    assert "there is a method gr already, of " in error
+    assert not list(tmp_path.iterdir())
+    for kind, name, own in (("method", "true", "TrueMethod"), ("dataset", "image", "ImageDataset")):
+        call("new", kind, name, "--into", tmp_path)
+        text = (tmp_path / f"{name}.py").read_text()
+        compile(text, name, "exec")
+        assert f"class {own}(" in text

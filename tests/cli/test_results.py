@@ -403,3 +403,13 @@ def test_groups_that_may_be_one_are_named(write):
     assert "race has White and white, which may be one group" in told
     assert "African-American and African_American" in told or "African_American and African-American" in told
     assert "asian" not in told
+
+
+def test_an_attribute_and_a_split_that_are_not_there_are_refused(write):
+    path = write(scored(RACES).drop(columns="split", errors="ignore"))
+    for words in (("score", path), ("compare", path, path)):
+        assert "--attr names no attribute" in builders.call(*words, "--attr", ",", code=2).stderr
+        assert (
+            "no column `split`, so no val rows"
+            in builders.call(*words, "--attr", "race", "--split", "val", code=2).stderr
+        )

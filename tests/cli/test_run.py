@@ -221,6 +221,12 @@ def test_a_plan_says_which_stage_lasts_longer_where_rows_are_few():
     assert [f"fold {number}/3" in folded.stdout.replace("\n", "") for number in (1, 2, 3)] == [True] * 3
 
 
+def test_what_is_assumed_without_power_is_refused():
+    for name in ("accuracy", "agreement", "gap"):
+        refusal = call("plan", *TOY, "--methods", "fr", f"--{name}", "0.5", code=2).stderr
+        assert refusal == f"error: --{name} is assumed of what test sets can show\nhint: add --power\n"
+
+
 def test_a_plan_says_when_a_recipe_hardly_trains_on_so_few_rows():
     few = ("--methods", "fr", "--no-controls", "--set", "toy.limit=20", "--set", "run.batch_size=8")
     plan = call("plan", *TOY, *few).stdout

@@ -542,6 +542,16 @@ def test_a_row_that_beats_no_control_has_not_learned(store):
     assert table.trials.methods == 3  # controls are not tries
 
 
+def test_where_all_are_of_one_class_nothing_shows_that_a_row_has_learned(store):
+    people = patients(GROUPS).assign(target=1)
+    vanilla(store, table=people)
+    add(store, "mine", accuracy_of({"black": 0.7, "white": 0.9}), table=people)
+    _, rows = only(build(store))
+    for row in rows.values():
+        (detail,) = [flag.detail for flag in row.flags if flag.code == "has not learned"]
+        assert detail.endswith("is undefined on these rows, so nothing shows that it has")
+
+
 def test_a_row_below_a_reference_is_flagged_and_has_learned_all_the_same(store):
     vanilla(store)
     good = {"black": 0.95, "white": 0.95}

@@ -118,6 +118,12 @@ def test_other_settings_stand_apart_and_say_in_what(labs, tmp_path, about, expec
     assert said(verify_file(joined)) == []
 
 
+def test_a_lab_stands_once_in_a_merge_were_it_inside_another(labs, merged):
+    for both in ((merged, labs["Lab A"][1]), (labs["Lab B"][1], merged)):
+        with pytest.raises(FairbenchError, match="two of the boards are of Lab"):
+            merge(both, "nested", "fairbench merge")
+
+
 def test_what_cannot_be_merged_is_refused(labs):
     first = labs["Lab A"][1]
     with pytest.raises(FairbenchError, match="at least two"):

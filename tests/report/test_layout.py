@@ -61,6 +61,7 @@ def row(label, **changes):
         "changes": {
             "gap": Difference(-0.026, -0.05, 0.002, p=0.04, adjusted=0.08),
             "score": Difference(-0.1, -0.2, -0.05, p=0.001, adjusted=0.002),
+            **{name: Difference(reason="too few") for name in ("worst_group", "best_group", "equity_scaled")},
         },
         "interactions": {"score": MOVED},
         "trade_offs": ("better than vanilla in the gap, worse overall",),
@@ -112,7 +113,7 @@ def test_markdown_shows_values_with_their_units():
         "| 1-2 | vanilla (baseline) | 81.2 | 0.900 | 6.2 \\! | – | 11.2 | black (75.0) | levelling down |" in text
     )
     assert "| 1-2 ⇄ | m | 81.2 ↓ | 0.900 | 6.2 \\! ≠ | – | 11.2 | black (75.0) | levelling down |" in text
-    assert "| always “no” | 60.0 | 0.500 | 25.0 | 0.0 | 2.3 |" in text  # 60 / (1 + 25)
+    assert "| always “no” | 60.0 | 0.500 | 25.0 | – | 2.3 |" in text  # 60 / (1 + 25); EqOdds is undefined for all
     assert "\\! worse than chance gives on these patients; ↓ lower than the baseline's; ≠" in text
     assert (
         "m moved black down by 6.1 points \\[2.0, 10.3\\] against white in accuracy, though its MaxAccGap is not"
@@ -219,7 +220,7 @@ def test_what_leads_is_open_and_the_rest_is_folded_away():
     assert report.render(board(), "md").count("<details>") == page.count("<details>")
     terminal.show(board(), Console(file=file, width=120, color_system=None))
     assert "Cost of one training" not in file.getvalue()
-    assert "`fairbench leaderboard --full` shows more: Is it more than chance?;" in file.getvalue()
+    assert "`fairbench leaderboard RUNS --full` shows more: Is it more than chance?;" in file.getvalue()
     assert "Cost of one training" in report.render(board(), "terminal")
 
 

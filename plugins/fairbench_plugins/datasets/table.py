@@ -338,9 +338,12 @@ class Table(ImageFolder):
             else self._splits(split, path)
         )
         if empty := [name for name in SPLITS if not rows["split"].eq(name).any()]:
+            count = rows["cluster"].nunique()
             raise FairbenchError(
                 f"table: {path} has no rows in {' and '.join(empty)}",
-                f"a run needs train, val and test; --set table.split_column={NONE} lets fairbench divide the rows",
+                f"a run needs train, val and test; --set table.split_column={NONE} lets fairbench divide the rows"
+                if split is not None
+                else f"its {count:,} clusters are too few for table.fractions = {list(self.fractions)}",
             )
         return Content(
             classes,
