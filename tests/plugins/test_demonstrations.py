@@ -1,7 +1,5 @@
 """Demonstrations are near, balanced and in order; what is asked is what the model is asked."""
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
 import torch
@@ -12,22 +10,22 @@ from fairbench.testing import ToyBackbone, ToyDataset, train
 METHODS = plugins.load(("method",)).tables["method"]
 
 
+SEEN = {}  # by Spied: no class may keep what the next job would find
+
+
 class Spied(METHODS["demonstrations"]):
     """It keeps what it saw."""
 
     name = "spied"
-    seen: ClassVar[dict] = {}
 
     def adjust(self, run, validation, test):
         result = super().adjust(run, validation, test)
-        Spied.seen = {
-            "chosen": self.chosen(run, len(test)),
-            "known": run.image_features("train", range(len(run.train.target))).double().numpy(),
-            "asked": run.image_features("test", range(len(test))).double().numpy(),
-            "shown": [
-                self.shown(run, rows, run.questions[n]) for n, rows in enumerate(self.chosen(run, len(test)))
-            ],
-        }
+        SEEN.update(
+            chosen=self.chosen(run, len(test)),
+            known=run.image_features("train", range(len(run.train.target))).double().numpy(),
+            asked=run.image_features("test", range(len(test))).double().numpy(),
+            shown=[self.shown(run, rows, run.questions[n]) for n, rows in enumerate(self.chosen(run, len(test)))],
+        )
         return result
 
 
@@ -39,9 +37,9 @@ TEST = ToyDataset().table().query("split == 'test'").reset_index(drop=True)
 @pytest.mark.parametrize("shots", [4, 7])
 def test_each_cell_is_shown_in_turn_by_its_nearest_patient(shots):
     outcome = train(Spied, {"shots": shots, "clusters": 1}, backbone_settings={"readout": "words"})
-    known, asked = (Spied.seen[name] for name in ("known", "asked"))
+    known, asked = (SEEN[name] for name in ("known", "asked"))
     apart = np.linalg.norm((known[None] - asked[:, None]) / (known.std(axis=0) + 1e-9), axis=2)
-    for place, rows in enumerate(Spied.seen["chosen"]):
+    for place, rows in enumerate(SEEN["chosen"]):
         taken, cells = [], {}
         for row in apart[place].argsort(kind="stable"):
             cells.setdefault((TRAIN["site"][row], TRAIN["target"][row]), []).append(row)
@@ -49,9 +47,7 @@ def test_each_cell_is_shown_in_turn_by_its_nearest_patient(shots):
             more = [members[turn] for members in cells.values() if turn < len(members)]
             taken += sorted(more, key=lambda row: (apart[place][row], row))
         assert rows[::-1] == taken[:shots]
-    assert len({(TRAIN["site"][row], TRAIN["target"][row]) for row in Spied.seen["chosen"][0]}) == min(
-        shots, len(cells)
-    )
+    assert len({(TRAIN["site"][row], TRAIN["target"][row]) for row in SEEN["chosen"][0]}) == min(shots, len(cells))
     assert outcome.record.steps == 0
     assert outcome.record.facts["example of a question"].startswith("Case 1: Bright? ")
 
@@ -64,11 +60,11 @@ def test_the_model_is_asked_what_stands_in_the_record():
     data = ToyDataset()
     found = outcome.predictions.query("split == 'test'")
     for place in range(5):
-        rows = Spied.seen["chosen"][place]
+        rows = SEEN["chosen"][place]
         cases = [f"Case {n}: Bright? {TRAIN['target'][row]}" for n, row in enumerate(rows, 1)]
         text = "\n".join([*cases, "Case 3: Bright?"])
         images = [data.image(row) for row in (*TRAIN.loc[rows].to_dict("records"), TEST.loc[place].to_dict())]
-        assert [image.tobytes() for image in Spied.seen["shown"][place][0]] == [image.tobytes() for image in images]
+        assert [image.tobytes() for image in SEEN["shown"][place][0]] == [image.tobytes() for image in images]
         with torch.no_grad():
             scores = model(model.stack([model.prepare_images(images, text)]), torch.tensor([-1])).scores.softmax(-1)
         assert found["p_1"].iloc[place] == pytest.approx(scores[0, 1].item(), abs=1e-6)

@@ -151,20 +151,21 @@ def test_batches_of_one_patient_are_plain_training():
 # ── who learns from what ─────────────────────────────────────────────────────────────────────────
 
 
+SEEN = {}  # by Watched: no class may keep what the next job would find
+
+
 class Watched(MinMI):
     """The same, remembering what its readers saw and what they became."""
-
-    seen = {}
 
     def learn(self, run, out, batch):
         states, value = self._recorded(out, batch, "site")
         before = [p.detach().clone() for p in self.panel[0][0].parameters()]
-        self.seen |= {"states": states.detach(), "value": value, "before": before}
+        SEEN.update({"states": states.detach(), "value": value, "before": before})
         super().learn(run, out, batch)
 
     def step(self, run, batch):
         super().step(run, batch)
-        self.seen["after"] = [p.detach().clone() for p in self.panel[0][0].parameters()]
+        SEEN["after"] = [p.detach().clone() for p in self.panel[0][0].parameters()]
 
 
 def adamw_on_cross_entropy(before, states, value, lr, steps) -> list[torch.Tensor]:
@@ -182,7 +183,7 @@ def adamw_on_cross_entropy(before, states, value, lr, steps) -> list[torch.Tenso
 def test_readers_learn_from_cross_entropy_alone(schedule, steps):
     settings = {"schedule": schedule, "reader_steps": steps, "reader_lr": 0.05, "reader": "linear"}
     train(Watched, {**settings, "strength": 100.0}, stages=ONE_STEP)
-    seen = Watched.seen
+    seen = SEEN
     expected = adamw_on_cross_entropy(seen["before"], seen["states"], seen["value"], 0.05, steps)
     for ours, theirs, before in zip(seen["after"], expected, seen["before"], strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -227,20 +228,18 @@ def test_readers_are_shown_states_of_mean_0_and_deviation_1():
 
 
 def test_one_reader_at_a_time_starts_anew_and_nobody_else_forgets():
+    seen = []
+
     class Slow(MinMI):
         """Remember what the readers weigh before each step."""
 
-        seen = []
-
         def step(self, run, batch):
-            self.seen.append([panel[0].weight.detach().clone() for panel in zip(*self.panel, strict=True)])
+            seen.append([panel[0].weight.detach().clone() for panel in zip(*self.panel, strict=True)])
             super().step(run, batch)
 
     settings = {"reader": "linear", "readers": 2, "refresh": 3, "reader_lr": 1e-9, "strength": 0.0}
     train(Slow, settings)
-    moved = [
-        [not torch.allclose(a, b, atol=1e-6) for a, b in zip(*pair, strict=True)] for pair in pairwise(Slow.seen)
-    ]
+    moved = [[not torch.allclose(a, b, atol=1e-6) for a, b in zip(*pair, strict=True)] for pair in pairwise(seen)]
     assert [step for step, which in enumerate(moved) if which == [False, True]] == [3, 9]
     assert [step for step, which in enumerate(moved) if which == [True, False]] == [6]
     assert sum(map(any, moved)) == 3
