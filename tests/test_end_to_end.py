@@ -357,15 +357,15 @@ def test_two_sweeps_with_three_workers_on_one_folder_run_each_job_once(tmp_path,
 def test_ctrl_c_again_ends_workers_that_hang(tmp_path, monkeypatch):
     """Whoever presses it twice waits for nothing, and leaves no process that holds a job."""
     monkeypatch.setenv("FAIRBENCH_TEST_WICKED", "hangs")
+    monkeypatch.setenv("FAIRBENCH_TEST_HUNG", str(tmp_path / "hung"))
     sweep = start(tmp_path, 1, (*BASE, "--methods", "wicked", "--no-baseline"))
-    wait_for(lambda: [*tmp_path.glob("*/job.json")] or sweep.poll() is not None)
+    wait_for(lambda: (tmp_path / "hung").exists() or sweep.poll() is not None)
     workers = children(sweep.pid)
-    time.sleep(3)
     sweep.send_signal(signal.SIGINT)
-    time.sleep(6)
+    time.sleep(8)
     assert sweep.poll() is None  # it gives a training the time to leave what it can go on from
     sweep.send_signal(signal.SIGINT)
-    _, errors = sweep.communicate(timeout=20)
+    _, errors = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
     assert "waiting up to 60 s for trainings" in errors
     assert errors.endswith("interrupted; the same command goes on\n")

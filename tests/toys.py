@@ -68,6 +68,8 @@ class Wicked(Method):
         if how == "no message":
             raise Silent
         if how == "hangs":
+            with open(os.environ["FAIRBENCH_TEST_HUNG"], "w"):
+                pass
             while True:
                 time.sleep(1)
         if how == "is killed":
