@@ -1,6 +1,8 @@
 """The one exception that fairbench raises on purpose, and how text of any origin is made safe to show."""
 
 import re
+import traceback
+from pathlib import Path
 
 # What commands a terminal (C0 but tab and newline, DEL, C1) or turns the direction of the text around it.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -14,6 +16,15 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """Write a text of any origin as one visible line, which it cannot end to begin another."""
     return visible(text).replace("\n", "\\u000a").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def raised(error: BaseException) -> str:
+    """Say in one line what somebody's code raised, and where."""
+    text = " ".join(str(error).split())  # pluggy explains itself over several lines
+    if isinstance(error, SyntaxError):  # which says itself where it is
+        return f"{type(error).__name__}: {text}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 class FairbenchError(Exception):

@@ -13,7 +13,6 @@ import importlib.util
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -26,7 +25,7 @@ import pluggy
 
 from fairbench import hookspecs
 from fairbench.cache import code_of
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, raised
 from fairbench.jobs.job import Choice
 from fairbench.settings import suggest
 
@@ -68,7 +67,7 @@ class Plugins:
             try:
                 offered = [(item.name, item) for item in implementation.function()]
             except (Exception, SystemExit) as error:
-                self.broken.append(Broken(implementation.plugin_name, source, _reason(error)))
+                self.broken.append(Broken(implementation.plugin_name, source, raised(error)))
                 continue
             for name, item in offered:
                 if name in table:
@@ -88,7 +87,7 @@ class Plugins:
                 implementation.function(**{name: arguments[name] for name in implementation.argnames})
             except (Exception, SystemExit) as error:
                 name = implementation.plugin_name
-                self.broken.append(Broken(name, self.sources[name], _reason(error)))
+                self.broken.append(Broken(name, self.sources[name], raised(error)))
 
     @cached_property
     def owners(self) -> dict[tuple[str, str], str]:
@@ -222,7 +221,7 @@ def _register(loaded: Plugins, name: str, source: str, importer: Any) -> None:
     except (Exception, SystemExit) as error:  # a plugin that exits must not end everybody silently
         if loaded.manager.has_plugin(name):
             loaded.manager.unregister(name=name)
-        loaded.broken.append(Broken(name, source, _reason(error)))
+        loaded.broken.append(Broken(name, source, raised(error)))
         return
     loaded.sources[name] = source
 
@@ -243,14 +242,6 @@ def _distribution(point: EntryPoint) -> str:
     if point.dist is None:
         return point.value
     return f"{point.dist.name} {point.dist.version}"
-
-
-def _reason(error: BaseException) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())  # pluggy explains itself over several lines
-    if isinstance(error, SyntaxError):  # which says itself where it is
-        return f"{type(error).__name__}: {text}"
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def versions(packages: Iterable[str]) -> Mapping[str, str]:

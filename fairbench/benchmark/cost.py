@@ -118,9 +118,10 @@ def estimate(
             rates[kind] = known or _rates(planned, job, sizes[kind], fresh, table, try_out)
         size, rate = sizes[kind], rates[kind]
         stages, failing = _stages(planned, job)
-        steps, answers, lasting = _work(job, stages, counts[job.dataset.name])
+        count = _of_fold(job, counts[job.dataset.name])
+        steps, answers, lasting = _work(job, stages, count)
         if stages and job.stages == tuple(planned.backbones[job.backbone.name].recipe):
-            lasting += _hardly_trained(job, counts[job.dataset.name])
+            lasting += _hardly_trained(job, count.get("train", 0))
         state = _state(job, overview) or failing or "to run"
         training, seconds = training_of(job, type(planned.methods[job.key])), None
         if state in ("to run", failing) or (state == "failed" and retry_failed):
@@ -138,7 +139,6 @@ def _work(job: Job, stages: Sequence[Stage], count: Mapping[str, int]) -> tuple[
     """Return how many steps a job takes and how many answers it gives, those between its epochs included, and say
     which of its stages last longer than their epochs.
     """
-    count = _of_fold(job, count)
     lasting = [stage.lasting(count.get(stage.split, 0), job.batch_size) for stage in stages]
     longer = tuple(
         f"{stage.name} lasts {epochs:g} epochs of the {count.get(stage.split, 0):,} {stage.split} rows of "
@@ -160,9 +160,8 @@ def _of_fold(job: Job, count: Mapping[str, int]) -> Mapping[str, int]:
     return {"train": total - 2 * part, "val": part, "test": part}
 
 
-def _hardly_trained(job: Job, count: Mapping[str, int]) -> tuple[str, ...]:
+def _hardly_trained(job: Job, train: int) -> tuple[str, ...]:
     """Say which stages of a recipe spend a good part of their steps on warming up, as they do on few rows."""
-    train = _of_fold(job, count).get("train", 0)
     said = []
     for stage in job.stages:
         steps = round(stage.lasting(train, job.batch_size) * -(-train // job.batch_size))

@@ -66,7 +66,8 @@ class Forecast:
         self.spent += sum(seconds.values())
         each = sum(spent for phase, spent in seconds.items() if phase not in ONCE)
         self.other.setdefault(record.job.method.name, []).append(each)
-        self.borne |= {training} if training else set()
+        if training:
+            self.borne.add(training)
 
     def left(self) -> float | None:
         """Guess from jobs of the same method, else of all, as many at once as so far; None before any has ended."""

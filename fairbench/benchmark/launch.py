@@ -163,7 +163,7 @@ class _Crew:
             process.terminate()
         try:
             until = time.monotonic() + QUIET
-            if any(_alive(working, until)):
+            if _alive(working, until):
                 wait = f"up to {GRACE:.0f} s for trainings to leave what they can go on from"
                 click.echo(f"waiting {wait}; Ctrl-C does not wait", err=True)
                 _alive(working, until + GRACE - QUIET)

@@ -38,19 +38,18 @@ def new(kind: str, name: str, package: bool, into: Path) -> None:
     """Write the first lines of a plugin, which pass `fairbench check` as they stand."""
     from fairbench.cli import scaffold
 
+    scaffold.check_name(name)
     if kind == "benchmark":
         if package:
             raise FairbenchError("a benchmark is one file", "leave out --package")
         from fairbench.benchmark.benchmark import shelf
         from fairbench.cli.options import DEFAULT
 
-        scaffold.check_name(name)
         paths = scaffold.write({f"{name}.toml": shelf()[DEFAULT].read_text(encoding="utf-8")}, into)
         then = f"fairbench plan {paths[0]}"
     else:
         from fairbench import plugins as plugin_loader
 
-        scaffold.check_name(name)
         offered = plugin_loader.load((kind,))
         if name in offered.tables[kind]:
             owner = offered.owners[kind, name]

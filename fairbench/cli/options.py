@@ -85,11 +85,12 @@ def listed(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def some(attributes: list[str]) -> list[str]:
-    """Return the attributes, at least one."""
-    if not attributes:
+def named_attributes(text: str) -> list[str]:
+    """Split the names of attributes; raises FairbenchError for none."""
+    names = listed(text)
+    if not names:
         raise FairbenchError("--attr names no attribute", "name a column that says who patients are, such as race")
-    return attributes
+    return names
 
 
 def metrics(files: Sequence[str] = ()) -> list[Metric]:

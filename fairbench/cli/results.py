@@ -16,11 +16,11 @@ from fairbench.cli.options import (
     json_option,
     listed,
     metrics,
+    named_attributes,
     plugin_option,
     print_json,
     read,
     say,
-    some,
     unrecorded_option,
     warn_of_metrics,
 )
@@ -74,7 +74,7 @@ def score(
     Columns: `target` and `answer` (names or class indices), optionally `score` (probability of the positive,
     whichever that is) or `p_0`, `p_1` …, `id`, `cluster` (rows of one patient), `split`, and one per attribute.
     """
-    wanted = some(listed(attributes))
+    wanted = named_attributes(attributes)
     table = read(predictions, wanted, **how)
     from fairbench.report import explain as explained
     from fairbench.report import json, scores
@@ -122,7 +122,7 @@ def compare(
     from fairbench.report import explain as explained
     from fairbench.report import json, scores
 
-    wanted = some(listed(attributes))
+    wanted = named_attributes(attributes)
     first, second = (read(path, wanted, **how) for path in (a, b))
     judge = judging_metric(measure, registry(metrics(files)), first, second)
     result = compare_predictions(first, second, wanted, policy, judge)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,12 +13,12 @@ import pandas as pd
 from PIL import Image
 
 from fairbench.data.splits import SPLITS, folded, limited, split_clusters
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, raised
 from fairbench.predictions.classes import first_named
 from fairbench.predictions.groups import UNRECORDED
 from fairbench.settings import Configurable, Range
 
-__all__ = ["SPLITS", "Dataset", "asked", "columns", "digest", "faults", "most_images", "rows"]
+__all__ = ["SPLITS", "Dataset", "asked", "columns", "digest", "faults", "most_images", "rows", "told"]
 
 T = TypeVar("T")
 # Columns of a predictions file, which an attribute's column stands beside.
@@ -178,13 +177,15 @@ def asked(dataset: Dataset | type[Dataset], what: str, ask: Callable[[], T]) -> 
     except (FairbenchError, OSError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        said = " ".join(str(error).split())
-        where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        raise FairbenchError(
-            f"dataset {dataset.name}: `{what}` raised {type(error).__name__}: {said} ({where})",
-            "`fairbench check` tries all that a dataset promises",
-        ) from error
+        said = f"dataset {dataset.name}: `{what}` raised {raised(error)}"
+        raise FairbenchError(said, "`fairbench check` tries all that a dataset promises") from error
+
+
+def told(dataset: Dataset) -> pd.DataFrame:
+    """Ask a dataset for all that it declares, and return its table as it gives it."""
+    asked(dataset, "classes", lambda: tuple(dataset.classes))
+    asked(dataset, "attributes", lambda: dict(dataset.attributes))
+    return asked(dataset, "table", dataset.table)
 
 
 def rows(dataset: Dataset) -> pd.DataFrame:
@@ -197,9 +198,7 @@ def rows(dataset: Dataset) -> pd.DataFrame:
     if kept is None or kept[0] is None or kept[0] != dataset.stamp():
         dataset.warnings.clear()
         dataset._limited = False
-        asked(dataset, "classes", lambda: tuple(dataset.classes))
-        asked(dataset, "attributes", lambda: dict(dataset.attributes))
-        table = asked(dataset, "table", lambda: dataset.table().reset_index(drop=True))
+        table = told(dataset).reset_index(drop=True)
         for fault in faults(dataset, table):
             raise fault
         table = dataset.limited(table)

@@ -55,7 +55,7 @@ LEGEND = {
 # Flags that a job's own record decides, whatever stands beside it.
 OF_RECORDS = ("† own stages", "‡ knows groups", "§ validation rows", "¶ chooses on validation")
 # And those that the records of all rows of a table decide together.
-OF_ENTRIES = (STALE, *OF_RECORDS, OTHER_RECIPE, MISSING_SEEDS)
+OF_ENTRIES = (STALE, OTHER_RECIPE, MISSING_SEEDS)
 
 
 def protocol_flags(entry: Entry, base: Entry | None, seeds: Sequence[int]) -> Iterable[Flag]:

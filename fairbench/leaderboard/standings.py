@@ -19,6 +19,7 @@ from fairbench.leaderboard.row import Contender
 from fairbench.metrics.jackknife import NO_TEST, Jackknife
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
+from fairbench.predictions.predictions import Predictions
 from fairbench.statistics.intervals import max_minus_min
 from fairbench.statistics.ranking import DOMINANCE, Ranking, dominance, holm, opposite
 from fairbench.statistics.results import ALPHA, Difference, Gap, Interaction, RankBy
@@ -227,10 +228,14 @@ def measured_rows(contenders: Sequence[Contender], groups: Groups, metric: Metri
 
 def _jackknifed(contender: Contender, groups: Groups, metric: Metric) -> MeasuredRow:
     """Measure one row by a metric that is no mean over rows: the mean of its seeds, with intervals."""
-    predictions = contender.answers.predictions
-    moved = Jackknife.of(metric, predictions, groups)
-    count = len(groups.names)
-    each = [[one.value for one in metric.by_group(own, groups.codes, count)] for own in predictions]
-    gap = float(max_minus_min(np.array(each, dtype=np.float64)).mean())
-    judged = Gap(reason="fewer than two groups have a value") if np.isnan(gap) else Gap(gap)
+    moved = Jackknife.of(metric, contender.answers.predictions, groups)
+    gap = gap_of(metric, contender.answers.predictions, groups)
+    judged = Gap(reason="fewer than two groups have a value") if gap is None else Gap(gap)
     return MeasuredRow(contender.label, moved.overall, moved.gap(judged), Gap(reason=NO_TEST))
+
+
+def gap_of(metric: Metric, predictions: Sequence[Predictions], groups: Groups) -> float | None:
+    """Return the largest minus the smallest group's value of a metric, mean of the seeds; None where undefined."""
+    each = [[one.value for one in metric.by_group(own, groups.codes, len(groups.names))] for own in predictions]
+    gap = float(max_minus_min(np.array(each, dtype=np.float64)).mean())
+    return None if np.isnan(gap) else gap

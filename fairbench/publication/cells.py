@@ -12,6 +12,7 @@ import pandas as pd
 from fairbench.leaderboard.answers import Answers, shared_seeds
 from fairbench.leaderboard.board import Cell, Row, SeedCounts, Table
 from fairbench.leaderboard.row import measure
+from fairbench.leaderboard.standings import gap_of
 from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import UNPARSED, Predictions
@@ -251,10 +252,8 @@ def _by_metric(metric: Metric, rebuilt: Rebuilt | None) -> dict[str, float]:
     if None in values:
         return {}
     found = {"score": float(np.mean([value for value in values if value is not None]))}
-    count = len(rebuilt.groups.names)
-    each = [[one.value for one in metric.by_group(own, rebuilt.groups.codes, count)] for own in every]
-    gap = float(max_minus_min(np.array(each, dtype=np.float64)).mean()) if rebuilt.whole else np.nan
-    return found if np.isnan(gap) else {**found, "gap": gap}
+    gap = gap_of(metric, every, rebuilt.groups) if rebuilt.whole else None
+    return found if gap is None else {**found, "gap": gap}
 
 
 def _points(rebuilt: Rebuilt) -> dict[str, Any]:

@@ -67,13 +67,17 @@ def _called_right(entry: Entry, entries: Sequence[Entry], attribute: str, labs: 
 
 
 def _flagged(table: Table, entries: Sequence[Entry], number: int) -> Iterator[Finding]:
-    """Compare the flags that records decide with those that the rows bear."""
+    """Compare the flags that all records decide together with those that the rows bear."""
     again = entry_flags(entries)
     for row in (*table.rows, *table.controls):
         if row.label in again:
-            mine = [asdict(flag) for flag in row.flags if flag.code in OF_ENTRIES]
-            place = f"{table.place} · {row.label}: flags of its making"
-            yield from compared(mine, [asdict(flag) for flag in again[row.label]], place, (number, row.label))
+            mine, theirs = (
+                [asdict(flag) for flag in flags if flag.code in OF_ENTRIES]
+                for flags in (row.flags, again[row.label])
+            )
+            yield from compared(
+                mine, theirs, f"{table.place} · {row.label}: flags of its making", (number, row.label)
+            )
 
 
 def _recorded_as(row: Row, records: Sequence[list[Record]], mine: tuple[int, str], place: str) -> Iterator[Finding]:
@@ -98,7 +102,7 @@ def _said(row: Row) -> dict[str, object]:
         "train_seconds": row.train_seconds,
         "peak_memory": row.peak_memory,
         "probes": [asdict(one) for one in row.probes],
-        "flags of its making": [flag.code for flag in row.flags if flag.code in OF_RECORDS],
+        "flags of its making": [asdict(flag) for flag in row.flags if flag.code in OF_RECORDS],
     }
 
 
@@ -115,7 +119,7 @@ def _recorded(records: Sequence[Record]) -> dict[str, object]:
         "seeds": [*dict.fromkeys(record.job.seed for record in records)],
         **cost(records),
         "probes": [asdict(one) for one in probes(records)],
-        "flags of its making": [flag.code for flag in record_flags(records[0])],
+        "flags of its making": [asdict(flag) for flag in record_flags(records[0])],
     }
 
 

@@ -183,9 +183,11 @@ def _numbers(
         where, "ranks and adjusted p-values follow from all comparisons", _adjusted(table, number, where)
     )
     findings += collected(where, "the commonest answer is that of the patients", _constant(counts, where))
-    further = [*check_further(counts, metrics, number, where)]
-    findings += further
-    findings += collected(where, "what an improvement would have to be rests on the baseline", _base(counts, where))
+    findings += check_further(counts, metrics, number, where)
+    if table.improvement is not None:
+        findings += collected(
+            where, "what an improvement would have to be rests on the baseline", _base(counts, where)
+        )
     beyond = () if answers else _beyond_counts(table)
     findings += [Finding("unchecked", where, said) for said in (*beyond, BY_MODELS)]
     return findings

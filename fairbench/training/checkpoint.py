@@ -187,13 +187,13 @@ class Checkpoints:
         for name, module in modules.items():
             for key, tensor in (*module._parameters.items(), *module._buffers.items()):
                 if tensor is not None:
-                    found[_identity(tensor)] = f"`{f'{name}.{key}'.lstrip('.')}`"
+                    found[_identity(tensor)] = _called(name, key)
         for name, module in modules.items():
             values = {}
             for key, value in _attributes(module):
                 same = self.constants.get((name, key), self) is value
                 if not (same and _constant(value)):
-                    where = f"`{f'{name}.{key}'.lstrip('.')}`"
+                    where = _called(name, key)
                     try:
                         _once(value, where, found)
                         values[key] = _pack(value)
@@ -224,6 +224,10 @@ MAIN = "backbone"
 
 def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in vars(module).items() if key not in OWN]
+
+
+def _called(module: str, key: str) -> str:
+    return f"`{f'{module}.{key}'.lstrip('.')}`"
 
 
 def _constant(value: Any) -> bool:
