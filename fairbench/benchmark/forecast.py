@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from statistics import mean
+from collections.abc import Callable, Iterable
 
 from fairbench.benchmark.plan import Planned
 from fairbench.benchmark.pull import Event
 from fairbench.jobs.job import Job, Record
+from fairbench.jobs.sweep import usual
 
 ONCE = ("load", "features")  # phases that one job bears for those after it
 
@@ -77,18 +77,12 @@ class Forecast:
         rest = []
         for key in sorted(self.open, key=lambda key: key not in self.begun):
             job, training = self.open[key]
-            seconds = _usual(self.other, job.method.name)
+            seconds = usual(self.other, job.method.name)
             if training is None or training not in borne:
-                seconds += _usual(self.trained, job.method.name)
+                seconds += usual(self.trained, job.method.name)
             if training:
                 borne.add(training)
             rest.append(max(0.0, seconds - (now - self.begun.get(key, now))))
         at_work = sum(now - since for since in self.begun.values())
         at_once = (self.spent + at_work) / max(now - self.start, 1e-9)
         return max([sum(rest) / max(at_once, 1.0), *rest], default=0.0)
-
-
-def _usual(seconds: Mapping[str, Iterable[float]], method: str) -> float:
-    """Average over jobs of a method, where some have ended, else over all."""
-    known = seconds[method] if method in seconds else [one for some in seconds.values() for one in some]
-    return mean(known) if known else 0.0

@@ -63,13 +63,17 @@ def _durations(store: Store, jobs: Iterable[Job]) -> dict[str, list[float]]:
 
 
 def _left(took: Mapping[str, Sequence[float]], running: Sequence[Running], waiting: Sequence[Job]) -> float | None:
-    """Guess from how long jobs of the same method took, else jobs of all methods, as many at once as now."""
+    """Guess from how long jobs took, as many at once as now."""
     if not running:
         return None if waiting else 0.0
     if not took:
         return None
-    usual = mean(second for seconds in took.values() for second in seconds)
-    expected = {name: mean(seconds) for name, seconds in took.items()}
-    rest = sum(expected.get(job.method.name, usual) for job in waiting)
-    rest += sum(max(0.0, expected.get(one.job.method.name, usual) - one.seconds) for one in running)
+    rest = sum(usual(took, job.method.name) for job in waiting)
+    rest += sum(max(0.0, usual(took, one.job.method.name) - one.seconds) for one in running)
     return rest / len(running)
+
+
+def usual(seconds: Mapping[str, Sequence[float]], method: str) -> float:
+    """Average the seconds that jobs of a method took, where some have ended, else of all; 0 where none has."""
+    known = seconds[method] if method in seconds else [one for some in seconds.values() for one in some]
+    return mean(known) if known else 0.0
