@@ -174,6 +174,15 @@ def check_same_bits_twice(method: type[Method]) -> None:
     pd.testing.assert_frame_equal(first.predictions, second.predictions)
 
 
+def check_goes_on_after_a_kill(method: type[Method]) -> None:
+    """Killed in the midst of training, it learns the same to the last bit: it goes on, or begins anew."""
+    again = train(method, killed_at=trained(method).record.steps // 2 + 1)
+    apart = difference(again, trained(method))
+    assert apart == 0, (
+        f"killed and begun again it learned other weights, by {apart:.1e}: it keeps something elsewhere"
+    )
+
+
 def check_random_numbers_follow_the_seed(method: type[Method]) -> None:
     """Whatever its file seeds, it seeds by the job: not with a constant."""
     used = []
@@ -360,6 +369,7 @@ METHOD_CHECKS: tuple[Callable[[type[Method]], None], ...] = (
     check_uses_every_setting,
     check_trains_and_predicts,
     check_same_bits_twice,
+    check_goes_on_after_a_kill,
     check_random_numbers_follow_the_seed,
     check_micro_batches_change_nothing,
     check_takes_one_step_a_batch,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -216,11 +216,13 @@ def train(
     folds: int = 1,
     fold: int = 0,
     shard: bool = False,
+    killed_at: int | None = None,
     out: Path | None = None,
 ) -> Outcome:
     """Run one job on the toys (or the given classes) in `out` or a temporary folder; raises what the job raised.
 
-    Several processes that torchrun started share one `out`.
+    Several processes that torchrun started share one `out`. `killed_at` is the step at which a worker that leaves
+    a checkpoint after every step is killed; another one goes on.
     """
     loaded = toy_plugins(*{method, backbone, dataset} - {ToyBackbone, ToyDataset})
     job = Job(
@@ -241,9 +243,29 @@ def train(
     )
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         options = WorkerOptions(micro_batch, (8 << 30) if features else 0, shard=shard)
+        if killed_at is not None:
+            _kill(Store(folder), loaded, job, replace(options, checkpoint_every=0.0), killed_at)
         worker = Worker(Store(folder), loaded, {}, lambda *_: None, options)
         record = worker.run(job)
         return _outcome(worker, loaded, record)
+
+
+class _Killed(BaseException):
+    """What ends a process without a word."""
+
+
+def _kill(store: Store, loaded: plugin_loader.Plugins, job: Job, options: WorkerOptions, step: int) -> None:
+    """Run a job up to a step, of which no checkpoint is left any more; one with fewer steps runs to its end."""
+    left = step
+
+    def report(phase: str, done: int, total: int, loss: float | None) -> None:
+        nonlocal left
+        left -= phase == "train" and done > 0
+        if not left:
+            raise _Killed
+
+    with suppress(_Killed):
+        Worker(store, loaded, {}, report, options).run(job)
 
 
 def _outcome(worker: Worker, loaded: plugin_loader.Plugins, record: Record) -> Outcome:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import operator
 import os
 import random
 import types
@@ -56,7 +57,9 @@ class Checkpoints:
         self.folder = store.checkpoint_folder(run.job)
         self.modules = dict(method.named_modules())
         self.constants = {
-            (name, key): value for name, module in self.modules.items() for key, value in _attributes(module)
+            (name, key): (value, _held(value))
+            for name, module in self.modules.items()
+            for key, value in _attributes(module)
         }
 
     def obstacle(self) -> str | None:
@@ -191,8 +194,7 @@ class Checkpoints:
         for name, module in modules.items():
             values = {}
             for key, value in _attributes(module):
-                same = self.constants.get((name, key), self) is value
-                if not (same and _constant(value)):
+                if not self._unchanged(name, key, value):
                     where = _called(name, key)
                     try:
                         _once(value, where, found)
@@ -205,6 +207,15 @@ class Checkpoints:
                 "values": values,
             }
         return kept
+
+    def _unchanged(self, name: str, key: str, value: Any) -> bool:
+        """Whether a value is what `setup` left there and cannot have changed since, or is kept otherwise."""
+        before, held = self.constants.get((name, key), (self, []))
+        now = _held(value)
+        if before is not value or len(held) != len(now) or not all(map(operator.is_, held, now)):
+            return False
+        kept = (self.run, *self.modules.values())
+        return all(_constant(one) or any(one is other for other in kept) for one in now)
 
     def _restore_method(self, kept: Mapping[str, Any]) -> None:
         for name, module in self.method.named_modules():
@@ -230,10 +241,35 @@ def _called(module: str, key: str) -> str:
     return f"`{f'{module}.{key}'.lstrip('.')}`"
 
 
+def _held(value: Any, within: tuple[Any, ...] = ()) -> list[Any]:
+    """Return what a function keeps between its calls (variables around it, defaults, attributes) or whose it is,
+    functions inside it included; of all else itself.
+    """
+    if isinstance(value, types.MethodType):
+        inside = [value.__self__, value.__func__]
+    elif isinstance(value, types.FunctionType):
+        around = [_content(cell) for cell in value.__closure__ or ()]
+        named = {**(value.__kwdefaults__ or {}), **vars(value)}
+        inside = [*around, *(value.__defaults__ or ()), *named.values()]
+    else:
+        return [value]
+    if any(value is one for one in within):
+        return []
+    return [held for one in inside for held in _held(one, (*within, value))]
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that has no value yet
+        return None
+
+
 def _constant(value: Any) -> bool:
     """Whether a value that is still the same object cannot have changed."""
     frozen = dataclasses.is_dataclass(value) and getattr(type(value), "__dataclass_params__").frozen  # noqa: B009
-    return bool(frozen) or isinstance(value, Run | type | types.FunctionType | types.MethodType | types.ModuleType)
+    plain = value is None or isinstance(value, bool | int | float | str | bytes | type | types.ModuleType)
+    return bool(frozen) or plain
 
 
 def _identity(value: Any) -> tuple[str, int]:

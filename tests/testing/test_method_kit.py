@@ -84,6 +84,20 @@ class CountsCalls(Base):
         return out.loss.mean() * (1 + 0.01 * next(self.calls))
 
 
+NOTES = {"calls": 0}
+
+
+class CountsElsewhere(Base):
+    """State that `setup` makes anew and no checkpoint holds."""
+
+    def setup(self, run):
+        NOTES["calls"] = 0
+
+    def loss(self, out, batch):
+        NOTES["calls"] += 1
+        return out.loss.mean() * (1 + 0.01 * NOTES["calls"])
+
+
 class PeeksAtValidation(Base):
     """Weigh the loss by answers of the validation split."""
 
@@ -266,6 +280,7 @@ MUTANTS = [
     (AlwaysTheSameGlobalSeed, kit.check_random_numbers_follow_the_seed, "seeds random numbers with"),
     (DrawsFromTheClock, kit.check_same_bits_twice, "learned other weights"),
     (CountsCalls, kit.check_same_bits_twice, "learned other weights"),
+    (CountsElsewhere, kit.check_goes_on_after_a_kill, "killed and begun again it learned other weights"),
     (PeeksAtValidation, kit.check_does_not_choose_by_validation, "depends on the validation split"),
     (SeedsByHash, kit.check_other_processes_learn_the_same, "two processes learn other weights"),
     (RanksAsIfAlone, kit.check_other_processes_learn_the_same, "two processes learn other weights"),

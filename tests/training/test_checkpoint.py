@@ -89,6 +89,52 @@ class Aliases(Method):
             self.sum = self.reader.weight.sum()
 
 
+class Counter:
+    """It counts what it is asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def weigh(self):
+        self.calls += 1
+        return 1 + 0.01 * self.calls
+
+
+def counting(kind):
+    """Return a function that counts its calls in one of the places where a function can."""
+    calls = 0
+
+    def around():
+        nonlocal calls
+        calls += 1
+        return 1 + 0.01 * calls
+
+    def default(calls=[0]):  # noqa: B006
+        calls[0] += 1
+        return 1 + 0.01 * calls[0]
+
+    def attribute():
+        attribute.calls += 1
+        return 1 + 0.01 * attribute.calls
+
+    attribute.calls = 0
+    return {"around": around, "default": default, "attribute": attribute, "bound": Counter().weigh}[kind]
+
+
+class Remembers(Method):
+    """A function of its own keeps something between its calls."""
+
+    name = "remembers"
+    kind: str = "around"
+
+    def setup(self, run):
+        self.weigh = counting(self.kind)
+        self.scale = lambda loss: loss * (1 + run.progress) * (2 if self.training else 1)  # which keeps nothing
+
+    def loss(self, out, batch):
+        return self.scale(out.loss.mean()) * self.weigh()
+
+
 class Leaf(Method):
     """It learns a tensor that is no parameter."""
 
@@ -110,8 +156,9 @@ METHODS = {
     "opaque": Opaque,
     "aliases": Aliases,
     "leaf": Leaf,
+    "remembers": Remembers,
 }
-UNSAVEABLE = {"fairtune", "opaque", "aliases"}  # optuna's study is no plain value
+UNSAVEABLE = {"fairtune", "opaque", "aliases", "remembers"}  # optuna's study is no plain value
 ELSEWHERE = {"adapter", "endpoint"}  # trained before or elsewhere, and not here
 
 
@@ -233,6 +280,19 @@ def test_two_names_of_one_thing_begin_anew(tmp_path, of, reason):
     """Gone on with they would be two things, and the weights others: without a word."""
     record, *_ = run(tmp_path, a_job(Aliases, settings={"of": of}))
     assert record.facts["begins anew when interrupted"] == reason
+
+
+@pytest.mark.parametrize("kind", ["around", "default", "attribute", "bound"])
+def test_a_function_that_remembers_begins_anew(tmp_path, kind):
+    job = a_job(Remembers, settings={"kind": kind})
+    _, weights, *_ = run(tmp_path / "whole", job)
+    with pytest.raises(Kill):
+        run(tmp_path / "cut", job, 15)
+    record, again, _, rest = run(tmp_path / "cut", job)
+    assert same(again, weights)
+    assert len(rest) == 24 if kind != "around" else len(rest) >= 23
+    said = [record.facts.get("begins anew when interrupted"), *record.warnings]
+    assert any("`weigh` (" in str(one) for one in said)
 
 
 @pytest.mark.slow
