@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fairbench.errors import FairbenchError
+from fairbench.files import write
 
-EXACT = 2**53  # whole numbers beyond it do not survive as floating point
+EXACT = 2**53  # from it on, neighbouring whole numbers are one floating point number
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` leaves beside its files
 SHARDS = "*-of-*.parquet"  # a table in several files, as the hub keeps them
-DONE = "unpacked.json"
+DONE = "columns.json"
 
 
 def is_saved(folder: Path) -> bool:
@@ -57,26 +59,21 @@ class ArrowTable:
         table = pd.DataFrame(cells, index=index, dtype=object)
         return table.assign(split=splits) if any(splits) and "split" not in table else table
 
-    def unpack(self, column: str, folder: Path) -> list[str]:
-        """Write the images of a column as files into a folder, each once, and return every row's file name.
+    def unpack(self, columns: Sequence[str], folder: Path) -> dict[str, list[str]]:
+        """Write the images of columns as files into a folder, each once, and return every row's file by column.
 
         The name is empty where a row holds no image.
         """
         done = folder / DONE
-        if done.is_file():
-            names: list[str] = json.loads(done.read_text(encoding="utf-8"))
-            return names
+        with suppress(OSError, ValueError):  # not yet, or not whole: a system that died amid writing
+            known: dict[str, list[str]] = json.loads(done.read_text(encoding="utf-8"))
+            return known
         folder.mkdir(parents=True, exist_ok=True)
-        names = []
-        for _, batch in self._batches([column], images=True):
-            for cell in batch[column].to_pylist():
-                data = (cell or {}).get("bytes")
-                names.append(hashlib.sha256(data).hexdigest()[:32] if data else "")
-                if data and not (folder / names[-1]).exists():
-                    part = folder / f".{names[-1]}.{os.getpid()}"
-                    part.write_bytes(data)
-                    os.replace(part, folder / names[-1])
-        done.write_text(json.dumps(names), encoding="utf-8")
+        names: dict[str, list[str]] = {column: [] for column in columns}
+        for _, batch in self._batches(columns, images=True):
+            for column, files in names.items():
+                files += [_unpacked(cell, folder) for cell in batch[column].to_pylist()]
+        write(done, json.dumps(names))
         return names
 
     def _batches(self, columns: Sequence[str], images: bool) -> Iterator[tuple[str, Any]]:
@@ -105,6 +102,19 @@ class ArrowTable:
             raise FairbenchError(
                 f"{self.name}: {self.path} is no whole {kind}", "it may have been cut short: get it again"
             ) from error
+
+
+def _unpacked(cell: Mapping[str, Any] | None, folder: Path) -> str:
+    """Write an image into a folder under the name of its content, and return it; nothing where there is none."""
+    data = (cell or {}).get("bytes")
+    if not data:
+        return ""
+    path = folder / hashlib.sha256(data).hexdigest()[:32]
+    if not path.exists():
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_bytes(data)
+        os.replace(part, path)
+    return path.name
 
 
 def _parts(path: Path) -> Iterator[tuple[str, Path]]:
@@ -166,7 +176,7 @@ def _named(value: Any, names: Sequence[str] | None) -> Any:
 
 def _word(value: Any, column: str, table: ArrowTable) -> str | None:
     if isinstance(value, float) and value.is_integer():
-        if abs(value) > EXACT:
+        if abs(value) >= EXACT:
             raise FairbenchError(
                 f"{table.name}: {table.path}: {column} is {value:.0f} as floating point, which may have lost its "
                 "last digits",

@@ -23,6 +23,7 @@ from fairbench.models.checkpoint import ADAPTER, read_json
 # peft.PeftModel.from_pretrained(language_model, folder) expects its own prefix on every name.
 _PREFIX = "base_model.model."
 _LORA = "adapter_model.safetensors"
+OTHER_BASE = "it was trained on another model, or on one with other settings: give it the base that its card names"
 
 
 def save(backbone: Backbone, folder: Path) -> None:
@@ -46,7 +47,9 @@ def load(backbone: Backbone, folder: Path) -> None:
     expected = set(get_peft_model_state_dict(backbone.language_model))
     if set(lora) != expected:
         odd = sorted(set(lora) ^ expected)
-        raise FairbenchError(f"{folder} does not fit {backbone.alias}: {len(odd)} names differ, first {odd[0]}")
+        raise FairbenchError(
+            f"{folder} does not fit {backbone.alias}: {len(odd)} names differ, first {odd[0]}", OTHER_BASE
+        )
     set_peft_model_state_dict(backbone.language_model, lora)
     for part, module in backbone.trained_modules().items():
         module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
@@ -82,7 +85,7 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
     try:
         weights = load_file(folder / _LORA)
     except (OSError, SafetensorError) as error:
-        raise FairbenchError(f"cannot read {folder / _LORA}: {error}") from error
+        raise FairbenchError(f"cannot read {folder / _LORA}: {error}", "copy the adapter again") from error
     layers = {name: m for name, m in backbone.language_model.named_modules() if isinstance(m, LoraLayer)}
     stems = {re.sub(r"\.lora_[AB]\.weight$", "", name): name for name in weights}
     layer_of = {stem: _within(stem.removeprefix(_PREFIX), backbone) for stem in stems}
@@ -139,12 +142,12 @@ def merged(model: Any, folder: Path) -> Any:
     try:
         report = set_peft_model_state_dict(adapted, weights)
     except RuntimeError as error:
-        raise FairbenchError(f"the adapter in {folder} does not fit its base: {error}") from error
+        raise FairbenchError(f"the adapter in {folder} does not fit its base: {error}", OTHER_BASE) from error
     wanted = set(get_peft_model_state_dict(adapted))
     odd = sorted({*report.unexpected_keys, *(wanted ^ set(weights))})
     if odd:
         raise FairbenchError(
-            f"the adapter in {folder} does not fit its base: {len(odd)} names differ, first {odd[0]}"
+            f"the adapter in {folder} does not fit its base: {len(odd)} names differ, first {odd[0]}", OTHER_BASE
         )
     return adapted.merge_and_unload()
 
@@ -200,7 +203,7 @@ def _fill(layer: LoraLayer, a: Tensor, b: Tensor, config: Mapping[str, Any]) -> 
     rank = a.shape[0]
     if a.shape[1] != own_a.shape[1] or b.shape[0] != own_b.shape[0]:
         raise FairbenchError(
-            f"the adapter's layers are {tuple(b.shape)} × {tuple(a.shape)}, those of its base other"
+            f"the adapter's layers are {tuple(b.shape)} × {tuple(a.shape)}, those of its base other", OTHER_BASE
         )
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
     own_b.zero_()

@@ -120,7 +120,10 @@ class Family(Backbone):
     def process(self, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
         """Return what the processor makes of some images and a question about them, a batch of one."""
         if self.image in prompt or self.image_token_id in self.tokenise(prompt):
-            raise FairbenchError(f"{self.alias}: a prompt must not hold {self.image}, which stands for the image")
+            raise FairbenchError(
+                f"{self.alias}: a prompt must not hold {self.image}, which stands for the image",
+                "leave it out of the question: fairbench puts the image there",
+            )
         made: Mapping[str, Any]
         if self.template():
             text = self.template().replace(self.image, self.image * len(images)).format(prompt=prompt)

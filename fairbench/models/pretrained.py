@@ -65,7 +65,10 @@ class Pretrained(Family):
         self.model = from_checkpoint(folder, architecture_of(config), dtype, **options)
         if self.adapter:
             if self.quantise != "none":
-                raise FairbenchError(f"{self.alias}: an adapter is not merged into quantised weights")
+                raise FairbenchError(
+                    f"{self.alias}: an adapter is not merged into quantised weights",
+                    "leave out `quantise`, or merge the adapter into a checkpoint of its own first",
+                )
             self.model = merged(self.model, self.adapter)
         processor = load_processor(folder, config, self.pixels)
         if self.quantise != "none":  # what peft asks the module that it adapts

@@ -43,6 +43,10 @@ class Source(Protocol):
 
 
 Split = Literal["train", "val"]  # what a method may ask answers of
+UNSTABLE = (  # a hint
+    "a lower lr or a longer warmup (--set STAGE.lr=…, --set STAGE.warmup=…), a smaller strength of the method, or "
+    "--set run.precision=float32 may mend it; else look for a division by 0 in the method's loss"
+)
 INEXACT = "not deterministic"  # a fact: the operation, for which every later step is lenient too
 
 
@@ -399,7 +403,7 @@ class Run:
     def _finite(self, loss: Tensor) -> float:
         value = loss.item()
         if not math.isfinite(value):
-            raise FairbenchError(self._not_finite(value))
+            raise FairbenchError(self._not_finite(value), UNSTABLE)
         return value
 
     def _backward(self, loss: Tensor, keep: bool) -> list[nn.Parameter]:
@@ -472,7 +476,9 @@ class Run:
         optimizer = self.players[player]
         norm = nn.utils.clip_grad_norm_(parameters, self.stage.clip)
         if not torch.isfinite(norm):
-            raise FairbenchError(f"the gradient is not finite at step {self.step} of stage {self.stage.name}")
+            raise FairbenchError(
+                f"the gradient is not finite at step {self.step} of stage {self.stage.name}", UNSTABLE
+            )
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * rate_factor(self.stage, self.step, self.steps)
         optimizer.step()

@@ -128,6 +128,49 @@ def test_images_inside_the_table_are_those_of_its_rows(tmp_path, form):
     assert at(shutil.move(tmp_path / "inside", tmp_path / "moved"), positive="ill").fingerprint() == before
 
 
+def two_views(frame, front=True, side=True):
+    """Make a table that holds two images a row: the side view of row n is picture 100 + n, and row 5 has none."""
+    table = arrow(frame, inside=front)
+    kind = table["image"].type
+    cells = [
+        {"bytes": png(100 + n) if side and n != 5 else None, "path": f"side/{n}.png"} for n in range(len(frame))
+    ]
+    return table.append_column(pa.field("side", kind), pa.array(cells, kind))
+
+
+def test_several_columns_of_images_inside_are_each_its_own(tmp_path):
+    pq.write_table(two_views(people()), tmp_path / "people.parquet")
+    dataset = at(tmp_path, image_column="image,side", positive="ill")
+    table = rows(dataset)
+    assert len(table) == 79
+    for row in table.to_dict("records"):
+        name, _, which = row["id"].rpartition("-")
+        seed = int(name[1:]) + (100 if which == "side" else 0)
+        assert (np.asarray(dataset.image(row)) == np.asarray(noise(seed))).all()
+    dataset = at(tmp_path, image_column="image,side", together=True, positive="ill")
+    for row in rows(dataset).to_dict("records"):
+        number = int(row["id"][1:])
+        shown = [np.asarray(image) for image in dataset.pictures(row)]
+        expected = [number] if number == 5 else [number, 100 + number]
+        assert [image.tobytes() for image in shown] == [np.asarray(noise(seed)).tobytes() for seed in expected]
+
+
+def test_images_partly_inside_are_refused(tmp_path):
+    pq.write_table(two_views(people(), side=False), tmp_path / "people.parquet")
+    with pytest.raises(FairbenchError, match="holds the images of image itself, of side their paths"):
+        rows(at(tmp_path, image_column="image,side"))
+
+
+def test_what_was_unpacked_in_part_is_unpacked_again(tmp_path):
+    pq.write_table(arrow(people()), tmp_path / "people.parquet")
+    dataset = at(tmp_path)
+    note = dataset.path(rows(dataset)["image"][0]).with_name("columns.json")
+    whole = note.read_text()
+    note.write_text(whole[:40])
+    assert len(rows(at(tmp_path))) == 40
+    assert note.read_text() == whole
+
+
 def test_images_beside_the_table_are_found_by_the_path_in_it(tmp_path):
     write(tmp_path)
     (tmp_path / "people.csv").unlink()

@@ -259,31 +259,38 @@ class Table(ImageFolder):
             raise FairbenchError(f"table: {tables[0]} is not a file", "name another with --set table.file=NAME")
         return tables[0]
 
-    def _raw(self, path: Path) -> tuple[pd.DataFrame, list[str] | None]:
-        """Return the table's cells and, where it holds its images itself, the file names they were unpacked to."""
+    def _raw(self, path: Path) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+        """Return the table's cells and, of the columns of images that it holds itself, the unpacked files."""
         self._unpacked = None
         if path.is_file() and path.suffix.lower() not in ARROW:
             hint = "--set table.encoding says how it is written (utf-8, cp1252 …)"
-            return read_table(path, self.name, hint, encoding=self.encoding), None
+            return read_table(path, self.name, hint, encoding=self.encoding), {}
         table = ArrowTable(path, self.name)
         raw = table.words()
-        inside = [name for name in table.embedded if name.lower() in map(str.lower, self.image_column)]
+        wanted = {name.lower() for name in self.image_column}
+        inside = [name for name in table.embedded if name.lower() in wanted]
         if not inside or self.unseen:
-            return raw, None
+            return raw, {}
         stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for _, file in table.parts]
-        digest = hashlib.sha256(repr((stamps, inside[0])).encode(errors="surrogateescape")).hexdigest()[:16]
-        self._unpacked = cache_folder("unpacked", digest)
-        names = table.unpack(inside[0], self._unpacked)
-        if not any(names):  # paths alone: the images lie beside the table
-            self._unpacked = None
-        return raw, names if self._unpacked else None
+        digest = hashlib.sha256(repr((stamps, inside)).encode(errors="surrogateescape")).hexdigest()[:16]
+        folder = cache_folder("unpacked", digest)
+        unpacked = {name.lower(): files for name, files in table.unpack(inside, folder).items() if any(files)}
+        if not unpacked:  # paths alone: the images lie beside the table
+            return raw, {}
+        if lacking := sorted(wanted - set(unpacked)):
+            raise FairbenchError(
+                f"table: {path} holds the images of {', '.join(sorted(unpacked))} itself, of {lacking[0]} their paths",
+                "write all of them into the table, or all as files",
+            )
+        self._unpacked = folder
+        return raw, unpacked
 
     def _read(self, path: Path) -> Content:
         raw, unpacked = self._raw(path)
         if raw.empty:
             raise FairbenchError(f"table: {path} has a header and no rows", "is it the right file?")
         self._refuse_unsaid(raw, path)
-        raw = raw if unpacked is None else raw.assign(**{FILE: unpacked})
+        raw = raw.assign(**{f"{FILE}{column}": files for column, files in unpacked.items()})
         left: list[str] = []
         raw = self._chosen(raw, path, left)
         raw = self._each_image(raw, path, left)
@@ -447,8 +454,12 @@ class Table(ImageFolder):
         for image, target in zip(columns, targets, strict=True):
             asked = {} if self.one_hot else {TARGET: self._column(raw, target, path)}
             used = re.search(r"\{image\}", self.image_path) is not None or len(self.image_column) > 1
-            cells = self._column(raw, image, path) if used else pd.Series(None, index=raw.index, dtype=object)
-            parts.append(raw.assign(**{IMAGE: cells, WHICH: image, **asked}))
+            own = self._held(raw, image)
+            if FILE in own:
+                cells = own[FILE].replace("", None)
+            else:
+                cells = self._column(raw, image, path) if used else pd.Series(None, index=raw.index, dtype=object)
+            parts.append(own.assign(**{IMAGE: cells, WHICH: image, **asked}))
         if len(parts) == 1:
             return parts[0]
         made = pd.concat(parts)
@@ -457,16 +468,18 @@ class Table(ImageFolder):
             left.append(f"{int(empty.sum()):,} of {len(made):,} images are named by no cell and were left out")
         return made[~empty]
 
+    def _held(self, raw: pd.DataFrame, column: str) -> pd.DataFrame:
+        """Give rows the files of a column whose images the table holds itself."""
+        files = f"{FILE}{column.lower()}"
+        return raw.assign(**{FILE: raw[files]}) if files in raw else raw
+
     def _further(self, raw: pd.DataFrame, path: Path, left: list[str]) -> list[tuple[str, ...]]:
         """Return the images that each row shows after its first, without those that no cell names."""
-        if FILE in raw:
-            raise FairbenchError(
-                f"table: {path} holds its images itself, of which a row shows one", "leave `together` out"
-            )
         shown: dict[Any, list[str]] = {where: [] for where in raw.index}
         for name in self.image_column[1:]:
-            cells = self._column(raw, name, path)
-            there = raw[cells.notna()].assign(**{IMAGE: cells[cells.notna()]})
+            own = self._held(raw, name)
+            cells = own[FILE].replace("", None) if FILE in own else self._column(raw, name, path)
+            there = own[cells.notna()].assign(**{IMAGE: cells[cells.notna()]})
             for where, place in self._placed(there, self._paths(there, path), left).items():
                 shown[where].append(place)
         if lacking := sum(len(names) < len(self.image_column) - 1 for names in shown.values()):
@@ -569,7 +582,10 @@ class Table(ImageFolder):
     def _paths(self, raw: pd.DataFrame, path: Path) -> Cells:
         """Make each row's path of its cells, as the table says it."""
         if FILE in raw:
-            return (path.name + " row " + raw.index.to_series().astype(str)).rename("image")
+            named = path.name + " row " + raw.index.to_series().astype(str)
+            return (named if self.together or len(self.image_column) == 1 else named + "-" + raw[WHICH]).rename(
+                "image"
+            )
         pieces = re.split(r"\{([^{}]*)\}", self.image_path)
         if len(pieces) == 1:
             raise FairbenchError(
