@@ -18,7 +18,8 @@ from rich.console import Console
 import fairbench.leaderboard
 from fairbench import report
 from fairbench.cli import options
-from fairbench.cli.run import run as run_command
+from fairbench.cli import run as command
+from fairbench.cli.results import planned_rows
 from fairbench.errors import FairbenchError
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.board import Board, RankBy
@@ -50,7 +51,7 @@ class Leaderboard:
         return pd.read_csv(io.StringIO(report.render(self.board, "csv")), keep_default_na=False, na_values=[""])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write md, html, csv, json or txt, as the name ends."""
+        """Write md, tex, html, csv, json or txt, as the name ends."""
         report.write(self.board, Path(path))
 
     def __str__(self) -> str:
@@ -93,7 +94,8 @@ def run(
 
     `settings` are those of `--set` (`{"mine.strength": 2}`), `data` says where datasets lie, and every other
     option goes by its name: `methods=["mine", "theirs"]`, `seeds=[0, 1]`, `attr="race"`, `plugin=["mine.py"]`,
-    `workers=2`, `no_controls=True`. Raises FairbenchError for wrong choices; a job that fails is on the board.
+    `workers=2`, `no_controls=True`. Raises FairbenchError for wrong choices, and where no board was written; a job
+    that fails is on the board.
     """
     words = [benchmark, "--out", os.fspath(out)]
     words += [word for key, value in (settings or {}).items() for word in ("--set", f"{key}={_joined(value)}")]
@@ -107,12 +109,17 @@ def run(
         else:
             words += [option, _joined(value)]
     try:
-        written = run_command.main(words, prog_name="fairbench.run", standalone_mode=False)
+        context = command.run.make_context("fairbench.run", words)
     except click.UsageError as error:
         raise FairbenchError(
             error.format_message(), "see help(fairbench.run), and `fairbench run --help`"
         ) from error
-    return Leaderboard(read_board(Path(written)))
+    if context.params["dry_run"]:
+        raise FairbenchError("a dry run leaves no leaderboard", "`fairbench plan` prints the jobs")
+    with context:
+        written, _ = command.execute(**context.params)
+    assert written is not None
+    return Leaderboard(read_board(written))
 
 
 def leaderboard(
@@ -122,21 +129,26 @@ def leaderboard(
     measure: str | None = None,
     rank: RankBy = "dominance",
     primary: Names = (),
+    also: Names = (),
     min_cell: int = 0,
     title: str = "Leaderboard",
     plugin: Sequence[str] = (),
 ) -> Leaderboard:
     """Compare all methods of one or more folders of runs, as `fairbench leaderboard` does.
 
-    `rank` is what ranks go by, and `primary` names the methods whose comparison with the baseline was planned.
+    `rank` is what ranks go by, `primary` names the methods whose comparison with the baseline was planned, `also`
+    metrics that stand beside. Raises FairbenchError for names of nothing, and where no job has ended.
     """
     asked = _listed(attributes) if attributes else None
     metrics = options.metrics(plugin)
-    planned = _listed(primary)
+    planned, beside = _listed(primary), _listed(also)
     if isinstance(runs, str | os.PathLike):
-        return Leaderboard(build(Store(Path(runs)), None, asked, title, min_cell, metrics, measure, rank, planned))
-    chosen = Options(registry(metrics), measure, rank, min_cell, tuple(planned))
-    return Leaderboard(gather([Store(Path(one)) for one in runs], chosen, None, asked or (), title))
+        board = build(Store(Path(runs)), None, asked, title, min_cell, metrics, measure, rank, planned, beside)
+    else:
+        chosen = Options(registry(metrics), measure, rank, min_cell, tuple(planned), also=tuple(beside))
+        board = gather([Store(Path(one)) for one in runs], chosen, None, asked or (), title)
+    planned_rows(board, planned)
+    return Leaderboard(board)
 
 
 def score(
@@ -191,9 +203,12 @@ def _predictions(
     classes: Sequence[str] | None,
     keep: Collection[str],
 ) -> Predictions:
-    if isinstance(data, Predictions):
-        return data if positive is None else data.with_positive(positive)
     chosen = None if split == "all" else split
+    if isinstance(data, Predictions):
+        if classes or keep:
+            raise FairbenchError("classes and keep are for tables that are still to be read", "leave them out")
+        data = data.of_split(chosen)
+        return data if positive is None else data.with_positive(positive)
     if isinstance(data, str | os.PathLike):
         return read_predictions(data, attributes, chosen, positive, classes, keep)
     return predictions_of(data, attributes, chosen, positive, classes, keep)

@@ -146,7 +146,10 @@ def _work(job: Job, stages: Sequence[Stage], count: Mapping[str, int]) -> tuple[
         for stage, epochs in zip(stages, lasting, strict=True)
         if epochs != stage.epochs
     )
-    steps = round(sum(lasting) * -(-count.get("train", 0) // job.batch_size))
+    steps = sum(
+        max(1, round(epochs * -(-count.get(stage.split, 0) // job.batch_size)))
+        for stage, epochs in zip(stages, lasting, strict=True)
+    )
     between = 0 if job.select == LAST else round(lasting[-1]) if stages else 0
     return steps, count.get("test", 0) + count.get("val", 0) * (1 + between), longer
 

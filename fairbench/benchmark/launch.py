@@ -6,6 +6,7 @@ work on one benchmark: run the same command on each.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -38,7 +39,10 @@ def devices() -> list[str]:
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    if not visible:
+        return [str(i) for i in range(torch.cuda.device_count())]
+    named = [one.strip() for one in visible.split(",")]
+    return list(itertools.takewhile(lambda one: not one.startswith("-"), named))  # CUDA sees none from -1 on
 
 
 def default_workers(count: int) -> int:

@@ -60,12 +60,22 @@ def parts(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> 
     methods = [
         (choice, plugins.make("method", choice, benchmark.places)) for choice in _methods(benchmark, plugins)
     ]
+    known = {name for choice, _ in methods for name in (choice.name, choice.label)}
+    for name in benchmark.primary:
+        if name.partition(" for ")[0] not in known:  # a row of a method trained for other attributes
+            raise suggest("method of this run (`primary`)", name, known)
     datasets = {name: make_dataset(name, benchmark, plugins, roots) for name in benchmark.datasets}
     attributes = {name: attributes_of(benchmark, dataset) for name, dataset in datasets.items()}
     backbones = {name: _backbone(name, benchmark, plugins) for name in benchmark.backbone_names}
     for backbone in backbones.values():
         for stage in benchmark.stages or backbone.recipe:
             _check_parts(stage)
+    for name, dataset in datasets.items():
+        if needs_groups(benchmark.select) and not dataset.classes:
+            raise FairbenchError(
+                f"select = {benchmark.select!r} goes by groups' accuracy, and the answers to {name} are free text",
+                'select by a metric of texts ("best:METRIC"), or keep the last epoch (select = "last")',
+            )
     asked = {choice.name for choice in benchmark.methods}
     crossed = []
     for backbone_name, dataset_name, (method, made) in itertools.product(backbones, datasets, methods):

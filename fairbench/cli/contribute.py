@@ -103,17 +103,21 @@ def check(target: str, folders: tuple[str, ...], files: tuple[str, ...], as_json
 def _named(plugins: Plugins, name: str) -> list[tuple[str, str]]:
     chosen = [(kind, name) for kind in KINDS if name in plugins.tables[kind]]
     if not chosen:
-        error = suggest("plugin", name, {name for kind in KINDS for name in plugins.tables[kind]})
+        known = {name for kind in KINDS for name in plugins.tables[kind]}
+        error = suggest("method, dataset, backbone or metric", name, known)
         raise FairbenchError(error.message, f"{error.hint}; a file is checked by its path")
     return chosen
 
 
 def _offered(plugins: Plugins, path: Path) -> list[tuple[str, str]]:
-    """List what a file offers; its owner opens with the file's name."""
-    chosen = [key for key, owner in plugins.owners.items() if owner.split(" ")[0] == path.name]
+    """List what a file offers of the kinds that have checks; its owner opens with the file's name."""
+    offered = [key for key, owner in plugins.owners.items() if owner.rpartition(" ")[0] == path.name]
+    chosen = [key for key in offered if key[0] in KINDS]
     if not chosen:
         hooks = ", ".join(f"fairbench_{kind}s" for kind in KINDS)
-        raise FairbenchError(f"{path} offers nothing to check", f"write one of the hooks {hooks} below @hookimpl")
+        others = ", ".join(f"the {kind} {name}" for kind, name in sorted(offered))
+        what = f"{others}, for which there are no checks" if others else "nothing to check"
+        raise FairbenchError(f"{path} offers {what}", f"write one of the hooks {hooks} below @hookimpl")
     return sorted(chosen)
 
 

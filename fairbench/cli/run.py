@@ -94,7 +94,17 @@ def add_to(cli: click.Group) -> None:
     help="Who gets the jobs done: processes here, or a launcher (`fairbench list launchers`).",
 )
 @click.option("--launch", "launching", multiple=True, metavar="KEY=VALUE", help="A launcher's setting; repeatable.")
-def run(
+def run(**chosen: Any) -> None:
+    """Run a benchmark (default: quickstart) and print its leaderboard; what is done already is not done again.
+
+    BENCHMARK is a bundled name (`fairbench list benchmarks`) or a TOML file; the options override it.
+    """
+    _, well = execute(**chosen)
+    if not well:
+        click.get_current_context().exit(1)
+
+
+def execute(
     name: str | None,
     dry_run: bool,
     probe: bool,
@@ -110,11 +120,8 @@ def run(
     checkpoint_every: float,
     feature_cache: float,
     **chosen: Any,
-) -> Path | None:
-    """Run a benchmark (default: quickstart) and print its leaderboard; what is done already is not done again.
-
-    BENCHMARK is a bundled name (`fairbench list benchmarks`) or a TOML file; the options override it.
-    """
+) -> tuple[Path | None, bool]:
+    """Do what `fairbench run` does; return the board's file, None of a dry run, and whether all jobs ended well."""
     from fairbench.benchmark import launch, sweep
     from fairbench.benchmark.pull import Setup
     from fairbench.jobs.probe import Probe
@@ -131,7 +138,7 @@ def run(
     missing = store.missing(planned.jobs, retry_failed, reading)
     if dry_run:
         _print_plan(planned, store, benchmark.probe, retry_failed)
-        return None
+        return None, True
     benchmark = sweep.named(store, sweep.pinned(benchmark, planned), name)
     if launch.leads() and missing:
         _announce(benchmark, planned, missing, store)
@@ -142,8 +149,7 @@ def run(
     setup = Setup(store.address, roots, files, how, plugins.unkeyed)
     _do(missing, setup, planned, workers, elsewhere)
     _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
-    _end(store, planned)
-    return store.sheet(benchmark.name, "json")
+    return store.sheet(benchmark.name, "json"), _well(store, planned)
 
 
 def _open(datasets: Sequence[Dataset]) -> None:
@@ -205,8 +211,8 @@ def _launcher(
     return made
 
 
-def _end(store: Store, planned: Planned) -> None:
-    """Name what did not come to a good end; the status says so, too."""
+def _well(store: Store, planned: Planned) -> bool:
+    """Name what did not come to a good end, and return whether all did."""
     from fairbench.jobs.store import ASIDE
 
     refused = store.refused(planned.jobs)
@@ -215,8 +221,7 @@ def _end(store: Store, planned: Planned) -> None:
     failed = store.missing(planned.jobs, retry_failed=True)
     if failed:
         say("some jobs failed; --retry-failed runs them again")
-    if failed or refused:
-        click.get_current_context().exit(1)
+    return not failed and not refused
 
 
 def _publish(store: Store, keys: set[str], benchmark: Benchmark, files: Sequence[str], changed: bool) -> None:

@@ -36,6 +36,7 @@ class ImageFolder(Dataset):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.verdicts: dict[str, Verdict] = {}  # relative path → what was found; filled by `readable`
+        self.unread = 0, 0  # rows with an image that cannot be read, of all
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -98,7 +99,8 @@ class ImageFolder(Dataset):
         )
         if trouble:
             self.warnings.append(f"every file will be read again next time; cannot write to {trouble}")
-        bad = np.array([any(self.verdicts[relative].fault for relative in names) for names in named])
+        bad = np.array([any(self.verdicts[relative].fault for relative in names) for names in named], dtype=bool)
+        self.unread = int(bad.sum()), len(table)
         if not bad.any():
             return table
         first = "; ".join(f"{relative}: {why}" for relative, why in list(self.unreadable.items())[:5])

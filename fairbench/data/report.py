@@ -143,11 +143,11 @@ def _tolerantly(dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
         raise next(problem for problem in problems if missing[0] in problem.message)
     said = [problem.message for problem in problems]
     if isinstance(dataset, ImageFolder):
-        share = len(dataset.unreadable) / max(1, len(dataset.verdicts))
+        bad, total = dataset.unread
+        share = bad / max(1, total)
         if share > tolerated:
             said.append(
-                f"{len(dataset.unreadable):,} images cannot be read: {share:.2%}, more than the {tolerated:.2%} "
-                "tolerated"
+                f"the images of {bad:,} rows cannot be read: {share:.2%}, more than the {tolerated:.2%} tolerated"
             )
     return table, said
 

@@ -38,8 +38,8 @@ def read_table(
         return _from_sheet(_sheet(path, where, hint), columns, where, hint)
     text = _decoded(path, where, hint, encoding)
     first = text[: text.find("\n") + 1] or text
-    separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     csv.field_size_limit(LONGEST_CELL)
+    separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     numbers, kept = list[int](), list[list[str | None]]()
     try:
@@ -80,7 +80,9 @@ def _sheet(path: Path, where: str, hint: str) -> list[list[str | None]]:
     except Exception as error:  # zipfile, XML and openpyxl raise nearly anything on damaged input
         raise FairbenchError(f"{where} cannot be read: {error}", f"it may be damaged; {hint}") from error
     whole = [[int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in row] for row in rows]
-    return [[None if cell is None else str(cell).strip() or None for cell in row] for row in whole]
+    words = [[None if cell is None else str(cell).strip() or None for cell in row] for row in whole]
+    width = max(map(len, words), default=0)  # rows of some programs end at their last cell
+    return [row + [None] * (width - len(row)) for row in words]
 
 
 def _from_sheet(cells: list[list[str | None]], columns: Columns | None, where: str, hint: str) -> pd.DataFrame:

@@ -28,7 +28,7 @@ def url_of(name: str) -> str | None:
         return None
     if "@" in name[url.end() :].partition("/")[0]:
         raise FairbenchError(
-            "--out holds a name or password in its URL", "leave them to the environment (AWS_ACCESS_KEY_ID …)"
+            "the URL of results holds a name or password", "leave them to the environment (AWS_ACCESS_KEY_ID …)"
         )
     return f"{url[1]}:///{name[url.end() :]}" if url[1] == "file" else f"{url[1]}://{name[url.end() :]}"
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -160,7 +160,7 @@ class Store:
 
     def overview(self) -> Overview:
         """Say what `contents` would find, reading only records that are new since somebody last looked."""
-        kind, cache = f"summary {self.root}", Cache()
+        kind, cache = f"summary {' '.join(one.name for one in fields(Summary))} {self.root}", Cache()
         known = cache.read(kind)
         ended: dict[str, Summary] = {}
         refused: dict[str, Refused] = {}

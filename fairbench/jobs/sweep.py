@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import mean
 
@@ -49,16 +50,18 @@ def sweep(store: Store) -> Sweep:
 def _running(store: Store, overview: Overview) -> Iterable[Running]:
     now = time.time()
     for job in overview.begun:
-        if store.held(job):
-            yield Running(job, max(0.0, now - (store.folder(job) / JOB).stat().st_mtime))
+        with suppress(FileNotFoundError):  # it has just failed and been forgotten
+            if store.held(job):
+                yield Running(job, max(0.0, now - (store.folder(job) / JOB).stat().st_mtime))
 
 
 def _durations(store: Store, jobs: Iterable[Job]) -> dict[str, list[float]]:
     """Say how long jobs took, by method: from their description to their record, as the files' times have it."""
     took: dict[str, list[float]] = {}
     for job in jobs:
-        begun, ended = ((store.folder(job) / name).stat().st_mtime for name in (JOB, RECORD))
-        took.setdefault(job.method.name, []).append(max(0.0, ended - begun))
+        with suppress(FileNotFoundError):  # of results elsewhere, records alone are fetched
+            begun, ended = ((store.folder(job) / name).stat().st_mtime for name in (JOB, RECORD))
+            took.setdefault(job.method.name, []).append(max(0.0, ended - begun))
     return took
 
 

@@ -19,6 +19,8 @@ from fairbench.metrics.metric import ACCURACY, Metric
 from fairbench.predictions.align import align
 from fairbench.predictions.predictions import Predictions
 
+NEWER = "a newer job did the same"  # a reason
+
 
 class Runs(Protocol):
     """What a board is built from: a folder of runs, or whatever else has records and their predictions."""
@@ -69,23 +71,28 @@ def load(runs: Runs, record: Record) -> Finished | Excluded:
 def joined(entries: Sequence[Finished]) -> tuple[list[Finished], list[Excluded]]:
     """Join the folds of one training to one set of answers, in which every row is tested once.
 
-    Folds of which some are not there (yet) are left out.
+    Of a job that ended in several folders the newest is taken; folds of which some are not there (yet) are left out.
     """
+    newest: dict[str, Finished] = {}
+    whole, left_out = list[Finished](), list[Excluded]()
+    for entry in sorted(entries, key=lambda e: e.record.started):
+        if older := newest.pop(entry.job.key, None):
+            left_out.append(excluded(older.job, "refused", NEWER))
+        newest[entry.job.key] = entry
     together: dict[str, list[Finished]] = {}
-    for entry in sorted(entries, key=lambda e: e.job.fold):
+    for entry in sorted(newest.values(), key=lambda e: e.job.fold):
         together.setdefault(replace(entry.job, fold=0).key, []).append(entry)
-    whole, left_out = [], []
     for folds in together.values():
         there, count = [entry.job.fold for entry in folds], folds[0].job.folds
         if count == 1:
             whole += folds
         elif there == [*range(count)]:
-            newest = max(folds, key=lambda e: e.record.started)
+            last = max(folds, key=lambda e: e.record.started)
             tables = [entry.predictions.table.assign(fold=entry.job.fold) for entry in folds]
             # Columns of few values are coded, each fold's by its own.
             table = pd.concat([one.astype(dict.fromkeys(one.select_dtypes("category"), object)) for one in tables])
-            predictions = replace(newest.predictions, table=table.reset_index(drop=True))
-            whole.append(Finished(newest.record, predictions, tuple(entry.record for entry in folds)))
+            predictions = replace(last.predictions, table=table.reset_index(drop=True))
+            whole.append(Finished(last.record, predictions, tuple(entry.record for entry in folds)))
         else:
             lacking = ", ".join(str(number + 1) for number in range(count) if number not in there)
             reason = f"of {count} folds there is no {lacking}"
@@ -130,7 +137,7 @@ def contenders(
         identity = json.dumps([job.method.label, job.attributes, recipe(record), provenance(record)])
         older = together.setdefault(identity, {}).get(job.seed)
         if older:
-            duplicates.append(excluded(older.job, "refused", "a newer job did the same"))
+            duplicates.append(excluded(older.job, "refused", NEWER))
         together[identity][job.seed] = entry
     rows = []
     for seeds in together.values():

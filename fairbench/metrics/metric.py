@@ -144,7 +144,7 @@ class Metric:
         except Undefined:
             raise
         except FairbenchError as error:
-            raise Undefined(f"{self.name}: {error.message}; {error.hint}") from error
+            raise Undefined("; ".join(filter(None, (f"{self.name}: {error.message}", error.hint)))) from error
         except (Exception, SystemExit) as error:
             said = " ".join(str(error).split())
             raise Undefined(f"{self.name} failed: {type(error).__name__}: {said}") from error

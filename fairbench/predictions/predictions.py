@@ -81,6 +81,10 @@ class Predictions:
             for name in wanted:
                 if name not in about["attributes"]:
                     raise suggest(f"attribute of {path}", name, about["attributes"])
+            if "split" not in columns and split not in (None, "test"):
+                raise FairbenchError(
+                    f"{path}: there is no column `split`", "leave the split out: all rows are read"
+                )
             rows = [("split", "==", split)] if split and "split" in columns else None
             read = pq.read_table(path, columns=[*columns, *wanted], filters=rows, read_dictionary=wanted)
         except (ValueError, OSError, pa.ArrowException) as error:
@@ -101,12 +105,28 @@ class Predictions:
         for column, least in (("target", 0), ("answer", UNPARSED)):
             if column in table:
                 values = table[column].to_numpy()
-                outside = ~((values >= least) & (values < count))
+                whole = pd.api.types.is_integer_dtype(table[column].dtype)
+                outside = ~((values >= least) & (values < count)) if whole else np.ones(len(table), dtype=bool)
                 refuse(table, outside, path, f"column `{column}` is no class of {count}", ANEW)
         check_keys(table, path)
         check_reference(table, path)
         if self.has_probabilities:
             check_probabilities(table, [f"p_{index}" for index in range(count)], path)
+
+    def of_split(self, split: str | None) -> Predictions:
+        """Return the rows of one split, None for all; where no row says its split, all are of the test split.
+
+        Raises FairbenchError where there are no rows of it.
+        """
+        if split is None or ("split" not in self.table and split == "test"):
+            return self
+        if "split" not in self.table:
+            raise FairbenchError("there is no column `split`", "leave the split out: all rows are taken")
+        chosen = (self.table["split"] == split).to_numpy()
+        if not chosen.any():
+            known = ", ".join(map(str, self.table["split"].unique()))
+            raise FairbenchError(f"there are no rows of the split {split!r}", f"there are {known}")
+        return self.take(chosen)
 
     def with_positive(self, name: str) -> Predictions:
         """Return the same answers with the class `name`, one of two, as the positive: class 1."""

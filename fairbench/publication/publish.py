@@ -11,7 +11,7 @@ from pathlib import Path
 from fairbench.errors import FairbenchError
 from fairbench.files import whole
 from fairbench.jobs.job import Record
-from fairbench.jobs.store import Store
+from fairbench.jobs.store import PREDICTIONS, Store, digest
 from fairbench.leaderboard.board import Board, Row, Trust
 from fairbench.leaderboard.build import gather
 from fairbench.leaderboard.collect import Runs
@@ -100,6 +100,7 @@ def copy_predictions(stores: Sequence[Store], publication: Publication, folder: 
     for record in publication.jobs:
         for store in stores:
             file = store.predictions_file(record.job)
-            if not record.failed and file.is_file():
+            # Another folder may hold an older run of the same job.
+            if not record.failed and file.is_file() and digest(file) == record.files.get(PREDICTIONS):
                 with whole(folder / f"{record.job.key}.parquet") as part:
                     shutil.copyfile(file, part)

@@ -53,7 +53,10 @@ class Watched:
 
     def refresh(self) -> None:
         """Build the page anew where a job has ended since."""
-        seen = sorted((path.parent.name, path.stat().st_mtime_ns) for path in self.store.root.glob(f"*/{RECORD}"))
+        seen = []
+        for path in sorted(self.store.root.glob(f"*/{RECORD}")):
+            with contextlib.suppress(FileNotFoundError):  # a failure that is run again
+                seen.append((path.parent.name, path.stat().st_mtime_ns))
         if seen == self.seen:
             return
         board, drawn, self.problem = Board(plain(self.store.name), (), __version__), None, ""

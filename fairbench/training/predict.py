@@ -194,7 +194,7 @@ def adjusted(
     if scores and not revised["answer"].isin(range(len(scores))).all():
         raise FairbenchError(
             f"{method.name}.adjust returned an answer that is no class",
-            "an answer is a class index, or -1 for none",
+            "an answer is a class index, from 0 on",
         )
     if scores and "target" in test:
         known = list(run.job.attributes) if method.group_at_test else []

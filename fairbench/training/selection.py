@@ -22,7 +22,8 @@ def needs_groups(rule: str) -> bool:
 
 def check(rule: str, plugins: Plugins) -> None:
     """Refuse a rule that does not exist, naming those that do."""
-    known = [LAST, WORST, DISTANCE, *(f"best:{name}" for name in plugins.tables["metric"])]
+    ordered = [name for name, metric in plugins.tables["metric"].items() if metric.higher_is_better is not None]
+    known = [LAST, WORST, DISTANCE, *(f"best:{name}" for name in ordered)]
     if rule not in known:
         raise suggest("selection rule", rule, known)
 

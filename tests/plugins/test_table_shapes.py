@@ -157,7 +157,7 @@ def test_several_columns_of_images_inside_are_each_its_own(tmp_path):
 
 def test_images_partly_inside_are_refused(tmp_path):
     pq.write_table(two_views(people(), side=False), tmp_path / "people.parquet")
-    with pytest.raises(FairbenchError, match="holds the images of image itself, of side their paths"):
+    with pytest.raises(FairbenchError, match="holds the images of image itself, of side paths"):
         rows(at(tmp_path, image_column="image,side"))
 
 

@@ -279,7 +279,7 @@ class Table(ImageFolder):
             return raw, {}
         if lacking := sorted(wanted - set(unpacked)):
             raise FairbenchError(
-                f"table: {path} holds the images of {', '.join(sorted(unpacked))} itself, of {lacking[0]} their paths",
+                f"table: {path} holds the images of {', '.join(sorted(unpacked))} itself, of {lacking[0]} paths",
                 "write all of them into the table, or all as files",
             )
         self._unpacked = folder
