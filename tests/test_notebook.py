@@ -125,6 +125,31 @@ def test_run_and_leaderboard(tmp_path):
         fairbench.run(methods="nosuch")
 
 
+def test_a_split_is_chosen_from_predictions_too():
+    parts = [scored(RACES, seed=seed).assign(split=split) for seed, split in enumerate(("val", "test"))]
+    both = pd.concat([part.assign(id=part["split"] + part["id"]) for part in parts], ignore_index=True)
+    predictions = Predictions(both, ("no", "yes"), ("race",))
+    for split in ("test", "val", "all"):
+        given = fairbench.score(predictions, "race", split=split, metrics=()).data
+        expected = fairbench.score(both, "race", split=split, metrics=()).data
+        assert given["overall"]["accuracy"] == expected["overall"]["accuracy"], split
+    with pytest.raises(FairbenchError, match="still to be read"):
+        fairbench.score(predictions, "race", keep=["NA"])
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_is_on_the_board(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAIRBENCH_TEST_BRITTLE", "1")
+    toys = {"datasets": "toy", "backbones": "toy-backbone", "attr": "site", "settings": {"toy.limit": 60}}
+    how = {**toys, "plugin": [TOYS], "seeds": [0], "no_controls": True, "workers": 1, "out": tmp_path / "runs"}
+    board = fairbench.run(methods="brittle", **how).board
+    assert [(one.label, one.status) for one in board.tables[0].excluded] == [("brittle", "failed")]
+    with pytest.raises(FairbenchError, match="a dry run leaves no leaderboard"):
+        fairbench.run(methods="brittle", dry_run=True, **how)
+    with pytest.raises(FairbenchError, match="is called `brittel`"):
+        fairbench.leaderboard(tmp_path / "runs", primary="brittel")
+
+
 SCRIPT = """
 import fairbench
 toy = dict(datasets="toy", backbones="toy-backbone", attr="site", settings={{"toy.limit": 60}}, plugin=[{toys!r}])

@@ -71,7 +71,7 @@ def load(runs: Runs, record: Record) -> Finished | Excluded:
 def joined(entries: Sequence[Finished]) -> tuple[list[Finished], list[Excluded]]:
     """Join the folds of one training to one set of answers, in which every row is tested once.
 
-    Of a job that ended in several folders the newest is taken; folds of which some are not there (yet) are left out.
+    Of a job that ended in several folders the newest is taken. Where a fold is not there (yet), none is.
     """
     newest: dict[str, Finished] = {}
     whole, left_out = list[Finished](), list[Excluded]()

@@ -41,6 +41,12 @@ class Ask(Method):
         return ()
 
 
+class Words(ToyDataset):
+    name = "in-words"
+    task = "generate"
+    classes = ()
+
+
 class OtherBackbone(ToyBackbone):
     name = "other-backbone"
     recipe = (Stage(name="warm", train=("head",)), Stage(name="lora"))
@@ -208,6 +214,13 @@ def test_merging_names_a_group_of_the_joint_attribute():
 )
 def test_an_unknown_name_is_refused_with_the_nearest(lists, message, hint):
     refused(message, hint, jobs, TOY, **lists)
+
+
+def test_a_planned_comparison_and_a_rule_of_selection_must_make_sense():
+    refused("no method of this run (`primary`) is called `pul`", "`pull`", jobs, replace(TOY, primary=("pul",)))
+    refused("is called `best:selection_rate`", "", jobs, replace(TOY, select="best:selection_rate"))
+    words = replace(TOY, datasets=("in-words",), select="dto")
+    refused("the answers to in-words are free text", "last", plan.jobs, words, toy_plugins(Plain, Pull, Words), {})
 
 
 def test_a_benchmark_that_names_nothing_is_refused():

@@ -77,6 +77,24 @@ def test_a_plan_counts_steps_answers_and_images_by_the_clock(tmp_path):
     assert first.seconds == pytest.approx(second.seconds + ROWS / 8)
 
 
+class OnBoth(Plain):
+    """A second stage on the validation split."""
+
+    name = "on-both"
+    role = "contender"
+
+    def plan(self, stages):
+        return (*stages, Stage(name="late", train=("head",), split="val"))
+
+
+def test_steps_of_a_stage_are_those_of_its_own_split(tmp_path):
+    plugins = toy_plugins(Plain, OnBoth)
+    jobs = plan.jobs(replace(TOY, methods=(Choice("on-both"),), baseline=False), plugins, {})
+    (cost,) = estimate(jobs, Store(tmp_path), try_out=None)
+    assert cost.steps == 24 + 9
+    assert Worker(Store(tmp_path), plugins, {}, lambda *_: None).run(jobs.jobs[0]).steps == 33
+
+
 def test_of_jobs_that_share_a_training_the_first_bears_it(tmp_path):
     jobs = plan.jobs(replace(TOY, methods=(Choice("adjusting"),)), PLUGINS, {})
     ticks = count()

@@ -20,6 +20,20 @@ def fairbench_metrics():
 """
 
 
+TRACKER = """
+from fairbench import Tracker, hookimpl
+
+
+class Silent(Tracker):
+    name = "silent"
+
+
+@hookimpl
+def fairbench_trackers():
+    return [Silent]
+"""
+
+
 SLOW = pytest.mark.slow
 
 
@@ -67,8 +81,8 @@ def test_a_name_that_could_not_be_typed_is_refused(tmp_path, name):
 
 
 def test_a_fault_is_named_and_the_other_checks_go_on(tmp_path):
-    (tmp_path / "faulty.py").write_text(FAULTY)
-    result = call("check", tmp_path / "faulty.py", code=1)
+    (tmp_path / "quite faulty.py").write_text(FAULTY)
+    result = call("check", tmp_path / "quite faulty.py", code=1)
     assert "FAULT  gives a number or a reason" in result.stdout
     assert "outside 0 to 1" in result.stdout
     assert "ok     says what it is: Its name is one lower-case word" in result.stdout
@@ -83,6 +97,13 @@ def test_whoever_offers_nothing_is_told_what_to_write(tmp_path):
     assert "did you mean" in missing
     assert "empty.py" in missing
     assert "set FAIRBENCH_" in call("check", "green_score", code=2).stderr
+    assert (
+        "no method, dataset, backbone or metric is called `tensorboard`"
+        in call("check", "tensorboard", code=2).stderr
+    )
+    (tmp_path / "my tracker.py").write_text(TRACKER)
+    said = call("check", tmp_path / "my tracker.py", code=2).stderr
+    assert "my tracker.py offers the tracker silent, for which there are no checks" in said
 
 
 UNWRITTEN = """

@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from fairbench import FairbenchError, ImageFolder
+from fairbench.data.dataset import rows
 from fairbench.data.report import check
 from fairbench.report.dataset import render
 
@@ -106,6 +107,15 @@ def test_unreadable_files_are_all_listed_and_judged(ward):
     assert ward.unreadable_share == 0.01, "the caller's dataset stays as strict as it was"
     ward.unreadable_share = 0.05
     assert check(ward).usable
+
+
+def test_a_damaged_file_counts_for_each_row_that_shows_it_as_in_a_run(ward):
+    edit(ward, lambda frame: frame.update({"image": ["0.png"] * 10}))
+    (ward.root / "0.png").write_bytes(b"no image")
+    ward.unreadable_share = 0.1
+    assert "the images of 10 rows cannot be read: 20.83%" in check(ward).problems[0]
+    with pytest.raises(FairbenchError, match="10 of 48 images cannot be read"):
+        rows(ward)
 
 
 def test_duplicates_across_splits_and_classes_are_cautions(ward):

@@ -2,6 +2,7 @@
 
 import gzip
 
+import openpyxl
 import pytest
 
 from fairbench import FairbenchError, read_table
@@ -19,6 +20,21 @@ def test_cells_stay_where_they_are_and_the_index_tells_the_line(tmp_path):
     table = read(tmp_path, 'id,note,sex\n1,"a,\nb",f\n\n2,, m \n ,,\n')
     assert table.values.tolist() == [["1", "a,\nb", "f"], ["2", None, "m"]]
     assert table.index.tolist() == [3, 5]
+
+
+def test_a_first_line_may_be_long(tmp_path):
+    long = "x" * 200_000
+    assert read(tmp_path, f"id,{long}\n1,2\n")[long].tolist() == ["2"]
+
+
+def test_rows_of_a_workbook_may_end_at_their_last_cell(tmp_path):
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    for row in (["id", "note", "sex"], ["1"], ["2", "b", "m"]):
+        sheet.append(row)
+    book.save(tmp_path / "t.xlsx")
+    table = read_table(tmp_path / "t.xlsx", "toy", "get it again")
+    assert table.values.tolist() == [["1", None, None], ["2", "b", "m"]]
 
 
 def test_gzip_is_told_by_content(tmp_path):

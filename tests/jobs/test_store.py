@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from fairbench import FairbenchError, Store
 from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.store import JOB, PREDICTIONS, RECORD
-from fairbench.jobs.summary import Refused
+from fairbench.jobs.summary import Refused, Summary
 from fairbench.predictions.predictions import Predictions
 
 
@@ -168,6 +169,24 @@ def test_a_record_in_another_jobs_folder_is_refused(store):
     (refused,) = store.contents().refused
     assert "it is the record of another job: fr on site · toy-backbone · toy · seed 1" in refused.reason
     assert [r.job.seed for r in store.records()] == [1]
+
+
+def test_what_another_version_remembered_of_a_folder_is_read_anew(store, monkeypatch):
+    save(store, record())
+    kept = Summary.of(record(), "", "")
+
+    @dataclass(frozen=True)
+    class Older:
+        key: str = kept.key
+
+        to_bytes = Summary.to_bytes
+
+    with monkeypatch.context() as older:
+        older.setattr("fairbench.jobs.store.Summary", Older)
+        older.setattr("fairbench.jobs.store._summary", lambda path: Older())
+        older.setattr("fairbench.jobs.store.settled", lambda state: True)
+        assert list(store.overview().ended.values()) == [Older()]
+    assert store.overview().ended[kept.key].title == kept.title
 
 
 def test_a_folder_that_is_none_is_named(tmp_path):

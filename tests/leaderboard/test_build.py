@@ -14,9 +14,10 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.board import Board
-from fairbench.leaderboard.build import build
+from fairbench.leaderboard.build import build, gather
 from fairbench.leaderboard.sentences import finding, notes
-from fairbench.metrics.metric import Metric
+from fairbench.leaderboard.tables import Options
+from fairbench.metrics.metric import Metric, registry
 from fairbench.predictions.predictions import Predictions
 from fairbench.report import render
 from fairbench.statistics.ranking import opposite
@@ -751,6 +752,20 @@ def test_folds_of_a_training_are_one_set_of_answers_over_all_patients(tmp_path):
         assert left.gap.value == pytest.approx(right.gap.value)
         assert left.score.low == pytest.approx(right.score.low, abs=0.002)
     assert "Test splits of 3 folds together: 1,000 rows" in render(build(apart), "md")
+    again = Store(tmp_path / "again")  # a fold that was run in two folders is there once
+    half = people[fold == 0].assign(gender="male")
+    add(
+        again,
+        "fair",
+        np.arange(len(half)) % 2 == 0,
+        table=half,
+        folds=3,
+        fold=0,
+        started="2026-11-20T10:00:00+00:00",
+    )
+    (both,) = gather([apart, again], Options(registry(()))).tables
+    assert [(row.label, row.score) for row in both.rows] == [(row.label, row.score) for row in one.rows]
+    assert [(one.status, one.reason) for one in both.excluded] == [("refused", "a newer job did the same")]
 
 
 def test_a_training_that_lacks_a_fold_is_not_in_the_table(tmp_path):

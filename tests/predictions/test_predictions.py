@@ -336,6 +336,7 @@ def test_groups_need_no_answers(write):
 BROKEN = {
     "answer": ([0, 5], "`answer` is no class of 2 in 1 of 2 rows, first in row 2 .id `b`."),
     "target": ([-1, 0], "`target` is no class of 2"),
+    "target ": (["x", "y"], "`target` is no class of 2"),
     "id": (["a", "a"], "the id occurs more than once"),
     "p_1": ([0.9, 0.5], "p_0, p_1 do not sum to 1"),
 }
@@ -352,9 +353,24 @@ def test_our_own_file_is_read_as_it_is_or_refused(tmp_path, column):
     with pytest.raises(FairbenchError, match="its classes are x, y"):
         read_predictions(tmp_path / "p.parquet", classes=["y", "x"])
     value, message = BROKEN[column]
-    Predictions(table.assign(**{column: value}), ("x", "y")).save(tmp_path / "p.parquet")
+    Predictions(table.assign(**{column.strip(): value}), ("x", "y")).save(tmp_path / "p.parquet")
     with pytest.raises(FairbenchError, match=message):
         Predictions.load(tmp_path / "p.parquet")
+
+
+def test_a_split_that_no_row_says_is_not_taken_for_all_rows(tmp_path):
+    table = pd.DataFrame({"target": [0, 1], "answer": [0, 1], "race": ["a", "b"]})
+    predictions = Predictions(table, ("x", "y"), ("race",))
+    predictions.save(tmp_path / "p.parquet")
+    assert len(Predictions.load(tmp_path / "p.parquet", split="test")) == 2
+    for read in (
+        lambda: Predictions.load(tmp_path / "p.parquet", split="val"),
+        lambda: predictions.of_split("val"),
+    ):
+        with pytest.raises(FairbenchError, match="there is no column `split`"):
+            read()
+    with pytest.raises(FairbenchError, match="no rows of the split 'train'"):
+        Predictions(table.assign(split="test"), ("x", "y"), ("race",)).of_split("train")
 
 
 def shuffled(clusters_a, clusters_b):

@@ -4,15 +4,15 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from boards import PATIENTS, SHARES, copied, published, row, said, says
-from builders import accuracy_of, add, patients
+from boards import PATIENTS, RACE, SHARES, copied, published, row, runs, said, says
+from builders import BASE, accuracy_of, add, patients
 
 from fairbench.jobs.job import Choice
-from fairbench.jobs.store import Store
+from fairbench.jobs.store import PREDICTIONS, Store, digest
 from fairbench.predictions.predictions import Predictions
 from fairbench.publication.against_runs import verify_runs
 from fairbench.publication.check import Asked, verdict_on
-from fairbench.publication.publish import copy_predictions
+from fairbench.publication.publish import copy_predictions, publish
 from fairbench.publication.published import Publication
 from fairbench.publication.verdict import attested, levels
 from fairbench.testing.toys import toy_plugins
@@ -132,6 +132,18 @@ def test_predictions_beside_the_file_rebuild_the_whole_board(honest, tmp_path):
     data = copied(publication)
     row(data, "better")["interactions"]["score"]["p"] = 0.04
     assert verdict_on(Publication.from_json(data), asked, plugins).differs
+
+
+def test_of_one_job_in_two_folders_the_answers_that_were_published_are_copied(tmp_path):
+    newer = runs(tmp_path / "newer", methods={"vanilla": SHARES["vanilla"]})
+    older = Store(tmp_path / "older")
+    wrong = accuracy_of({"black": 0.5, "white": 0.5}, PATIENTS)
+    add(older, "vanilla", wrong, table=patients(PATIENTS), about=BASE, attributes=(), started="2026-11-01")
+    made = publish([newer, older], "board", RACE, command="fairbench publish", publisher="Lab A", predictions=True)
+    copy_predictions([newer, older], made, tmp_path / "beside")
+    for record in made.jobs:
+        if not record.failed:
+            assert digest(tmp_path / "beside" / f"{record.job.key}.parquet") == record.files[PREDICTIONS]
 
 
 def test_of_a_board_with_jobs_elsewhere_every_cell_of_the_rows_that_are_here_is_compared(own):

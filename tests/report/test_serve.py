@@ -106,6 +106,14 @@ def test_a_sweep_is_told_as_it_goes(store):
     assert sweep(store).left is None  # nothing runs that would end the rest
 
 
+def test_a_record_without_its_job_beside_it_says_no_time(store):
+    """As in a folder that is elsewhere, of which records alone are fetched."""
+    store.announce([record.job for record in store.records()])
+    for path in store.root.glob("*/job.json"):
+        path.unlink()
+    assert len(sweep(store).ended) == 4
+
+
 def test_what_waits_is_known_before_it_is_begun(store):
     job = begun(store)
     for path in store.folder(job).iterdir():
