@@ -269,6 +269,23 @@ def auroc(sizes: Sequence[int], prevalence: float, spread: float = 1.0, largest_
     return measure
 
 
+def auroc_of_unlike_clusters() -> Measure:
+    """As `auroc`, half positive: a group of patients with ten rows each beside one of patients with one."""
+    lengths = np.repeat([10, 1], [40, 400])
+    cluster = np.repeat(np.arange(440), lengths)
+    group, truth = np.repeat([0, 1], 400), stats.norm.cdf(1 / np.sqrt(2))
+
+    def measure(rng: np.random.Generator, index: int) -> list[float]:
+        target = cluster % 2
+        score = target + np.sqrt(0.8) * rng.normal(size=440)[cluster] + np.sqrt(0.2) * rng.normal(size=800)
+        each = [delong(target[at], score[at], cluster[at]) for at in (group == 0, group == 1)]
+        covered = [low <= truth <= high for low, high in (auroc_limits(one) for one in each if one)]
+        gap = judge_auroc(target, score, group, cluster, repeats=REPEATS, seed=index)
+        return [np.mean(covered), gap.low <= 0, gap.p <= 0.05]
+
+    return measure
+
+
 def learned(kind: str) -> Measure:
     """How often a model is flagged as having learned nothing, by the old rule, by AUROC, by balanced accuracy."""
 
@@ -320,6 +337,24 @@ def two_methods(world: World) -> Measure:
         covered = [d.low - 1e-9 <= t <= d.high + 1e-9 for d, t in zip(three, truth, strict=True)]
         agree = all((d.p <= 0.05) == (d.low > 0 or d.high < 0) for d in three)
         return [result.gap.exchange_p <= 0.05, *(d.p <= 0.05 for d in three), *covered, agree]
+
+    return measure
+
+
+def odds_of_two(sizes: Sequence[int], right: float | None) -> Measure:
+    """EqOdds of A, .8 in both classes, minus that of B, which is `right` so often or always says no; both fair."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+
+    def measure(rng: np.random.Generator, index: int) -> list[float]:
+        target = rng.random(group.size) < 0.5
+        luck, shared = rng.random((2, group.size))
+        a, b = luck < 0.8, ~target  # which is right where the target is no
+        if right is not None:
+            b = np.where(shared < 0.5, luck, rng.random(group.size)) < right
+        rates = [[np.where(target == kind, one == target, np.nan) for kind in (True, False)] for one in (a, b)]
+        each = compare(*rates, group, correct=(a.astype(float), b.astype(float)), repeats=REPEATS, seed=index).gap
+        moved = interaction(*rates, group, repeats=REPEATS, seed=index)
+        return [each.p <= 0.05, each.low <= 0 <= each.high, moved.p <= 0.05]
 
     return measure
 
@@ -516,6 +551,8 @@ TWO = (
     World("3x300, equal gaps elsewhere", THIRDS, (0.63, 0.75, 0.75), (0.75, 0.75, 0.63)),
     World("2x500, equal gaps reversed", (500, 500), (0.60, 0.70), (0.70, 0.60)),
     World("3x300, fair, A more accurate", THIRDS, (0.80,) * 3, (0.70,) * 3),
+    World("3x300, fair, A .80 and B always right", THIRDS, (0.80,) * 3, (1.0,) * 3),
+    World("15x20, fair, A .80 and B .98", (20,) * 15, (0.80,) * 15, (0.98,) * 15),
     World("3x300, A gap .12", THIRDS, (0.63, 0.75, 0.75), (0.75,) * 3),
     World("1816/76/108, A gap .15", PAPER, (0.535, 0.385, 0.535), (0.535,) * 3),
     World("18x50, A gap .20", MANY, (0.55, *(0.75,) * 17), (0.75,) * 18),
@@ -579,6 +616,15 @@ STUDIES = (
          "3x300, A gap .12": optimum_and_mix(THIRDS, (0.63, 0.75, 0.75), (0.75,) * 3)},
     ),
     Study(
+        "unlike", "EqOdds of two methods that vary unlike much, both fair (A .8 in both classes)",
+        ("difference p<=.05", "covered", "interaction p<=.05"),
+        {"3x300, B always right": odds_of_two(THIRDS, 1.0), "5x100, B always right": odds_of_two((100,) * 5, 1.0),
+         "3x300, B .98": odds_of_two(THIRDS, 0.98), "3x300, B always says no": odds_of_two(THIRDS, None),
+         "15x20, B always says no": odds_of_two((20,) * 15, None), "3x300, B .8": odds_of_two(THIRDS, 0.8)},
+        {"3x300, B always right": "p<=.05 24", "5x100, B always right": "46", "3x300, B .98": "4.5",
+         "3x300, B always says no": "20", "15x20, B always says no": "79"},
+    ),
+    Study(
         "odds", "EqOdds where one class is rare (3x1000, prevalence 2 %, TPR .8)",
         ("p<=.05", "interval leaves out 0"),
         {"FPR .05/.05/.15": eq_odds(0.02, (0.05, 0.05, 0.15)),
@@ -625,9 +671,10 @@ STUDIES = (
         "auroc", "AUROC", ("groups covered", "gap covered", "gap p<=.05"),
         {"3x300, 2 % positive": auroc(THIRDS, 0.02), "1537/305/158, 5 %": auroc(LANGUAGES, 0.05),
          "2x1000, 10 %, clusters of 1 to 20": auroc((1000, 1000), 0.1, largest_cluster=20),
+         "40 patients of 10 rows, 400 of one": auroc_of_unlike_clusters(),
          "1816/76/108, half": auroc(PAPER, 0.5), "3x300, half, spread x2": auroc(THIRDS, 0.5, spread=2.0)},
         {"3x300, 2 % positive": "groups 88.3, gap 87.5", "1537/305/158, 5 %": "92.1, 91.8",
-         "2x1000, 10 %, clusters of 1 to 20": "88.0"},
+         "2x1000, 10 %, clusters of 1 to 20": "88.0", "40 patients of 10 rows, 400 of one": "p<=.05 6.3"},
         worlds=600,
     ),
     Study(

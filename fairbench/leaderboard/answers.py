@@ -113,19 +113,21 @@ class Answers:
         return group_rates(self.scores, np.zeros_like(groups.codes), groups.cluster, ("all",))[0]
 
     def auroc(self, groups: Groups) -> Estimate:
-        """AUROC with DeLong limits, each averaged over seeds; of more classes, the mean of one-vs-rest."""
+        """AUROC, mean of the seeds', with DeLong limits that take seeds as a sample; of more classes, the mean of
+        one-vs-rest.
+        """
         first = self.predictions[0]
         if not all(p.has_probabilities for p in self.predictions):
             return Estimate(reason="the predictions have no probabilities")
         positives = [1] if len(first.classes) == 2 else list(range(len(first.classes)))
         each, notes = [], set[str]()
-        for p in self.predictions:
-            for index in positives:
-                one = delong(p.target == index, p.probability(index), groups.cluster)
-                if one is None:
-                    return Estimate(reason=f"no {first.classes[index]}, or nothing else, among {len(p):,} rows")
-                each.append((one.value, *auroc_limits(one, ALPHA)))
-                notes.update(auroc_notes(one))
+        for index in positives:
+            scores = np.stack([p.probability(index) for p in self.predictions])
+            one = delong(first.target == index, scores, groups.cluster)
+            if one is None:
+                return Estimate(reason=f"no {first.classes[index]}, or nothing else, among {len(first):,} rows")
+            each.append((one.value, *auroc_limits(one, ALPHA)))
+            notes.update(auroc_notes(one))
         value, low, high = np.mean(each, axis=0)
         lower, upper = ends(low, high)
         return Estimate(float(value), lower, upper, notes=tuple(notes))

@@ -31,11 +31,11 @@ LEGEND = {
     " fairness.",
     BELOW: "It tells patients apart less well than the reference named, beyond noise: its training or its backbone,"
     " not the method, is the limit.",
-    LEVELLING_DOWN: "Its gap is smaller than the baseline's because the best-off group lost, beyond noise, and the"
-    " worst-off group did not gain as much.",
+    LEVELLING_DOWN: "Its best-off group lost, beyond noise, the worst-off group did not gain as much, and groups"
+    " were moved unequally, beyond noise: its gap comes out smaller than the baseline's, and nobody gained by it.",
     "worst group worse": "Its worst group fares worse than the baseline's worst group, beyond noise.",
-    CASE_MIX: "Its accuracy gap exceeds chance, but not at the same mix of classes in every group: groups differ in"
-    " how many of their patients are ill, not in how well these are told apart.",
+    CASE_MIX: "Its accuracy gap exceeds chance, and is not shown to remain at the same mix of classes in every"
+    " group: that groups differ in how many of their patients are ill may be all of it.",
     "unrecorded worst": "Its worst group are the patients whose value is not recorded, who are no group of people.",
     STALE: "It was made with another version of fairbench or of a plugin than the newest rows; run it again"
     " before comparing it.",
@@ -47,7 +47,8 @@ LEGEND = {
     " and what is chosen on that split afterwards (an epoch, a threshold) is not chosen on new patients.",
     "¶ chooses on validation": "The method looked at how the validation split is answered while it trained, and"
     " may have chosen its weights by that, as other rows cannot.",
-    MISSING_SEEDS: "Other rows have seeds that this row lacks; comparisons use only the seeds both have.",
+    MISSING_SEEDS: "Other rows have seeds that this row lacks; comparisons use only the seeds both have. Of one"
+    " seed set against several, the luck of that one training is in no interval.",
     "partial": "A group had no rows to compute a rate from and is left out of the gap.",
 }
 

@@ -14,7 +14,7 @@ from fairbench.leaderboard.board import Improvement, ProbeResult
 from fairbench.leaderboard.remembered import remembered
 from fairbench.predictions.groups import Groups
 from fairbench.statistics.moments import group_moments
-from fairbench.statistics.permutation import design
+from fairbench.statistics.permutation import designs
 from fairbench.statistics.power import detectable_improvement
 from fairbench.statistics.resampling import tabulate
 from fairbench.statistics.results import Estimate, Gap
@@ -176,7 +176,7 @@ def improvement(base: Answers, others: Sequence[Answers], groups: Groups) -> Imp
     score = float(base.scores[:, groups.codes >= 0].mean()) if (groups.codes >= 0).any() else None
     if gap is None or score is None:
         return Improvement(Estimate(reason="fewer than two groups have rows"), score, None, shared)
-    cut = detectable_improvement(design(group_moments(table))[0], score, shared, gap)
+    cut = detectable_improvement(designs(group_moments(table))[0].sizes, score, shared, gap)
     return Improvement(cut, score, gap, shared)
 
 

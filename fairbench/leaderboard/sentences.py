@@ -96,7 +96,8 @@ def beyond_chance(
     name = next(iter(gaps))
     if len(sizes) < len(known):
         return f"{text}; some group is too small for any {name} it holds to be found reliably."
-    return f"{text}; a true {name} below {points(float(np.median(sizes)))} may go unnoticed."
+    larger = f", and in one of {len(first)} rows also a larger one" if len(first) > 1 else ""
+    return f"{text}; a true {name} below {points(float(np.median(sizes)))} may go unnoticed{larger}."
 
 
 def _changes(table: Table) -> Iterable[str]:
@@ -179,33 +180,38 @@ def _problem(table: Table) -> Iterable[str]:
 
 
 def _conclusion(table: Table) -> str:
-    """Say what a reader may do: whom the tests show to be fairer than the baseline, at what price; whom less."""
-    gains = {"gap": -1, "eq_odds_max": -1, "worst_group": 1}
-    costs = gains | {"score": 1}
+    """Say what a reader may do: whom the tests show to be fairer than the baseline, at what price; whom less.
+
+    A worst group gains also where all groups do, so that alone is said as what it is.
+    """
+    gaps = {"gap": -1, "eq_odds_max": -1}
+    costs = gaps | {"worst_group": 1, "score": 1}
     fairer: list[str] = []
+    lifted: list[str] = []
     at_cost: list[str] = []
     less: list[str] = []
-    for row in table.rows:
-        better = any(_shown(row, key, sign) for key, sign in gains.items())
+    for row in filter(learned, table.rows):
+        alike = any(_shown(row, key, sign) for key, sign in gaps.items())
         worse = any(_shown(row, key, -sign) for key, sign in costs.items())
-        if better and learned(row):
-            (at_cost if worse else fairer).append(row.label)
-        elif learned(row) and any(_shown(row, gap, 1) for gap in ("gap", "eq_odds_max")):
+        if alike or _shown(row, "worst_group", 1):
+            (at_cost if worse else fairer if alike else lifted).append(row.label)
+        elif any(_shown(row, key, -sign) for key, sign in gaps.items()):
             less.append(row.label)
-    warning = f" Shown to treat them less alike: {_some(less)}." if less else ""
+    score = "accuracy" if table.measure.name == "accuracy" else table.measure.title
+    more = f" Shown to serve the worst-served group better, with no loss shown: {_some(lifted)}." if lifted else ""
+    more += f" Shown to treat them less alike: {_some(less)}." if less else ""
     if fairer:
-        score = "accuracy" if table.measure.name == "accuracy" else table.measure.title
         return (
             f"Shown to treat groups more alike than {table.baseline}, with no loss shown in {score}, worst group or"
-            f" gaps: {_some(fairer)}.{warning}"
+            f" gaps: {_some(fairer)}.{more}"
         )
     if at_cost:
         return (
             f"Nothing here is shown to be fairer than {table.baseline} without a cost; {_some(at_cost)} gained in"
-            f" one respect and lost in another: a trade-off that these data cannot settle.{warning}"
+            f" one respect and lost in another: a trade-off that these data cannot settle.{more}"
         )
-    if less:
-        return f"Nothing here is shown to treat groups more alike than {table.baseline}.{warning}"
+    if more:
+        return f"Nothing here is shown to treat groups more alike than {table.baseline}.{more}"
     return f"Nothing here is shown to be fairer than {table.baseline}: these data support no other choice."
 
 

@@ -14,12 +14,13 @@ from fairbench.statistics.results import Estimate, Gap, Interaction
 
 
 def withhold(table: Table, minimum: int) -> Table:
-    """Remove counts below `minimum`, and everything by which they could be worked out, from a table.
+    """Remove counts below `minimum`, and what they could be worked out by, from a table.
 
     A group with fewer rows loses its counts, its values, its name as a worst group and its part in who was moved
     against whom; a group with fewer positives or negatives loses both counts. When one group alone loses a
     count, the next smallest does too, or subtraction from the total would give it back. Notes beside a
-    disparity name groups and their rows and go.
+    disparity name groups and their rows and go. The disparities themselves stay, they are what a board is about:
+    where a withheld group is at an end of one, its share of right answers (not its size) follows from the others'.
     """
     small = _never_alone({g.name for g in table.groups if (g.n or 0) < minimum}, table.groups)
     unsplit = {g.name for g in table.groups if g.name in small or _smallest_class(g) < minimum}

@@ -22,6 +22,7 @@ from fairbench.statistics.results import ALPHA, Estimate, Gap
 BLOCKS = 40
 FEWEST = 10  # clusters of a group below which it has no interval
 NO_TEST = "not a mean over rows: no exact test"
+BIASED = "chance alone makes it larger, the more the fewer rows there are, so it has no interval"
 STILL = "leaving out any part of the rows does not move it, so there is no interval"
 
 
@@ -29,12 +30,14 @@ STILL = "leaving out any part of the rows does not move it, so there is no inter
 class Jackknife:
     """One metric on rows and without each block of them; several seeds' values are averaged.
 
-    `estimates` are of all rows and then of every group; `without` is (blocks, 1 + groups), NaN where undefined;
-    `freedom` (1 + groups) the degrees of freedom, 0 where there are too few clusters.
+    `estimates` are of all rows and then of every group; `each` their values by seed, (seeds, 1 + groups);
+    `without` is (blocks, 1 + groups), NaN where undefined; `freedom` (1 + groups) the degrees of freedom, 0 where
+    there are too few clusters.
     """
 
     metric: Metric
     estimates: tuple[Estimate, ...]
+    each: Floats
     without: Floats
     freedom: Ints
 
@@ -47,13 +50,15 @@ class Jackknife:
         blocks = min(BLOCKS, max(count, 1))
         block = np.random.default_rng(seed).permutation(np.arange(count) % blocks)[cluster]
         places = np.arange(n)
-        estimates = _estimates(metric, seeds, groups, places)
+        alone = [_estimates(metric, [one], groups, places) for one in seeds]
+        estimates = tuple(_mean(place) for place in zip(*alone, strict=True))
+        each = np.array([[_plain(one) for one in of_seed] for of_seed in alone])
         without = [
             [_plain(one) for one in _estimates(metric, seeds, groups, places[block != b])] for b in range(blocks)
         ]
         inside = [np.unique(cluster), *(np.unique(cluster[groups.codes == g]) for g in range(len(groups.names)))]
         freedom = np.array([min(len(one), blocks) - 1 if len(one) >= FEWEST else 0 for one in inside])
-        return cls(metric, estimates, np.array(without), freedom)
+        return cls(metric, estimates, each, np.array(without), freedom)
 
     @property
     def overall(self) -> Estimate:
@@ -69,9 +74,9 @@ class Jackknife:
         one, error = self.estimates[place], self._error(self.without[:, place])
         if one.value is None or error is None or self.freedom[place] < 1:
             return one
-        if error == 0:
-            return replace(one, notes=(*one.notes, STILL))
-        reach = float(stats.t.ppf(1 - ALPHA / 2, self.freedom[place])) * error
+        if not self.metric.smooth or error == 0:
+            return replace(one, notes=(*one.notes, STILL if self.metric.smooth else BIASED))
+        reach = _reach(error, self.freedom[place], self.each[:, place], ALPHA)
         low, high = max(one.value - reach, self.metric.low), min(one.value + reach, self.metric.high)
         return replace(one, low=min(low, one.value), high=max(high, one.value))
 
@@ -98,10 +103,19 @@ class Jackknife:
         first, second = self.estimates[a].value, self.estimates[b].value
         error = self._error(self.without[:, a] - self.without[:, b])
         freedom = min(self.freedom[a], self.freedom[b])
-        if not error or first is None or second is None or freedom < 1:
+        if not error or first is None or second is None or freedom < 1 or not self.metric.smooth:
             return None
-        reach = float(stats.t.ppf(1 - ALPHA / (2 * tests), freedom)) * error
+        reach = _reach(error, freedom, self.each[:, a] - self.each[:, b], ALPHA / tests)
         return abs(first - second) - reach, abs(first - second) + reach
+
+
+def _reach(error: float, freedom: int, seeds: Floats, alpha: float) -> float:
+    """Half of an interval from the rows' standard error and, added by squares, that of the mean of the seeds."""
+    half = float(stats.t.ppf(1 - alpha / 2, freedom)) * error
+    if seeds.size == 1:
+        return half
+    t = stats.t.ppf(1 - alpha / 2, seeds.size - 1)
+    return float(np.hypot(half, t * seeds.std(ddof=1) / np.sqrt(seeds.size)))
 
 
 def _estimates(metric: Metric, seeds: Sequence[Predictions], groups: Groups, rows: Ints) -> tuple[Estimate, ...]:

@@ -42,7 +42,8 @@ class Metric:
 
     `each(rows)` returns (n,) floats, NaN where a row does not enter the denominator; the metric is the mean
     of the others. Give it whenever the metric is such a mean: exact tests work on row scores. `over(rows)`
-    returns the number itself, for all that are no means (AUROC). Either raises `Undefined(reason)` when
+    returns the number itself, for all that are no means (AUROC); it is not `smooth` where chance alone moves it one
+    way, as it does a sum of absolute values, and then has no interval. Either raises `Undefined(reason)` when
     there is no value; so does anything else that they raise, scores of another length, order or type, and
     values outside `low` to `high`. Values are fractions wherever `high` is 1; `scale` says how they are printed
     (`percent`, `fraction` or `number`). `higher_is_better` is None where there is no better (a selection
@@ -58,6 +59,7 @@ class Metric:
     source: str
     each: Each | None = None
     over: Over | None = None
+    smooth: bool = True
     low: float = 0.0
     high: float = 1.0
     higher_is_better: bool | None = True

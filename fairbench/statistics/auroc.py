@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from fairbench.errors import FairbenchError
 from fairbench.statistics.intervals import (
@@ -122,7 +123,8 @@ def chance_gaps(rows: Scored, repeats: int, rng: np.random.Generator) -> tuple[F
         return np.ptp(values, axis=1), studentised(values, variances), float(studentised(*observed)[0])
     values, variances = permuted_aurocs(rows.positive, rows.score, rows.group, rows.cluster, repeats, rng)
     order = np.argsort(rows.score, kind="stable")
-    observed = sorted_aurocs(*prepared(rows.positive, rows.score), rows.group[order][None])
+    unit = None if rows.cluster is None else units_of(rows.cluster[order], rows.group[order])
+    observed = sorted_aurocs(*prepared(rows.positive, rows.score), rows.group[order][None], unit)
     largest = studentised(values, variances)
     if rows.cluster is not None:  # as in `judge`, a group keeps its own spread whatever clusters it was dealt
         weight = np.where(np.isnan(values), np.nan, 1 / variances)
@@ -151,9 +153,22 @@ def prepared(positive: Flags, score: Floats) -> tuple[Flags, Ints, Ints]:
     )
 
 
-def sorted_aurocs(positive: Flags, first: Ints, last: Ints, labels: NDArray[np.integer]) -> tuple[Floats, Floats]:
-    """AUROC and DeLong variance, (draws, groups), of labels (draws, n) for rows sorted by score."""
+def units_of(cluster: Ints, group: Ints) -> Ints:
+    """Number the clusters, each apart in every group that it spans; (n,)."""
+    unit: Ints = np.unique(codes([cluster, group]), return_inverse=True)[1].ravel()
+    return unit
+
+
+def sorted_aurocs(
+    positive: Flags, first: Ints, last: Ints, labels: NDArray[np.integer], unit: Ints | None = None
+) -> tuple[Floats, Floats]:
+    """AUROC and DeLong variance, (draws, groups), of labels (draws, n) for rows sorted by score.
+
+    Rows of one `unit` (n,), which bear one label, are not independent: their parts are summed first (Obuchowski
+    1997), as in `delong`.
+    """
     values, variances = [], []
+    owner = None if unit is None else sparse.csr_array((np.ones(unit.size), (np.arange(unit.size), unit)))
     for group in range(int(labels.max()) + 1):
         member = labels == group
         case, control = member & positive, member & ~positive
@@ -162,8 +177,16 @@ def sorted_aurocs(positive: Flags, first: Ints, last: Ints, labels: NDArray[np.i
             above = beaten(control, first, last) / n[:, None]
             below = 1 - beaten(case, first, last) / m[:, None]
             value = np.where(case, above, 0).sum(axis=1) / m
-            spread = np.where(case, (above - value[:, None]) ** 2, 0).sum(axis=1) / (m * np.maximum(m - 1, 1))
-            spread += np.where(control, (below - value[:, None]) ** 2, 0).sum(axis=1) / (n * np.maximum(n - 1, 1))
+            if owner is None:
+                spread = np.where(case, (above - value[:, None]) ** 2, 0).sum(axis=1) / (m * np.maximum(m - 1, 1))
+                spread += np.where(control, (below - value[:, None]) ** 2, 0).sum(axis=1) / (
+                    n * np.maximum(n - 1, 1)
+                )
+            else:
+                part = np.where(case, (above - value[:, None]) / m[:, None], 0)
+                part += np.where(control, (below - value[:, None]) / n[:, None], 0)
+                units = (member @ owner > 0).sum(axis=1)
+                spread = ((np.nan_to_num(part) @ owner) ** 2).sum(axis=1) * units / np.maximum(units - 1, 1)
         values.append(value)
         variances.append(spread + 1 / (4 * np.minimum(m, n).clip(1) ** 2))  # never infinitely certain
     return np.stack(values, axis=1), np.stack(variances, axis=1)
@@ -190,7 +213,7 @@ def permuted_aurocs(
     ordered, labels = positive[order], group[order]
     unit = np.arange(labels.size)
     if cluster is not None:
-        unit = np.unique(codes([cluster[order], labels]), return_inverse=True)[1].ravel()
+        unit = units_of(cluster[order], labels)
     number = int(unit.max()) + 1
     owner = np.zeros(number, dtype=np.int16)
     owner[unit] = labels
@@ -202,7 +225,7 @@ def permuted_aurocs(
         for stratum in np.unique(kind):
             at = np.flatnonzero(kind == stratum)
             drawn[:, at] = rng.permuted(np.broadcast_to(owner[at], (size, at.size)), axis=1)
-        value, variance = sorted_aurocs(*setting, drawn[:, unit])
+        value, variance = sorted_aurocs(*setting, drawn[:, unit], None if cluster is None else unit)
         values.append(value)
         variances.append(variance)
     return np.concatenate(values), np.concatenate(variances)

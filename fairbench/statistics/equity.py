@@ -69,7 +69,8 @@ def equity_bounds(
         return None
     groups = int((m.rows > 0).sum())
     low = float(combine([_furthest(least, gaps[1], groups)], [np.asarray(least)]))
-    high = float(combine([_nearest(most, gaps[0], groups)], [np.asarray(most)]))
+    ends = _nearest(most, gaps[0], groups), _above(most, gaps[0], groups)
+    high = max(float(combine([values], [np.asarray(most)])) for values in ends)
     return max(0.0, low), min(1.0, high)
 
 
@@ -81,3 +82,10 @@ def _furthest(mean: float, gap: float, groups: int) -> Floats:
 def _nearest(mean: float, gap: float, groups: int) -> Floats:
     """Groups of this range that lie as near to `mean` as they can: one a gap below, all others at it."""
     return np.array([mean] * (groups - 1) + [mean - gap])
+
+
+def _above(mean: float, gap: float, groups: int) -> Floats:
+    """Groups of this range as good as they can be where one of nearly all rows is at `mean`: the best case of an M
+    that is the mean of the groups' values.
+    """
+    return np.minimum([mean] + [mean + gap] * (groups - 1), 1.0)

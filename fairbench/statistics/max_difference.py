@@ -52,6 +52,20 @@ class Extreme:
         difference: Floats = placed[:, 0] - placed[:, 1]
         return difference
 
+    @cached_property
+    def level(self) -> Floats:
+        """How far off either extreme would be were all groups alike in each method, (draws, methods, seeds).
+
+        A range is then as far too large as it can be; of two methods whose answers vary unlike much, one's by more.
+        """
+        return self.of(self.errors)
+
+    def level_noise(self) -> Floats:
+        """Noise of A − B, (draws, seeds), were all groups alike in each method: another null of equal extremes."""
+        level = self.level
+        difference: Floats = level[:, 0] - level[:, 1]
+        return difference
+
     def placed(self) -> Floats:
         """Noise of either extreme where it was observed, (draws, methods, seeds)."""
         at = _at(self.errors, np.where(np.isnan(self.values), -np.inf, self.values).argmax(axis=-1))
@@ -64,7 +78,7 @@ class Extreme:
 
     def bias(self) -> Floats:
         """The most by which either extreme can be too large on average (of `worst`: too small), (methods,)."""
-        largest: Floats = self.of(self.errors).mean(axis=(0, 2))
+        largest: Floats = self.level.mean(axis=(0, 2))
         return largest
 
     def bounds(self) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from fairbench.statistics.tail import CLOSE, critical_value, p_value
 DRAWS = 2_000  # bootstrap draws behind intervals
 CELLS = 20_000_000  # distinct units of a group that are drawn at most, in all draws of a comparison
 ONE_SEED = "one seed: this compares two trained models, not two methods"
+LONE = "one seed against several: the luck of that one training is in no interval"
 NOT_COMPARED = Difference(reason="not compared")
 NO_SCORE = Difference(reason="no accuracy was given beside the rates")
 MEASURES = ("gap", "worst_group", "best_group", "equity_scaled", "distance")
@@ -238,7 +239,9 @@ def paired(
     table = tabulate(columns, codes, clusters, len(labels) + 1, paired=2 * seeds)
     accuracy = len(a) if correct is not None else 0 if len(a) == 1 else None
     shares = None if weights is None else tuple(weights)
-    return Pair(table, seeds, len(a), accuracy, reduce, equity, shares), (ONE_SEED,) if seeds == 1 else ()
+    lone = 1 in (len(np.atleast_2d(a[0])), len(np.atleast_2d(b[0])))
+    flags = (ONE_SEED,) if seeds == 1 else (LONE,) if lone else ()
+    return Pair(table, seeds, len(a), accuracy, reduce, equity, shares), flags
 
 
 def same_rows(
@@ -350,13 +353,14 @@ def resampled(
 def judged(observed: Floats, null: Floats, extremes_of: Extreme, rng: np.random.Generator) -> Difference:
     """One difference of extremes with its interval and p-values; observed: (seeds,), null: (draws, seeds)."""
     value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
-    tests = [two_sided(observed, draws, rng) for draws in (null, extremes_of.placed_noise())]
-    exchange, placed = (p_value(draws, abs(value), freedom) for draws in tests)
+    nulls = (null, extremes_of.placed_noise(), extremes_of.level_noise())
+    tests = [two_sided(observed, draws, rng) for draws in nulls]
+    exchange, placed, level = (p_value(draws, abs(value), freedom) for draws in tests)
     low, high = extremes_of.bounds()
     reach = seed_reach(observed)
     low, high = value - float(np.hypot(value - low, reach)), value + float(np.hypot(high - value, reach))
     low, high = agreeing(value, low, high, max(map(critical_value, tests)))
-    return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
+    return Difference(value, low, high, p=max(exchange, placed, level), exchange_p=exchange)
 
 
 def judged_scaled(
@@ -395,15 +399,15 @@ def judged_distance(
     observed = own[-1, 0] - own[-1, 1]
     value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
     by_score, by_gap = -np.sqrt(np.maximum(distance**2 - gap**2, 0)) / distance, gap / distance
-    moved = by_score * noise + by_gap * gaps.placed()
     stretch = 1.0 if whole is None else _stretch(noise[:, 0] - noise[:, 1], whole)
-    draws = (stretch * null, stretch * (moved[:, 0] - moved[:, 1]))
-    tests = [two_sided(observed, one, rng) for one in draws]
-    exchange, placed = (p_value(one, abs(value), freedom) for one in tests)
+    moved = [by_score * noise + by_gap * error for error in (gaps.placed(), gaps.level)]
+    draws = (null, *(one[:, 0] - one[:, 1] for one in moved))
+    tests = [two_sided(observed, stretch * one, rng) for one in draws]
+    exchange, placed, level = (p_value(one, abs(value), freedom) for one in tests)
     reach, bias = critical_value(tests[1]), by_gap.mean(axis=1) * gaps.bias()
     ends = (value - reach - float(bias[0]), value + reach + float(bias[1]))
     low, high = agreeing(value, *ends, max(map(critical_value, tests)))
-    return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
+    return Difference(value, low, high, p=max(exchange, placed, level), exchange_p=exchange)
 
 
 def _stretch(noise: Floats, whole: Difference) -> float:

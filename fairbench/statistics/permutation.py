@@ -39,7 +39,7 @@ from fairbench.statistics.moments import (
     uneven,
     unit_counts,
 )
-from fairbench.statistics.power import detectable_gap
+from fairbench.statistics.power import Design, detectable
 from fairbench.statistics.resampling import Table, affordable, checked, permuted, rounded, tabulate
 from fairbench.statistics.results import ALPHA, Estimate, Gap
 from fairbench.statistics.seeds import SeedVariance, seed_variances
@@ -174,8 +174,9 @@ def tested(gap: Gap, rows: Rows, m: Moments, reduce: str, repeats: int, seed: in
     bounds = gap_bounds(m, reduce, rows.weights, parts)
     largest = float(test.largest.mean() if reduce == "mean" else test.largest.max())
     low, high = parity_end(bounds, test.p, test.critical, largest, gap.value or 0.0)
-    power = detectable_gap(*design(m)) if rows.weights is None else None
-    return replace(gap, p=test.p, low=low, high=high, detectable=power.value if power else None)
+    found = detectable(designs(m, parts), reduce).value if rows.weights is None else None
+    found = None if found is not None and m.fractions and found > 1 else found
+    return replace(gap, p=test.p, low=low, high=high, detectable=found)
 
 
 def parity_end(
@@ -322,17 +323,24 @@ def group_rates(
     return tuple(rates)
 
 
-def design(m: Moments) -> tuple[Floats, float, bool]:
-    """Take what power needs: effective rows per group, pooled rate (or a row's deviation), 0/1 or not."""
-    rate = int(np.nan_to_num(m.rows, nan=0).min(axis=1).argmin())
-    has = m.rows[rate] > 0
-    mean, rows = m.mean[rate][has], m.rows[rate][has]
-    if m.binary:
-        sizes = effective_rows(m)[rate][has] if np.any(m.units < m.rows) else rows
-        return sizes, float((mean * rows).sum() / rows.sum()), True
-    spread = (m.variance[rate][has] * rows)[m.units[rate][has] > 1]
-    scale = spread.mean() if spread.size else 0.0
-    return rows, float(np.sqrt(scale)), False
+def designs(m: Moments, seeds: Sequence[SeedVariance] = ()) -> list[Design]:
+    """Take what power needs, of every rate: effective rows per group, pooled rate (or a row's deviation), seeds.
+
+    The mean over seeds is no 0/1 number: it has a deviation of its own.
+    """
+    effective = effective_rows(m) if m.binary and np.any(m.units < m.rows) else m.rows
+    made = []
+    for rate, part in enumerate(seeds or [None] * len(m.mean)):
+        has = m.rows[rate] > 0
+        mean, rows = m.mean[rate][has], m.rows[rate][has]
+        if m.binary:
+            pooled = float((mean * rows).sum() / rows.sum())
+            made.append(Design(np.where(has, effective[rate], 0.0), pooled, seeds=part))
+            continue
+        spread = (m.variance[rate][has] * rows)[m.units[rate][has] > 1]
+        scale = spread.mean() if spread.size else 0.0
+        made.append(Design(np.where(has, m.rows[rate], 0.0), float(np.sqrt(scale)), binary=False, seeds=part))
+    return made
 
 
 def cautions(m: Moments, rows: Rows) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ least favourable group departing is found.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +17,7 @@ from scipy import stats
 
 from fairbench.errors import FairbenchError
 from fairbench.statistics.results import ALPHA, Estimate
+from fairbench.statistics.seeds import SeedVariance
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +29,23 @@ STEPS = 12  # halvings of the search interval
 SIZES = 6  # different group sizes that are all tried as the one that departs; of more, the smallest and largest
 
 
+@dataclass(frozen=True)
+class Design:
+    """What one rate is measured on: (effective) rows per group, (groups,); the pooled rate of 0/1 rows, else a
+    row's standard deviation; and what training again adds, with several seeds.
+    """
+
+    sizes: Floats
+    rate: float
+    binary: bool = True
+    seeds: SeedVariance | None = None
+
+    @property
+    def variance(self) -> float:
+        """Variance of one row."""
+        return self.rate * (1 - self.rate) if self.binary else self.rate**2
+
+
 def detectable_gap(
     sizes: ArrayLike, rate: float, binary: bool = True, power: float = POWER, alpha: float = ALPHA
 ) -> Estimate:
@@ -34,37 +54,105 @@ def detectable_gap(
     sizes: (effective) rows per group; rate: the pooled rate of 0/1 rows, else a row's standard deviation. A
     0/1 rate departs to the side where there is more room, and cannot leave 0 to 1.
     """
-    n = _sizes(sizes)
-    if n.size < 2:
+    return detectable([Design(_sizes(sizes), rate, binary)], "max", power, alpha)
+
+
+def detectable(
+    designs: Sequence[Design], together: str = "max", power: float = POWER, alpha: float = ALPHA
+) -> Estimate:
+    """Smallest gap that is found in whichever of some rates that are tested together, by whichever group departs.
+
+    together: "max" tests the largest difference over all rates, "mean" the mean of every rate's largest.
+    """
+    if any(np.count_nonzero(one.sizes) < 2 for one in designs):
         return Estimate(reason="fewer than two groups have rows")
-    variance = rate * (1 - rate) if binary else rate**2
-    if not variance > 0:
+    if not all(one.variance > 0 for one in designs):
         return Estimate(reason="the rows do not vary")
-    draws = int(np.clip(PAIRS / n.size**2, 500, DRAWS))
-    noise = np.random.default_rng(0).standard_normal((draws, n.size)) * np.sqrt(variance / n)
-    error = np.sqrt(variance / n[:, None] + variance / n)
-    critical = np.quantile(_largest(noise, error), 1 - alpha)
-    room = max(rate, 1 - rate) if binary else 20 * np.sqrt(variance / n.min())
-    side = -1.0 if binary and rate > 0.5 else 1.0
-
-    def finds(group: int) -> Callable[[float], float]:
-        others = np.delete(np.arange(n.size), group)
-        among = _largest(noise[:, others], error[np.ix_(others, others)])
-
-        def share(gap: float) -> float:
-            moved = float(np.clip(rate + side * gap, 0, 1)) if binary else rate
-            own = noise[:, group] * (np.sqrt(moved * (1 - moved) / variance) if binary else 1.0)
-            pooled = rate + side * gap * n[group] / n.sum()
-            stretch = np.sqrt(pooled * (1 - pooled) / variance) if binary else 1.0
-            apart = np.abs(side * gap + own[:, None] - noise[:, others]) / error[group, others]
-            return float((np.maximum(among, apart.max(axis=1)) > critical * stretch).mean())
-
-        return share
-
-    answers = _least_favourable(n, lambda group: _smallest(finds(group), float(room), power))
+    draws = int(np.clip(PAIRS / max(one.sizes.size for one in designs) ** 2, 500, DRAWS))
+    rng = np.random.default_rng(0)
+    drawn = [_Drawn.of(one, draws, rng) for one in designs]
+    null = np.stack([one.null for one in drawn])
+    critical = float(np.quantile(null.max(axis=0) if together == "max" else null.mean(axis=0), 1 - alpha))
+    answers = []
+    for place, one in enumerate(drawn):
+        others = np.delete(null, place, axis=0)
+        ask = partial(_found, one, others, critical, together, power)
+        answers += _least_favourable(one.design.sizes, ask)
     if any(answer is None for answer in answers):
         return Estimate(reason="some group is too small: no gap it could hold would be found")
     return Estimate(max(a for a in answers if a is not None))
+
+
+def _found(drawn: _Drawn, others: Floats, critical: float, together: str, power: float, group: int) -> float | None:
+    """Smallest gap of one group in one rate that is found beside `others`, the other rates' largest differences."""
+    largest = drawn.departing(group)
+
+    def share(gap: float) -> float:
+        top, stretch = largest(gap)
+        if together == "mean":
+            found = top / stretch + others.sum(axis=0) > critical * (1 + len(others))
+        else:
+            found = (top > critical * stretch) | (others > critical).any(axis=0)
+        return float(found.mean())
+
+    return _smallest(share, drawn.room, power)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Drawn test sets of a design: groups' deviations from the truth, (draws, groups), the variance that a test
+    takes them to have, (draws or 1, groups), and the largest difference that its null draws show, (draws,).
+    """
+
+    design: Design
+    noise: Floats
+    variance: Floats
+    null: Floats
+
+    @classmethod
+    def of(cls, design: Design, draws: int, rng: np.random.Generator) -> _Drawn:
+        """Draw them. Of several seeds the part that they do not share is known with few degrees of freedom."""
+        inside = design.sizes > 0
+        sampling = design.variance / design.sizes[inside]
+        design = replace(design, sizes=design.sizes[inside])
+        noise = rng.standard_normal((draws, sampling.size))
+        if design.seeds is None:
+            noise *= np.sqrt(sampling)
+            return cls(design, noise, sampling[None], _largest(noise, sampling[None]))
+        within = np.minimum(np.nan_to_num(design.seeds.within[inside]), sampling)
+        rest, shared = design.seeds.between + within, sampling - within
+        noise *= np.sqrt(rest + shared)
+        freedom = min(design.seeds.freedom, 1e9)
+        known = rng.chisquare(freedom, (draws, 1)) / freedom
+        stretched = np.sqrt(rest) / np.sqrt(rng.chisquare(freedom, (draws, 1)) / freedom)
+        null = np.sqrt(shared) * rng.standard_normal(noise.shape) + stretched * rng.standard_normal(noise.shape)
+        return cls(design, noise, shared + rest * known, _largest(null, (rest + shared)[None]))
+
+    @property
+    def room(self) -> float:
+        """The largest gap that can be: a rate's distance to 0 or 1, or far beyond what noise does."""
+        if self.design.binary:
+            return max(self.design.rate, 1 - self.design.rate)
+        return 20 * float(np.sqrt(self.variance.mean(axis=0).max()))
+
+    def departing(self, group: int) -> Callable[[float], tuple[Floats, float]]:
+        """Return what gives, for a gap of one group, the largest difference, (draws,), and by how much the test's
+        own standard error grows with it.
+        """
+        design, others = self.design, np.delete(np.arange(self.noise.shape[1]), group)
+        among = _largest(self.noise[:, others], self.variance[:, others])
+        error = np.sqrt(self.variance[:, group, None] + self.variance[:, others])
+        side = -1.0 if design.binary and design.rate > 0.5 else 1.0
+
+        def largest(gap: float) -> tuple[Floats, float]:
+            moved = float(np.clip(design.rate + side * gap, 0, 1))
+            own = self.noise[:, group] * (np.sqrt(moved * (1 - moved) / design.variance) if design.binary else 1.0)
+            pooled = design.rate + side * gap * design.sizes[group] / design.sizes.sum()
+            stretch = float(np.sqrt(pooled * (1 - pooled) / design.variance)) if design.binary else 1.0
+            apart = np.abs(side * gap + own[:, None] - self.noise[:, others]) / error
+            return np.maximum(among, apart.max(axis=1)), stretch
+
+        return largest
 
 
 def detectable_interaction(
@@ -137,11 +225,12 @@ def detectable_accuracy(rows: float, agreement: float, power: float = POWER, alp
     return float(z * np.sqrt((1 - agreement) / rows))
 
 
-def _largest(values: Floats, error: Floats) -> Floats:
-    """Largest difference between two groups, (draws,), in standard errors; error: (groups, groups)."""
+def _largest(values: Floats, variance: Floats) -> Floats:
+    """Largest difference between two groups, (draws,), in standard errors; variance: (draws or 1, groups)."""
     top = np.zeros(len(values))
     for first in range(values.shape[1] - 1):
-        apart = np.abs(values[:, first, None] - values[:, first + 1 :]) / error[first, first + 1 :]
+        error = np.sqrt(variance[:, first, None] + variance[:, first + 1 :])
+        apart = np.abs(values[:, first, None] - values[:, first + 1 :]) / error
         top = np.maximum(top, apart.max(axis=1))
     return top
 

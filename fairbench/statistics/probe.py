@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fairbench.statistics.moments import group_moments, limits_with_seeds
+from fairbench.statistics.resampling import tabulate
+from fairbench.statistics.results import ALPHA
+
 MOST_TRAINED = 5_000  # rows that a reader learns from; more change its accuracy little
 PENALTIES = (0.01, 0.1, 1.0, 10.0)  # scikit-learn's C, of which the validation split chooses
 DRAWS = 1_000
@@ -36,9 +40,9 @@ def read(train: Split, val: Split, test: Split, values: tuple[str, ...]) -> dict
     and p.
 
     The reader is logistic regression on standardised states, all values weighing alike; its penalty is
-    the one of PENALTIES with the best balanced accuracy on `val`. Clusters (patients) are drawn anew for
-    the interval and exchange their values for p, the share of such exchanges in which the same answers do
-    as well. Fractions; a JSON-ready object, which says under `reason` why nothing could be read.
+    the one of PENALTIES with the best balanced accuracy on `val`. The interval adds up those of the values, of
+    whole clusters (patients), which exchange their values for p, the share of such exchanges in which the same
+    answers do as well. Fractions; a JSON-ready object, which says under `reason` why nothing could be read.
     """
     train, val, test = _evenly(train.recorded(), MOST_TRAINED), val.recorded(), test.recorded()
     about = {"values": list(values), "rows": [len(train.codes), len(test.codes)]}
@@ -51,19 +55,13 @@ def read(train: Split, val: Split, test: Split, values: tuple[str, ...]) -> dict
     reader = _fitted(train, val)
     probability = reader.predict_proba(test.states)
     answer = reader.classes_[probability.argmax(1)]
-    sizes, right = _by_cluster(test, answer, len(values))
-    generator = np.random.default_rng(0)
-    drawn = generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), DRAWS)
-    with np.errstate(invalid="ignore"):
-        again = np.nanmean((drawn @ right) / (drawn @ sizes), axis=1)
-    accuracy = float(np.mean(right.sum(0) / sizes.sum(0)))
-    low, high = np.quantile(again, [0.025, 0.975])
-    by_chance = _exchanged(test, answer, len(values), generator)
+    accuracy, low, high = _balanced(test, answer, len(values))
+    by_chance = _exchanged(test, answer, len(values), np.random.default_rng(0))
     return {
         **about,
         "value": accuracy,
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
         "auroc": _auroc(test.codes, probability),
         "chance": 1 / len(values),
         "p": float((1 + np.sum(by_chance >= accuracy - 1e-12)) / (1 + DRAWS)),
@@ -101,13 +99,14 @@ def _auroc(codes: Codes, probability: Floats) -> float:
     return float(np.mean([roc_auc_score(codes == index, probability[:, index]) for index in indices]))
 
 
-def _by_cluster(test: Split, answer: Codes, count: int) -> tuple[Floats, Floats]:
-    """Count each cluster's rows of each value, and those that were read right: both (clusters, values)."""
-    _, place = np.unique(test.cluster, return_inverse=True)
-    sizes, right = np.zeros((2, place.max() + 1, count))
-    np.add.at(sizes, (place, test.codes), 1)
-    np.add.at(right, (place, test.codes), answer == test.codes)
-    return sizes, right
+def _balanced(test: Split, answer: Codes, count: int) -> tuple[float, float, float]:
+    """Balanced accuracy with its limits: the share that was read right of each value, which weigh alike."""
+    right = (answer == test.codes).astype(float)
+    rates = [np.where(test.codes == value, right, np.nan) for value in range(count)]
+    _, cluster = np.unique(test.cluster, return_inverse=True)
+    table = tabulate(rates, np.zeros(len(right), dtype=np.int64), cluster.ravel(), 1)
+    mean, low, high = limits_with_seeds(group_moments(table), ALPHA, [1 / count] * count, ())
+    return float(mean[0, 0]), float(low[0, 0]), float(high[0, 0])
 
 
 def _exchanged(test: Split, answer: Codes, count: int, generator: np.random.Generator) -> Floats:

@@ -21,13 +21,13 @@ def board(store):
 
 
 def frames(store, name):
-    return [store.predictions(r).table for r in store.records() if r.job.method.name == name]
+    return [store.predictions(r).table for r in store.contents().records if r.job.method.name == name]
 
 
 def test_seeds_are_each_models_own_score_and_gap(store, board):
     (one,) = behind(store, board)
     found = {value.seed: value for value in one.rows["fair"].seeds}
-    for record in store.records():
+    for record in store.contents().records:
         if record.job.method.name == "fair":
             table = store.predictions(record).table
             right = table["target"] == table["answer"]
@@ -77,7 +77,7 @@ def test_a_row_that_lost_a_job_has_nothing_behind_it(store, board):
 
 
 def test_loss_curves_go_through_all_stages_and_stay_short(store):
-    points = loss_curve(store, store.records()[0].job)
+    points = loss_curve(store, store.contents().records[0].job)
     assert len(points) == POINTS
     steps = [step for step, _ in points]
     assert steps == sorted(steps)

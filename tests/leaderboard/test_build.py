@@ -7,17 +7,20 @@ import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from builders import BASE, GROUPS, accuracy_of, add, patients
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.store import Store
+from fairbench.leaderboard.answers import Answers
 from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.build import build, gather
 from fairbench.leaderboard.sentences import finding, notes
 from fairbench.leaderboard.tables import Options
 from fairbench.metrics.metric import Metric, registry
+from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.report import render
 from fairbench.statistics.ranking import opposite
@@ -308,6 +311,16 @@ def test_the_first_sentence_warns_of_whom_the_tests_show_to_be_less_fair(store):
     assert said.endswith(f": even. {warning}")
 
 
+def test_who_is_only_more_accurate_is_not_said_to_treat_groups_more_alike(store):
+    vanilla(store, black=0.7, white=0.7)
+    add(store, "better", accuracy_of({"black": 0.9, "white": 0.9}, seed=1))
+    said = finding(only(build(store))[0])[0]
+    assert said.endswith(
+        "Nothing here is shown to treat groups more alike than vanilla. Shown to serve the worst-served group better, "
+        "with no loss shown: better."
+    )
+
+
 def test_planned_comparisons_are_adjusted_among_themselves(store):
     vanilla(store, black=0.8)
     for seed in range(6):
@@ -405,6 +418,21 @@ def test_seeds_are_averaged_gap_by_gap(store):
     assert row.groups[0].low < 0.7 < row.groups[0].high
     assert any("mean over them" in note for note in notes(table))
     assert table.groups[0].n == 300  # patients, not patients times seeds
+
+
+def test_aurocs_of_seeds_that_differ_are_bounded_as_a_sample():
+    """The interval of three trainings is that of their mean, not the mean of their intervals."""
+    rng, target = np.random.default_rng(0), np.arange(2000) % 2
+    each = []
+    for apart in (0.5, 1.0, 1.5):
+        score = 1 / (1 + np.exp(-(apart * target + rng.normal(size=2000))))
+        table = pd.DataFrame({"target": target, "answer": target, "p_0": 1 - score, "p_1": score})
+        each.append(Predictions(table, ("no", "yes")))
+    everyone = Groups.everyone(each[0].table)
+    together = Answers((0, 1, 2), tuple(each)).auroc(everyone)
+    alone = [Answers((0,), (one,)).auroc(everyone) for one in each]
+    assert together.value == pytest.approx(np.mean([one.value for one in alone]))
+    assert together.low < min(one.value for one in alone) < max(one.value for one in alone) < together.high
 
 
 def test_eq_odds_of_several_seeds_matches_a_plain_computation(store):

@@ -140,6 +140,16 @@ def test_a_record_that_is_edited_or_removed_is_seen(store):
     assert states(store)["counts"] == {**dict.fromkeys(states(store)["counts"], 0), "finished": 3}
 
 
+def test_a_finished_job_whose_predictions_are_gone_says_so_in_status(store, quick):
+    job = add(store, "bare")
+    store.predictions_file(job).unlink()
+    (one,) = [one for one in states(store)["jobs"] if one["state"] == "refused"]
+    assert (one["key"], one["title"]) == (job.key, job.title)
+    assert one["reason"].startswith("its predictions.parquet is gone; ")
+    assert states(store)["counts"]["finished"] == 3
+    assert [(one.label, one.status) for one in build(store).tables[1].excluded] == [("bare", "unreadable")]
+
+
 @pytest.mark.parametrize("damage", ["not a database", "a flipped bit in every value", "a folder", "read-only"])
 def test_a_damaged_cache_is_done_without_and_made_again(store, made, quick, damage):
     before = render(build(store), "json")

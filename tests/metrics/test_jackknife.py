@@ -1,17 +1,19 @@
 """Intervals of metrics that are no mean over rows: against sklearn, a bootstrap, simulation, and by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from boards import runs
 from builders import call, scored
+from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
-from fairbench import Metric, Predictions, Undefined
+from fairbench import Metric, Predictions, Undefined, plugins
 from fairbench.leaderboard.build import build
-from fairbench.metrics.jackknife import STILL, Jackknife
+from fairbench.metrics.jackknife import BIASED, STILL, Jackknife
 from fairbench.predictions.groups import Groups
 from fairbench.publication.publish import publish
 from fairbench.publication.published import Choices
@@ -98,6 +100,31 @@ def test_what_no_part_of_the_rows_moves_is_not_certain():
     assert (found.overall.value, found.overall.interval) == (1.0, None)
     assert STILL in found.overall.notes
     assert found.gap(Gap(0.0)).interval is None
+
+
+def test_what_chance_alone_makes_larger_has_no_interval():
+    """A calibration error of a perfectly calibrated model: the jackknife left out the truth half of the time."""
+    rough = replace(MCC, smooth=False)
+    found = Jackknife.of(rough, [world(200, 1)], Groups.of(world(200, 1).table, "sex"))
+    assert (found.overall.interval, BIASED in found.overall.notes) == (None, True)
+    assert found.gap(_gap(found)).interval is None
+    assert not plugins.load(("metric",)).tables["metric"]["ece"].smooth
+
+
+def test_seeds_are_a_sample():
+    """Trained again a model is another: what seeds scatter widens the interval of their mean."""
+    table = world(600, 1).table
+    seeds = [table]
+    for chance in (0.0, 0.1):
+        again = np.random.default_rng(int(10 * chance)).random(600) < chance
+        seeds.append(table.assign(answer=np.where(again, 1 - table["answer"], table["answer"])))
+    each = [Predictions(one, ("no", "yes"), ("sex",)) for one in seeds]
+    found = Jackknife.of(MCC, each, Groups.of(table, "sex"))
+    values = [matthews_corrcoef(one["target"], one["answer"]) for one in seeds]
+    assert found.overall.value == pytest.approx(np.mean(values))
+    reach = stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / np.sqrt(3)
+    alone = np.ptp(moved(each[0]).overall.interval) / 2
+    assert np.ptp(found.overall.interval) / 2 == pytest.approx(np.hypot(reach, alone), rel=0.1)
 
 
 @pytest.mark.slow

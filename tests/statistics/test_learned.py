@@ -6,6 +6,7 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from fairbench import FairbenchError
+from fairbench.metrics.disparity import EQUITY
 from fairbench.statistics.equity import judge_equity_scaled
 from fairbench.statistics.learned import (
     auroc_difference,
@@ -117,3 +118,16 @@ def test_an_equity_scaled_score_of_several_seeds_is_the_mean_of_every_seeds_own(
     assert values == pytest.approx([own(a), own(b)])
     difference = compare([a], [b], group, repeats=99, equity=fairllava).equity_scaled
     assert difference.value == pytest.approx(own(a) - own(b))
+
+
+@pytest.mark.parametrize("preset", ["fairllava", "fairllava-table", "fairclip"])
+def test_a_large_group_that_lies_apart_leaves_es_m_covered(preset):
+    """The preset that takes the mean of groups' values for M lies outside of the score's limits: 63 % before."""
+    rates, sizes, combine = np.array([0.7, 0.9, 0.9]), np.array([3000, 300, 300]), EQUITY[preset].combine
+    truth = float(combine([rates], [np.asarray(rates @ sizes / sizes.sum())]))
+    group, covered = np.repeat([0, 1, 2], sizes), 0
+    for world in range(60):
+        right = (np.random.default_rng(world).random(group.size) < rates[group]).astype(float)
+        judged = judge_equity_scaled(right, group, combine, repeats=199, seed=world)
+        covered += judged.low <= truth <= judged.high
+    assert covered / 60 >= 0.9

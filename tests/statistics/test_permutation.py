@@ -11,7 +11,7 @@ from scipy import stats
 from simulated import simulation
 
 from fairbench import FairbenchError
-from fairbench.statistics.auroc import judge_auroc, sorted_aurocs
+from fairbench.statistics.auroc import judge_auroc, sorted_aurocs, units_of
 from fairbench.statistics.intervals import delong
 from fairbench.statistics.paired import compare
 from fairbench.statistics.permutation import group_rates, judge
@@ -270,6 +270,22 @@ def test_auroc_by_cumulative_counts_is_delong():
         assert variances[0, k] == pytest.approx(single.variance + 1 / (4 * smaller**2))
 
 
+def test_auroc_of_clusters_by_cumulative_counts_is_delong():
+    rng = np.random.default_rng(4)
+    cluster = np.sort(rng.integers(0, 90, 300))
+    y, s, g = (cluster + rng.integers(0, 2, 300)) % 2, rng.integers(0, 20, 300).astype(float), cluster % 3
+    order = np.argsort(s, kind="stable")
+    first, last = np.searchsorted(s[order], s[order], "left"), np.searchsorted(s[order], s[order], "right")
+    parts = y[order].astype(bool), first, last, g[order][None], units_of(cluster[order], g[order])
+    for k, (value, variance) in enumerate(zip(*(part[0] for part in sorted_aurocs(*parts)), strict=True)):
+        single = delong(y[g == k], s[g == k], cluster[g == k])
+        smaller = min(single.positives, single.negatives)
+        assert value == pytest.approx(single.value)
+        assert variance == pytest.approx(single.variance + 1 / (4 * smaller**2))
+    _, _, alarms = simulation.share(simulation.auroc_of_unlike_clusters(), 200).mean(axis=0)
+    assert alarms <= band(200)[1]
+
+
 def test_auroc_floor_holds_its_level_and_finds_a_gap():
     _, covered, alarms = simulation.share(simulation.auroc((150, 80, 80), 0.5, spread=2.0), 200).mean(axis=0)
     assert alarms <= band(200)[1]
@@ -301,6 +317,24 @@ def test_equal_methods_are_told_apart_in_five_percent(name):
     assert row[4] >= 0.95
     assert row[5] >= 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / worlds)
     assert row[6] >= 0.95
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        simulation.two_methods(TWO["15x20, fair, A .80 and B .98"]),
+        simulation.odds_of_two((100,) * 5, 1.0),
+        simulation.odds_of_two((20,) * 15, None),
+    ],
+    ids=["hardly ever wrong", "always right", "one answer"],
+)
+def test_whose_answers_vary_less_is_not_called_fairer_for_that(measure):
+    """Chance alone gives the other the larger gap; without the null of groups alike, 15, 46 and 79 % are called."""
+    worlds = 100
+    row = simulation.share(measure, worlds).mean(axis=0)
+    gap, covered = (row[1], row[4]) if len(row) == 8 else row[:2]
+    assert gap <= band(worlds)[1]
+    assert covered >= 0.9
 
 
 @pytest.mark.parametrize("name", ["3x300, equal gaps elsewhere", "2x500, equal gaps reversed"])

@@ -50,6 +50,7 @@ def fairbench_metrics() -> Iterable[Metric]:
             formula=f"Σ_b n_b/n · |accuracy_b − confidence_b|, {BINS} equal bins of the largest probability",
             source="Guo et al. 2017 (arXiv 1706.04599), eq. 3; biased upwards in small groups",
             over=ece,
+            smooth=False,
             higher_is_better=False,
             scale="fraction",
             needs=("classes", "probabilities"),
