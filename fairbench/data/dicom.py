@@ -114,10 +114,16 @@ def _padding(stored: npt.NDArray[Any], described: Any) -> npt.NDArray[np.bool_]:
     """Mark the stored values that fill up the frame (PS3.3 C.7.5.1.1.2): one value, or all up to the limit."""
     if described.get("PixelPaddingValue") is None:
         return np.zeros(stored.shape, dtype=np.bool_)
-    value = int(described.PixelPaddingValue)
     limit = described.get("PixelPaddingRangeLimit")
-    low, high = sorted((value, value if limit is None else int(limit)))
+    ends = [described.PixelPaddingValue, described.PixelPaddingValue if limit is None else limit]
+    low, high = sorted(_signed(int(end), described) for end in ends)
     return (stored >= low) & (stored <= high)
+
+
+def _signed(value: int, described: Any) -> int:
+    """Read a value of signed pixels that the file holds as an unsigned one: 63536 is -2000 in 16 bits."""
+    bits = described.BitsAllocated
+    return value - 2**bits if described.PixelRepresentation and value >= 2 ** (bits - 1) else value
 
 
 def _grey(stored: npt.NDArray[Any], described: Any, padding: npt.NDArray[np.bool_]) -> Floats:

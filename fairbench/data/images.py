@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 import PIL
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from fairbench.data import dicom
 from fairbench.errors import FairbenchError
@@ -25,7 +27,17 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 
 
 TAIL = 4096  # bytes at a file's end that are searched for its end marker
-ORIENTATION, BITS, PHOTOMETRIC = 0x0112, 258, 262  # TIFF's tags
+WIDTH, HEIGHT, BITS, ZERO, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 339  # TIFF's tags
+WHITE, BLACK = 0, 1  # what 0 can be
+UNSIGNED, KINDS = 1, {2: "signed", 3: "floating-point"}  # what samples can be
+SHORT = 3  # a number of 16 bits
+TIFF = (b"II*\0", b"MM\0*", b"II+\0")
+# From the grey or the levels of such a PNG to what Pillow makes of them; of the transparent one it makes nothing.
+TO_8_BITS: dict[str, Callable[[int], int]] = {
+    "L;2": lambda grey: grey % 4 * 85,
+    "L;4": lambda grey: grey % 16 * 17,
+    "RGB;16B": lambda level: level >> 8,
+}
 
 Grey = npt.NDArray[np.generic]
 Shade = Callable[[Grey], npt.NDArray[np.uint8]]  # 16-bit grey → 8-bit
@@ -62,6 +74,8 @@ def open_image(source: Path | BinaryIO, shade: Shade = by_257) -> Image.Image:
             _check_sums(io.BytesIO(data))
         with _opened(io.BytesIO(data)) as image:
             bits, inverted = _depth(image)
+            if isinstance(image, PngImagePlugin.PngImageFile):
+                _mend_transparency(image)
             return _rgb(ImageOps.exif_transpose(image), bits, inverted, shade)
     except (Unreadable, FairbenchError):
         raise
@@ -105,10 +119,53 @@ def _whole(source: Path | BinaryIO) -> bytes:
 
 def _opened(file: BinaryIO) -> Image.Image:
     """Read a header; raises Unreadable for more pixels than any medical image has, before one is decoded."""
-    image = Image.open(file, formats=FORMATS)
+    try:
+        image: Image.Image = Image.open(file, formats=FORMATS)
+    except PIL.UnidentifiedImageError as error:
+        image = _turned(file, error)
     if image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
     return image
+
+
+def _turned(file: BinaryIO, error: Exception) -> Image.Image:
+    """Open a TIFF of 12 or 16 bits whose 0 is white, of which Pillow reads few kinds: as if 0 were black.
+
+    Its tag goes on saying what the file says. Raises Unreadable for any other kind of TIFF, and `error` for what
+    is none, or damaged.
+    """
+    file.seek(0)
+    if not (data := file.read(4)).startswith(TIFF):
+        raise error
+    data += file.read(MAX_BYTES)
+    order, big = ("<" if data.startswith(b"II") else ">"), b"+" in data[2:4]
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if big else 8])
+        start, stream = tags.next, io.BytesIO(data)
+        stream.seek(start)
+        tags.load(stream)
+    except Exception:  # on damaged input Pillow raises nearly anything
+        raise error from None
+    if tags.next == start or not {WIDTH, HEIGHT} <= set(tags):  # the list of tags has no end, or is none
+        raise error
+    bits, samples, white = tags.get(BITS, (1,)), tags.get(SAMPLES, (UNSIGNED,)), tags.get(ZERO) == WHITE
+    if white and samples == (UNSIGNED,) and bits in ((12,), (16,)):
+        said, instead = (struct.pack(f"{order}HHIH", ZERO, SHORT, 1, value) for value in (WHITE, BLACK))
+        with contextlib.suppress(SyntaxError):  # Pillow's own, where it knows no such pixels
+            image = TiffImagePlugin.TiffImageFile(io.BytesIO(data[:start] + data[start:].replace(said, instead, 1)))
+            image.tag_v2[ZERO] = WHITE
+            return image
+    told = (f"{' + '.join(map(str, bits))} bits", KINDS.get(samples[0]), "0 is white" if white else None)
+    kind = ", ".join(filter(None, (*told, "little-endian" if order == "<" else "big-endian")))
+    raise Unreadable(f"a TIFF of a kind that Pillow does not read: {kind}")
+
+
+def _mend_transparency(image: PngImagePlugin.PngImageFile) -> None:
+    """Say which colour of a PNG is transparent in the 8 bits to which Pillow brings its pixels."""
+    clear, kind = image.info.get("transparency"), image.tile[0].args
+    if clear is not None and kind in TO_8_BITS:
+        to_8_bits = TO_8_BITS[kind]
+        image.info["transparency"] = to_8_bits(clear) if isinstance(clear, int) else tuple(map(to_8_bits, clear))
 
 
 def _check_sums(file: BinaryIO) -> None:
@@ -159,7 +216,7 @@ def open_array(source: Path | BinaryIO, key: str) -> npt.NDArray[np.generic]:
 def _depth(image: Image.Image) -> tuple[int, bool]:
     """Return how many bits deep grey of up to 16 bits is, and whether 0 is white: above 8, Pillow ignores both."""
     tags = getattr(image, "tag_v2", {})  # of a TIFF
-    return min(16, int(tags.get(BITS, (16,))[0])), tags.get(PHOTOMETRIC) == 0
+    return min(16, int(tags.get(BITS, (16,))[0])), tags.get(ZERO) == WHITE
 
 
 def _rgb(image: Image.Image, bits: int, inverted: bool, shade: Shade) -> Image.Image:
@@ -169,6 +226,8 @@ def _rgb(image: Image.Image, bits: int, inverted: bool, shade: Shade) -> Image.I
             raise Unreadable(f"grey values from {grey.min()} to {grey.max()} are not 16-bit")
         top = 2**bits - 1
         grey = top - grey if inverted else grey
+        if (clear := image.info.get("transparency")) is not None:  # of a PNG
+            grey = np.where(grey == clear, 0, grey)
         image = Image.fromarray(shade(grey if bits == 16 else np.round(grey * (65535 / top))))
     if image.mode == "F":
         raise Unreadable("floating-point pixels have no stated range")

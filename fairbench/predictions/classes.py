@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from fairbench.errors import FairbenchError
 from fairbench.predictions.checks import check_probabilities, refuse
 from fairbench.predictions.predictions import UNPARSED, IntArray, Predictions
+from fairbench.predictions.spelling import folded
 from fairbench.settings import suggest
 
 NEGATIVE_POSITIVE = (
@@ -35,13 +36,24 @@ def plain(word: str) -> str:
     return str(int(float(word))) if _INTEGER.fullmatch(word) else word
 
 
+def named_probability(column: str) -> str | None:
+    """Return the class that a column called p_CLASS names, in any capitals; None for a column of another name."""
+    name = column.strip()
+    return name[2:] if name.casefold().startswith("p_") else None
+
+
 def index_classes(
-    table: pd.DataFrame, declared: tuple[str, ...], positive: str | None, path: Path
+    table: pd.DataFrame,
+    declared: tuple[str, ...],
+    positive: str | None,
+    path: Path,
+    attributes: Collection[str] = (),
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Replace targets and answers, coded words, by class indices; return the classes in order.
 
     What p_0, p_1 … mean never depends on `positive`, which is put last afterwards; `score` is the probability
     of the positive, whichever that is, and becomes p_0 and p_1, as p_no and p_yes do where these are the classes.
+    Probabilities that are neither, and not among the `attributes` asked for by name, are refused.
     """
     columns = {column: _labels(table, column, path) for column in ("target", "answer")}
     count = _count_probabilities(list(table.columns), path)
@@ -49,6 +61,8 @@ def index_classes(
     probabilities = [f"p_{index}" for index in range(count)]
     if not count:
         table, probabilities = _by_class(table, classes, path)
+        if not probabilities and "score" not in table:
+            _refuse_unused(table, classes, path, attributes)
     if count and count != len(classes):
         raise FairbenchError(
             f"{path}: {count} probabilities for {len(classes)} classes ({', '.join(classes)})",
@@ -105,6 +119,25 @@ def _by_class(table: pd.DataFrame, classes: tuple[str, ...], path: Path) -> tupl
         )
     ordered = sorted(own, key=lambda column: classes.index(own[column]))
     return table.assign(**{column: _as_numbers(table[column], path) for column in ordered}), ordered
+
+
+def _refuse_unused(table: pd.DataFrame, classes: tuple[str, ...], path: Path, attributes: Collection[str]) -> None:
+    """Refuse what can only be probabilities but names no class: nobody would see that they are ignored."""
+    named = {c: named_probability(c) for c in map(str, table) if c not in attributes}
+    known = set(map(folded, classes))
+    unused = [c for c, name in named.items() if name and (folded(name) in known or _fractions(table[c]))]
+    if unused:
+        names = ", ".join(f"p_{name}" for name in classes)
+        raise FairbenchError(
+            f"{path}: {', '.join(unused)} would be ignored: they name none of the classes ({', '.join(classes)})",
+            f"call probabilities {names}, or name the classes as they do (--classes); rename what is none",
+        )
+
+
+def _fractions(column: pd.Series) -> bool:
+    """Whether a coded column holds numbers from 0 to 1 and nothing else."""
+    numbers = pd.to_numeric(column.cat.categories.to_series(), errors="coerce")
+    return bool(len(numbers) and numbers.between(0, 1).all())
 
 
 def _as_numbers(column: pd.Series, path: Path) -> pd.Series:

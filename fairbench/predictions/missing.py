@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from fairbench.errors import FairbenchError
+
 MISSING = (
     "",
     "na",
@@ -29,3 +31,15 @@ def is_missing(word: str, keep: Collection[str] = ()) -> bool:
     """
     plain = word.strip().casefold()
     return plain in MISSING and (not plain or plain not in {name.strip().casefold() for name in keep})
+
+
+def kept(keep: Collection[str]) -> tuple[str, ...]:
+    """Return the words to keep; raises FairbenchError for one that is kept anyway, as it stands for a name."""
+    words = (keep,) if isinstance(keep, str) else tuple(keep)
+    for word in words:
+        if not word.strip() or not is_missing(word):
+            raise FairbenchError(
+                f"`{word}` is no word for a missing value, so there is nothing to keep",
+                f"keep one of: {', '.join(filter(None, MISSING))}; every other word is a name already",
+            )
+    return words

@@ -265,6 +265,11 @@ CASES = [
         image(encoded(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF")),
         "no stated range",
     ),
+    Case(
+        "grey of 32 bits whose 0 is white",
+        image(encoded(Image.fromarray(np.ones((9, 9), np.int32)), "TIFF", tiffinfo={262: 0})),
+        "Pillow does not read: 32 bits, signed, 0 is white, little-endian",
+    ),
     Case("DICOM without pixel data", image(dicom(PixelData=None)), r"without pixel data \(modality MR\)"),
     Case("DICOM that is cut short", image(dicom()[:-600]), "less than expected"),
     Case(

@@ -122,6 +122,23 @@ def test_padding_is_black_and_no_part_of_the_range(photometric, said):
             assert np.abs(shown[:, 2:] - 255 * expected).max() <= 0.51
 
 
+@pytest.mark.parametrize("value", [-2000, -1, -32768])
+@pytest.mark.parametrize("width", [0, 100])
+def test_padding_of_signed_pixels_may_be_written_as_an_unsigned_number(value, width):
+    stored = np.linspace(520, 4095, 256).astype(np.int16).reshape(16, 16)
+    stored[:, :2] = value
+    plain, wrapped = (elements(stored, 16, PixelPaddingValue=value) for _ in range(2))
+    wrapped.add_new("PixelPaddingValue", "US", value % 2**16)
+    if width:
+        plain.PixelPaddingRangeLimit = min(value + width, -1)
+        wrapped.add_new("PixelPaddingRangeLimit", "US", min(value + width, -1) % 2**16)
+    assert (grey(wrapped) == grey(plain)).all()
+    assert (grey(wrapped)[:, :2] == 0).all()
+    assert grey(wrapped).max() == 255
+    unsigned = elements(np.where(stored < 0, 63536, stored).astype(np.uint16), 16, PixelPaddingValue=63536)
+    assert (grey(unsigned) == grey(plain)).all(), "where pixels are unsigned, it is what it is"
+
+
 def test_padding_as_an_earlier_version_read_it_wrong(shared):
     path = shared / "cases/images/padding_no_window.dcm"
     stored, shown = pydicom.dcmread(path).pixel_array, np.asarray(open_image(path))[..., 0]

@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -57,13 +58,61 @@ def test_orientation_is_the_same_from_path_and_bytes(tmp_path, mode, kind, orien
         assert images.peek(file) == one.size
 
 
-def test_grey_that_shows_0_white_is_turned_over():
-    grey = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
-    plain = encoded(Image.fromarray(grey), "TIFF")
-    tag = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
-    assert plain.count(tag) == 1
-    turned = plain.replace(tag, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
-    assert np.asarray(open_image(io.BytesIO(turned)))[0, :, 0].tolist() == [255, 254, 155, 0]
+def tiff(grey, bits=16, zero=0, sample=1, order="<", orientation=1, compression=1):
+    """A TIFF of one strip, written here by the standard: Pillow writes few of these kinds."""
+    pixels = grey.astype(grey.dtype.newbyteorder(order)).tobytes() if bits != 12 else twelve(grey)
+    pixels = zlib.compress(pixels) if compression == 8 else pixels
+    height, width = grey.shape
+    short = {256: width, 257: height, 258: bits, 259: compression, 262: zero, 274: orientation, 277: 1, 278: height}
+    entries = [(tag, 3, struct.pack(f"{order}HH", value, 0)) for tag, value in {**short, 339: sample}.items()]
+    entries += [(tag, 4, struct.pack(f"{order}I", value)) for tag, value in ((273, 8), (279, len(pixels)))]
+    directory = b"".join(struct.pack(f"{order}HHI", tag, kind, 1) + value for tag, kind, value in sorted(entries))
+    pixels += bytes(len(pixels) % 2)
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8 + len(pixels))
+    return head + pixels + struct.pack(f"{order}H", len(entries)) + directory + bytes(4)
+
+
+def twelve(grey):
+    """Two values of 12 bits in three bytes."""
+    first, second = (grey >> 4).reshape(-1, 2).T
+    return np.stack([first >> 4, first % 16 << 4 | second >> 8, second % 256], axis=1).astype(np.uint8).tobytes()
+
+
+GREY = (np.add.outer(40 * np.arange(3), 10 * np.arange(4)) * 257).astype(np.uint16)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("bits", "order", "compression"), [(16, "<", 1), (16, ">", 1), (16, "<", 8), (16, ">", 8), (12, "<", 1)]
+)
+def test_grey_that_shows_0_white_is_turned_over(bits, order, compression, orientation):
+    shown = np.rot90(GREY // 257, -1) if orientation == 6 else GREY // 257
+    for zero, expected in ((1, shown), (0, 255 - shown)):
+        data = tiff(GREY, bits, zero, order=order, orientation=orientation, compression=compression)
+        opened = np.asarray(open_image(io.BytesIO(data)))[..., 0].astype(int)
+        assert np.abs(opened - expected).max() <= (bits == 12)
+        assert images.peek(io.BytesIO(data)) == opened.shape[::-1]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (tiff(GREY.astype(np.int16), sample=2), "16 bits, signed, 0 is white, little-endian"),
+        (tiff(GREY.astype(np.int16), sample=2, order=">"), "16 bits, signed, 0 is white, big-endian"),
+        (tiff(GREY.astype(np.uint32), 32), "32 bits, 0 is white, little-endian"),
+        (tiff(GREY.astype(np.uint32), 32, order=">"), "32 bits, 0 is white, big-endian"),
+        (tiff(GREY.astype(np.float64), 64, 1, sample=3), "64 bits, floating-point, little-endian"),
+        (tiff(GREY, 12, order=">"), "12 bits, 0 is white, big-endian"),
+        (tiff(GREY, 12, 1, order=">"), "12 bits, big-endian"),
+    ],
+)
+def test_a_tiff_that_pillow_does_not_read_says_of_what_kind_it_is(data, kind):
+    for look in (open_image, images.peek):
+        with pytest.raises(Unreadable, match=f"a TIFF of a kind that Pillow does not read: {kind}$"):
+            look(io.BytesIO(data))
+    with pytest.raises(Unreadable) as cut_short:
+        open_image(io.BytesIO(data[:-100]))
+    assert "Pillow does not read" not in str(cut_short.value)
 
 
 def test_twelve_bits_are_twelve_bits():
@@ -98,6 +147,38 @@ def test_transparency_goes_onto_black():
     half_white = Image.new("LA", (1, 1), (255, 128))
     assert open_image(saved(clear_white, "PNG")).getpixel((0, 0)) == (0, 0, 0)
     assert open_image(saved(half_white, "PNG")).getpixel((0, 0)) == (128, 128, 128)
+
+
+def png(bits, colour, pixels, transparent):
+    """A PNG of one row, written here by the standard: Pillow writes no grey of 2 bits, and no colours of 16."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    count = len(pixels) * 8 // (bits * (3 if colour == 2 else 1))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", count, 1, bits, colour, 0, 0, 0))
+    key = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+    return b"\x89PNG\r\n\x1a\n" + header + key + chunk(b"IDAT", zlib.compress(b"\0" + pixels)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (png(1, 0, b"\x0f", [1]), [0] * 8),
+        (png(2, 0, b"\x1b", [3]), [0, 85, 170, 0]),
+        (png(4, 0, b"\x8f", [15]), [136, 0]),
+        (png(4, 0, b"\x8f", [8]), [0, 255]),
+        (png(8, 0, b"\x80\xff", [255]), [128, 0]),
+        (png(16, 0, b"\x80\x80\xff\xff", [0xFFFF]), [128, 0]),
+        (png(16, 0, b"\x80\x80\x80\x81", [0x8080]), [0, 128]),
+        (png(8, 2, b"\x80\x80\x80\xff\xff\xff", [255] * 3), [128, 0]),
+        (png(16, 2, b"\x80\x00" * 3 + b"\xff\xff" * 3, [0x8000] * 3), [0, 255]),
+        (png(16, 2, b"\x80\x00" * 3 + b"\xff\xff" * 3, [0x00FF] * 3), [128, 255]),
+    ],
+)
+def test_the_transparent_colour_of_a_png_is_black_whatever_its_depth(data, shown):
+    opened = np.asarray(open_image(io.BytesIO(data)))[0]
+    assert opened.tolist() == [[level] * 3 for level in shown]
 
 
 def test_camera_orientation_is_applied():

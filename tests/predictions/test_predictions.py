@@ -1,6 +1,8 @@
 """Predictions of any origin: read right, or refused with a reason."""
 
+import gzip
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from fairbench.predictions.align import align
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.predictions.read import predictions_of
+from fairbench.predictions.spelling import alike
 
 GOOD = "id,cluster,target,answer,score,race,gender\n"
 ROWS = """a,p1,1,1,0.9,black,f
@@ -309,11 +312,48 @@ def test_texts_of_whole_numbers_stay_whole_beside_a_null(tmp_path):
     assert read_predictions(tmp_path / "p.parquet", []).pairs == [("1", "1"), ("", "NA"), ("3", "4")]
 
 
-def test_splits_have_many_spellings(write):
-    spelt = ("test", "Test", " TESTING", "val", "Validation", "train", "fold 3")
-    path = write("split,target,answer,race\n" + "".join(f"{split},1,1,a\n" for split in spelt))
-    sizes = [len(read_predictions(path, split=split)) for split in ("test", "val", "train", "fold 3", None)]
-    assert sizes == [3, 2, 1, 1, 7]
+@pytest.mark.parametrize(
+    ("split", "spellings"),
+    [
+        (
+            "test",
+            [
+                "test",
+                "Test",
+                " TESTING",
+                "test set",
+                "Test-Set",
+                "test_split",
+                "Hold-out",
+                "held out",
+                "holdout set",
+            ],
+        ),
+        ("val", ["val", "Validation", "dev", "validation set", "DEV_SET", "development data"]),
+        ("train", ["train", "Training", "train-set", "training data"]),
+    ],
+)
+def test_splits_have_many_spellings(write, split, spellings):
+    rows = "".join(f"{word},1,1,a\n" for word in (*spellings, "train", "val", "test"))
+    predictions = read_predictions(write("split,target,answer,race\n" + rows), split=split)
+    assert len(predictions) == len(spellings) + 1
+    assert set(predictions.table["split"]) == {split}
+
+
+def test_a_split_that_is_none_of_the_three_is_read_by_its_own_name(write):
+    path = write("split,target,answer,race\nfold 3,1,1,a\nFold_3,0,1,a\nfold 4,1,1,a\n")
+    assert [len(read_predictions(path, split=split)) for split in ("fold 3", "fold 4", None)] == [2, 1, 3]
+
+
+@pytest.mark.parametrize("strange", ["tset", "Test-2", "0", "external", "set"])
+def test_no_row_vanishes_for_a_split_that_nobody_knows(write, strange):
+    path = write(f"split,target,answer,race\ntest,1,1,a\n{strange},0,1,a\nval,1,1,a\n{strange},1,1,a\n")
+    for split in ("test", "val"):
+        with pytest.raises(
+            FairbenchError, match=rf"`split` holds `{strange}` \(2\).* in 2 of 4 rows, first in row 2"
+        ):
+            read_predictions(path, split=split)
+    assert len(read_predictions(path, split=None)) == 4
 
 
 def test_names_that_hold_the_joining_sign_do_not_collide():
@@ -405,6 +445,214 @@ def test_only_the_asked_split_and_columns_are_read(tmp_path):
     assert predictions.table.columns.tolist() == ["split", "target", "answer", "race"]
     assert predictions.groups("race")[1] == ("b",)
     assert len(read_predictions(tmp_path / "p.parquet", ["race"], split=None)) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ([1.0, 2.0, None], [1, 2, 3]),
+        ([-1.0, -0.0, None], [-1, 0, 3]),
+        ([1.0, 2.5, None], ["1", "2.5", "3"]),
+        ([1, 2, 2], [1.0, 2.0, 3.5]),
+    ],
+)
+def test_texts_that_are_numbers_are_alike_from_csv_and_parquet(tmp_path, text, reference):
+    table = pd.DataFrame({"text": text, "reference": reference})
+    table.to_parquet(tmp_path / "p.parquet")
+    table.to_csv(tmp_path / "p.csv", index=False)
+    pairs = read_predictions(tmp_path / "p.csv", []).pairs
+    assert pairs == read_predictions(tmp_path / "p.parquet", []).pairs
+    assert [one == other for one, other in pairs] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "pairs"),
+    [
+        ("1.0,2", "1.0,2", [("1.0", "1.0"), ("2", "2")]),  # written so by a model
+        ("1.0,about 2", "1,2.0", [("1.0", "1"), ("about 2", "2.0")]),
+        ("1.0,2.0", "1.0,two", [("1", "1"), ("2", "two")]),  # what was equal stays equal
+        ("1e-05,2.0", "1e-05,2", [("1e-05", "1e-05"), ("2", "2")]),
+    ],
+)
+def test_texts_that_are_more_than_numbers_are_kept(write, text, reference, pairs):
+    rows = zip(text.split(","), reference.split(","), strict=True)
+    path = write("text,reference\n" + "".join(",".join(row) + "\n" for row in rows))
+    assert read_predictions(path, []).pairs == pairs
+
+
+@pytest.mark.parametrize("pair", [("1", "1.0"), ("2.50", "2.5"), ("-3.", "-3")])
+def test_one_number_in_two_spellings_is_no_second_cluster_or_group(write, pair):
+    for key in ("id", "cluster"):
+        path = write(f"{key},target,answer,race\n{pair[0]},0,0,a\n7,1,1,a\n{pair[1]},0,1,b\n")
+        with pytest.raises(FairbenchError, match=rf"`{key}` holds `{pair[0]}` and `{pair[1]}`, which may be one"):
+            read_predictions(path, ["race"])
+    assert alike(["7", "007", *pair]) == [pair]
+
+
+@pytest.mark.parametrize("keys", [["1", "2.0"], ["1.1", "1.10a"], ["007", "7.0"], ["a", "1.0"]])
+def test_keys_that_are_not_the_same_stay_as_they_are_written(write, keys):
+    path = write("id,target,answer,race\n" + "".join(f"{key},0,0,a\n" for key in keys))
+    assert read_predictions(path, ["race"]).table["id"].tolist() == keys
+
+
+def softmax(classes, spread, rows=500):
+    logits = np.random.default_rng(classes).normal(0, spread, (rows, classes))
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def of_classes(probabilities):
+    classes = np.arange(probabilities.shape[1])
+    target = np.resize(classes, len(probabilities))
+    named = {f"p_{index}": probabilities[:, index] for index in classes}
+    return {"target": target, "answer": target, **named}
+
+
+@pytest.mark.parametrize("digits", [2, 3, 4, 17])
+@pytest.mark.parametrize("spread", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("classes", [2, 7, 20, 100])
+def test_probabilities_may_be_rounded(classes, spread, digits):
+    honest = softmax(classes, spread)
+    assert len(predictions_of(of_classes(honest.round(digits)))) == 500
+    assert len(predictions_of(of_classes(honest.round(digits).astype(np.float32)))) == 500
+
+
+def test_whatever_rounding_does_to_equal_probabilities_is_read():
+    """A 64th is 0.02 and sums to 1.28, a 67th 0.01 and sums to 0.67; smoothed labels lose a tenth to zeros."""
+    smoothed = [np.eye(count) * 0.9 + 0.1 / count for count in (30, 100)]
+    for honest in (*(np.full((count, count), 1 / count) for count in (8, 64, 67)), *smoothed):
+        assert len(predictions_of(of_classes(honest.round(2))))
+    two_digits = np.vectorize(lambda value: float(f"{value:.2g}"))
+    assert len(predictions_of(of_classes(two_digits(softmax(7, 0.5)))))
+
+
+def rows_of(classes, *shares):
+    """Rows of some shares of the probability beside zeros, one for each class."""
+    return np.stack([np.roll([*shares, *[0.0] * (classes - len(shares))], index) for index in range(classes)])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        rows_of(20, 0.6, 0.5),
+        rows_of(100, 0.6, 0.5),
+        rows_of(100, 0.9, 0.6),
+        rows_of(100, 0.6),
+        rows_of(20, 0.5, 0.4),
+        softmax(20, 1.0) * 1.1,
+        softmax(100, 1.0) * 0.9,
+        (softmax(100, 1.0) * 1.1).round(4),
+        np.where(np.arange(500)[:, None] == 7, 0.015, softmax(100, 1.0)),  # one row alone
+    ],
+    ids=str,
+)
+def test_rounding_excuses_no_more_than_it_can_do(wrong):
+    with pytest.raises(FairbenchError, match="p_0, p_1, p_2 … do not sum to 1") as refusal:
+        predictions_of(of_classes(wrong))
+    assert "digits" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("header", "column", "role"),
+    [
+        ("target,answer,race,Score", "Score", "score"),
+        ("target,answer,race,CLUSTER", "CLUSTER", "cluster"),
+        ("target,answer,race, id", " id", "id"),
+        ("target,answer,race,Split", "Split", "split"),
+        ("Target,answer,race,score", "Target", "target"),
+        ("Text,reference,race,loss", "Text", "text"),
+        ("target,answer,race,P_0", "P_0", "p_0"),
+    ],
+)
+def test_a_role_in_other_capitals_is_not_ignored_unseen(write, header, column, role):
+    path = write(f"{header}\n1,1,a,0.5\n0,1,b,0.5\n")
+    for attributes in (None, ["race"]):
+        with pytest.raises(FairbenchError, match=f"the column `{column}` would not be read as `{role}`") as refusal:
+            read_predictions(path, attributes)
+        assert f"`{role}`" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("header", "attributes"),
+    [
+        ("target,answer,race,Cluster", ["Cluster"]),  # asked for by that name
+        ("target,answer,cluster,CLUSTER", None),
+        ("target,answer,race,Text", ["race"]),  # a text alone has no role
+        ("target,answer,race,p_stage", ["race"]),  # words
+        ("target,answer,score,p_value", []),
+    ],
+)
+def test_a_column_that_only_looks_like_a_role_is_an_attribute_or_nothing(write, header, attributes):
+    assert len(read_predictions(write(f"{header}\n1,1,0.5,T1\n0,1,0.5,T2\n"), attributes)) == 2
+
+
+@pytest.mark.parametrize("attributes", [None, ["race"]])
+@pytest.mark.parametrize(
+    ("labels", "columns"),
+    [
+        ("no,yes", "p_No,p_Yes"),
+        ("no,yes", "P_no,P_yes"),
+        ("0,1", "p_no,p_yes"),
+        ("0,1", "p_neg,p_pos"),
+        ("no,yes", "p_negative,p_positive"),
+    ],
+)
+def test_probabilities_of_no_class_are_not_ignored_unseen(write, labels, columns, attributes):
+    low, high = labels.split(",")
+    path = write(f"target,answer,{columns},race\n{low},{low},.9,.1,a\n{high},{high},.2,.8,b\n")
+    with pytest.raises(
+        FairbenchError, match=f"{columns.replace(',', ', ')} would be ignored.*{low}, {high}"
+    ) as refusal:
+        read_predictions(path, attributes)
+    assert f"p_{low}, p_{high}" in refusal.value.hint
+    assert len(read_predictions(path, columns.split(","))) == 2  # asked for as attributes
+    if labels == "0,1":
+        named = read_predictions(path, ["race"], classes=[name[2:] for name in columns.split(",")])
+        assert named.probability(1).tolist() == [0.1, 0.8]
+
+
+@pytest.mark.parametrize("word", ["XX", "n.v.t.", "", " "])
+def test_only_a_word_for_missing_can_be_kept(write, word):
+    path = write("target,answer,country\n0,0,NA\n1,1,DE\n")
+    with pytest.raises(FairbenchError, match=f"`{word}` is no word for a missing value") as refusal:
+        read_predictions(path, keep=["NA", word])
+    assert "na, n/a, #n/a" in refusal.value.hint
+    with pytest.raises(FairbenchError, match="nothing to keep"):
+        predictions_of({"target": [0, 1], "answer": [0, 1], "country": ["NA", "DE"]}, keep=[word])
+    assert read_predictions(path, keep="NA").groups("country")[1] == ("DE", "NA")
+
+
+SAVED = "target,answer,city\n0,0,K\u00f6ln\n1,1,Ulm\n"
+OTHERWISE = {
+    "UTF-16": (SAVED.encode("utf-16"), "is written in UTF-16"),
+    "UTF-16 without a mark": (SAVED.encode("utf-16-le"), "is written in UTF-16"),
+    "UTF-16, big-endian": (SAVED.encode("utf-16-be"), "is written in UTF-16"),
+    "UTF-32": (SAVED.encode("utf-32"), "is written in UTF-32"),
+    "Latin-1": (SAVED.encode("latin-1"), "not written in UTF-8 but perhaps in Latin-1: byte 0xf6 in line 2"),
+    "Latin-1 in the header": (SAVED.replace("city", "St\u00e4dte").encode("latin-1"), "byte 0xe4 in line 1"),
+    "Excel": (b"sep=;\r\n" + SAVED.replace(",", ";").encode(), "its first line is 'sep=;'"),
+    "Excel with commas": (b"sep=,\n" + SAVED.encode(), "its first line is 'sep=,'"),
+    "Excel with a mark": ("\ufeffsep=\t\n".encode() + SAVED.encode(), "its first line is 'sep=.*only Excel"),
+    "an old workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "is an old workbook, not parquet or csv"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERWISE)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_that_a_spreadsheet_wrote_says_what_it_is(tmp_path, kind, packed):
+    data, message = OTHERWISE[kind]
+    path = tmp_path / ("p.csv.gz" if packed and kind != "an old workbook" else "p.csv")
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    with pytest.raises(FairbenchError, match=message) as refusal:
+        read_predictions(path, ["city"])
+    assert re.search(r"UTF-8|delete that line|csv or parquet", refusal.value.hint)
+
+
+def test_utf_8_with_a_mark_is_read_and_so_is_latin_1_in_a_column_that_nobody_needs(tmp_path):
+    (tmp_path / "p.csv").write_bytes(SAVED.encode("utf-8-sig"))
+    assert read_predictions(tmp_path / "p.csv").groups("city")[1] == ("K\u00f6ln", "Ulm")
+    (tmp_path / "p.csv").write_bytes(SAVED.encode("latin-1"))
+    assert len(read_predictions(tmp_path / "p.csv", [])) == 2
 
 
 names = st.one_of(st.none(), st.sampled_from(["black", "white", "×odd+name ", "Ünicode", "7"]))
