@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from fairbench.data.tables import refuse_twice, whole
 from fairbench.errors import FairbenchError
 from fairbench.files import write
 
-EXACT = 2**53  # from it on, neighbouring whole numbers are one floating point number
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` leaves beside its files
 SHARDS = "*-of-*.parquet"  # a table in several files, as the hub keeps them
 DONE = "columns.json"
@@ -23,7 +23,7 @@ DONE = "columns.json"
 
 def is_saved(folder: Path) -> bool:
     """Whether a folder holds a table: that of `datasets.save_to_disk`, or shards of parquet."""
-    return (folder / SAVED).is_file() or (folder / SAVED_SPLITS).is_file() or any(folder.glob(SHARDS))
+    return (folder / SAVED).is_file() or (folder / SAVED_SPLITS).is_file() or bool(_shards(folder))
 
 
 class ArrowTable:
@@ -39,6 +39,7 @@ class ArrowTable:
         if not self.parts:
             raise FairbenchError(f"{name}: {path} holds no table", "is it the folder that save_to_disk wrote?")
         self.schema = self._guarded(lambda: _schema(self.parts[0][1]))
+        refuse_twice(self.schema.names, f"{name}: {path}")
         self.embedded = tuple(field.name for field in self.schema if _is_image(field.type))
 
     def words(self) -> pd.DataFrame:
@@ -122,7 +123,7 @@ def _parts(path: Path) -> Iterator[tuple[str, Path]]:
     if path.is_file():
         yield "", path
         return
-    if shards := sorted(path.glob(SHARDS)):
+    if shards := _shards(path):
         yield from ((shard.name.split("-")[0], shard) for shard in shards)  # train-00000-of-00002.parquet
         return
     if (path / SAVED_SPLITS).is_file():
@@ -131,6 +132,11 @@ def _parts(path: Path) -> Iterator[tuple[str, Path]]:
         return
     for item in json.loads((path / SAVED).read_text(encoding="utf-8"))["_data_files"]:
         yield "", path / Path(item["filename"]).name
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Return the files that a table was divided into, without what macOS leaves beside each (._train-…)."""
+    return sorted(path for path in folder.glob(SHARDS) if not path.name.startswith("."))
 
 
 def _schema(file: Path) -> Any:
@@ -176,13 +182,7 @@ def _named(value: Any, names: Sequence[str] | None) -> Any:
 
 def _word(value: Any, column: str, table: ArrowTable) -> str | None:
     if isinstance(value, float) and value.is_integer():
-        if abs(value) >= EXACT:
-            raise FairbenchError(
-                f"{table.name}: {table.path}: {column} is {value:.0f} as floating point, which may have lost its "
-                "last digits",
-                "write whole numbers or text into it",
-            )
-        value = int(value)
+        value = whole(value, f"{table.name}: {table.path}: {column}")
     if value is None or value != value:
         return None
     return str(value).strip() or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,13 @@ WRITTEN: tuple[tuple[re.Pattern[str], bool, bool], ...] = (
     (re.compile(rf"<(?P<high>{EDGE})"), False, True),
 )
 NUMBER = re.compile(r"[-+]?\d+([.,]\d*)?")  # a decimal comma is a spreadsheet's way where commas are decimal
+DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
+NUMERIC = re.compile(r"\s*[-+<>=]*\s*\d")  # how a number or a range of numbers begins
+# Numbers by the mark before their decimals, the other one perhaps between thousands. 1,201 is both.
+COUNTED = {
+    ",": re.compile(r"\d+(,\d+)?|[1-9]\d{0,2}(\.\d{3})+(,\d+)?"),
+    ".": re.compile(r"\d+(\.\d+)?|[1-9]\d{0,2}(,\d{3})+(\.\d+)?"),
+}
 # DICOM's age string (PS3.5, AS), its zeros left out or not, and the same in words: 060Y, 3 weeks, 61.5 years old.
 AGE = re.compile(
     r"(\d{1,3}(?:[.,]\d+)?)(d(?:ays?)?|w(?:ks?|eeks?)?|m(?:os?|onths?)?|y(?:o|rs?|ears?)?)(?:old)?", re.IGNORECASE
@@ -99,13 +107,19 @@ class Bins:
         """Return the bin of a number as it was written, None where that is no number, or in none or several.
 
         A range (90+, >89, 40-50) lies in a bin that holds all of it. With `years`, DICOM's ages (060Y, 018M) and
-        those in words (3 weeks) are understood, and nobody is older than 120.
+        those in words (3 weeks) are understood, and nobody is older than 120. 1,201 may be 1201 or 1.201 and is
+        no number, unless it is years; `spelt` says what it is in its column.
         """
         text = "".join(text.split())
         if years and (age := AGE.fullmatch(text)):
-            value = float(age[1].replace(",", ".")) / PER_YEAR[age[2][0].upper()]
+            unit = age[2][0].upper()
+            if unit != "Y" and _is_either(age[1]):
+                return None
+            value = float(age[1].replace(",", ".")) / PER_YEAR[unit]
             return self.name(value) if value <= OLDEST else None
         if NUMBER.fullmatch(text):
+            if not years and _is_either(text.lstrip("-+")):
+                return None
             value = float(text.replace(",", "."))
             return self.name(value) if not years or 0 <= value <= OLDEST else None
         span = _interval(text)
@@ -118,6 +132,37 @@ class Bins:
             high = math.nextafter(high, -np.inf)
         one, other = self.name(max(low, 0.0)), self.name(high)
         return one if one == other else None
+
+    @staticmethod
+    def spelt(texts: Iterable[str]) -> dict[str, str | None]:
+        """Write a column's numbers with points for decimals and nothing between thousands, by what was written.
+
+        None stands for what may be either, such as 1,201, where no other cell (44,5 or 1,234.5) settles it.
+        """
+        found = {text: DIGITS.findall(text) if NUMERIC.match(text) else [] for text in texts}
+        told = {_marks(number) for numbers in found.values() for number in numbers} & set(COUNTED)
+        return {text: _spelt(text, told) if numbers else text for text, numbers in found.items()}
+
+
+def _marks(number: str) -> str:
+    """Return the marks that may stand before a number's decimals: one, both, or none where it is no number."""
+    return "".join(mark for mark, pattern in COUNTED.items() if pattern.fullmatch(number))
+
+
+def _is_either(number: str) -> bool:
+    """Whether a number's comma may stand before decimals or between thousands."""
+    return "," in number and len(_marks(number)) > 1
+
+
+def _spelt(text: str, told: set[str]) -> str | None:
+    """Write the numbers of a cell in one way; `told` are the marks of decimals that its column shows."""
+    if len(told) == 1:
+        (mark,), (thousand,) = told, set(COUNTED) - told
+        plain = {number: number.replace(thousand, "").replace(mark, ".") for number in DIGITS.findall(text)}
+        return DIGITS.sub(lambda found: plain[found[0]] if mark in _marks(found[0]) else found[0], text)
+    # A point is every program's mark of decimals, unless the column has shown that a comma is one, too.
+    doubtful = [number for number in DIGITS.findall(text) if not number.isdigit() and len(_marks(number)) > 1]
+    return None if any(told or _is_either(number) for number in doubtful) else text
 
 
 def _interval(text: str) -> Interval | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -51,7 +52,8 @@ def _images(root: Path) -> Iterator[str]:
 
 def _keys(relative: str) -> tuple[str, ...]:
     """Return what a file may be called, the most exact first: path and name, with the suffix and without."""
-    path = PurePosixPath(_readable(relative).lower())
+    # Systems differ in whether ü is one character or two; a table and a folder may come from two of them.
+    path = PurePosixPath(unicodedata.normalize("NFC", _readable(relative).lower()))
     stem = path.with_suffix("") if path.suffix in SUFFIXES[:-1] and path.name else path
     return f"path {path}", f"path {stem}", f"name {path.name}", f"name {stem.name}"
 

@@ -6,9 +6,13 @@ import codecs
 import csv
 import gzip
 import io
+import re
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +21,21 @@ from fairbench.errors import FairbenchError
 SEPARATORS = ",;\t|"
 SEPARATED = "columns are separated by commas, semicolons, tabs or |"
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-GZIP = b"\x1f\x8b"
+GZIP, WORKBOOK = b"\x1f\x8b", b"PK\x03\x04"
+# What else a file is, by how it begins.
+OTHER = {
+    WORKBOOK: "a workbook or another archive",
+    rb"\xd0\xcf\x11\xe0": "an old workbook (.xls), or one with a password",
+    rb"PAR1": "parquet",
+    rb"%PDF": "a PDF",
+    rb"\s*(\{|\[\s*[\[{])": "JSON",
+    rb"(?i)\s*<(!doctype|html|head|meta|table|\?xml)\b": "a web page or XML",
+}
+SAVED = "save the table as csv, xlsx or parquet, without a password and under a name that ends so"
+SAID = re.compile(r'"?sep=(.)"?[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)  # Excel's own first line says the separator
+FORMULA = re.compile(rb"<(?:\w+:)?f[\s/>]")
+TO_COMPUTE = re.compile(rb'\bfullCalcOnLoad="(?:1|true)"')  # as programs write that compute nothing
+EXACT = 2**53  # from it on, neighbouring whole numbers are one floating point number
 LONGEST_CELL = 1 << 24  # characters; csv's own limit is shorter than some notes
 
 Columns = Mapping[str, Sequence[str]]  # a column → the names that it may be written with, whatever their capitals
@@ -28,61 +46,122 @@ def read_table(
 ) -> pd.DataFrame:
     """Read a table of words (csv, tsv, gzipped or not; the first sheet of an xlsx): stripped, None where empty.
 
-    Separators are comma, semicolon, tab or |; UTF-16 and byte order marks are recognised. With `columns`, those
-    alone are kept, under the names given. The index says in which line of the file a row ends. Without `lines`, no
-    cell may hold a line break, as in files that a program wrote: there, it comes of a stray quote. Raises
-    FairbenchError in the dataset's `name` for what cannot be read cell by cell.
+    Separators are comma, semicolon, tab or |, or what a first line `sep=` says; UTF-16 and byte order marks are
+    recognised. With `columns`, those alone are kept, under the names given. The index says in which line of the
+    file a row ends. Without `lines`, no cell may hold a line break, as in files that a program wrote: there, it
+    comes of a stray quote. Raises FairbenchError in the dataset's `name` for what cannot be read cell by cell.
     """
     where = f"{name}: {path}"
     if path.suffix.lower() == ".xlsx":
         return _from_sheet(_sheet(path, where, hint), columns, where, hint)
     text = _decoded(path, where, hint, encoding)
-    first = text[: text.find("\n") + 1] or text
     csv.field_size_limit(LONGEST_CELL)
-    separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    body, separator, before = _sniffed(text)
+    reader = csv.reader(body, delimiter=separator, strict=True)
     numbers, kept = list[int](), list[list[str | None]]()
     try:
-        header = [cell.strip() for cell in next(reader)]
+        header = [cell.strip() for cell in next(reader, [])]
         chosen = _chosen(header, columns, where, hint)
         for cells in reader:
             if not any(map(str.strip, cells)):  # spreadsheets leave empty rows at the end
                 continue
             if len(cells) != len(header):
                 raise FairbenchError(
-                    f"{where}: line {reader.line_num} has {len(cells)} cells, its header {len(header)}",
+                    f"{where}: line {reader.line_num + before} has {len(cells)} cells, its header {len(header)}",
                     "a separator inside a cell needs quotes; a file that was cut short has to be got again"
                     if len(header) > 1
                     else SEPARATED,
                 )
-            if not lines and (broken := next((cell for cell in cells if "\n" in cell), None)):
+            if not lines and (broken := next((cell for cell in cells if "\n" in cell or "\r" in cell), None)):
                 raise FairbenchError(
-                    f"{where}: line {reader.line_num} ends a cell of several lines, {broken[:20]!r}…",
+                    f"{where}: line {reader.line_num + before} ends a cell of several lines, {broken[:20]!r}…",
                     "a stray quote swallows what follows it; use the file as it came",
                 )
-            numbers.append(reader.line_num)
+            numbers.append(reader.line_num + before)
             kept.append([cells[place].strip() or None for place in chosen.values()])
     except csv.Error as error:
         raise FairbenchError(
-            f"{where}: line {reader.line_num}: {error}", 'a quote inside a cell is written twice: ""'
+            f"{where}: line {reader.line_num + before}: {error}", 'a quote inside a cell is written twice: ""'
         ) from error
     return pd.DataFrame(kept, columns=list(chosen), index=pd.Index(numbers, name="line"), dtype=object)
 
 
+def _sniffed(text: str) -> tuple[io.StringIO, str, int]:
+    """Return a text from its header on, what separates its cells, and how many lines stood before."""
+    body = io.StringIO(text, newline="")
+    if said := SAID.match(text):
+        body.seek(said.end())
+        return body, said[1], 1
+    widths = dict.fromkeys(SEPARATORS, 0)
+    for mark in SEPARATORS:
+        body.seek(0)
+        with suppress(csv.Error):  # reading the rows says what it is, and where
+            widths[mark] = len(next(csv.reader(body, delimiter=mark), []))
+    body.seek(0)
+    return body, max(widths, key=lambda mark: widths[mark]), 0
+
+
 def _sheet(path: Path, where: str, hint: str) -> list[list[str | None]]:
     """Return the cells of a workbook's first sheet as words: numbers as one types them, dates as in ISO 8601."""
-    import openpyxl
-
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        rows = [list(row) for row in book.worksheets[0].iter_rows(values_only=True)]
-        book.close()
+        with path.open("rb") as file:
+            opening = file.read(512)
+        if opening.startswith(WORKBOOK):
+            rows, formulas, stale = _cells(path, values=True), *_formulas(path)
     except Exception as error:  # zipfile, XML and openpyxl raise nearly anything on damaged input
         raise FairbenchError(f"{where} cannot be read: {error}", f"it may be damaged; {hint}") from error
-    whole = [[int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in row] for row in rows]
-    words = [[None if cell is None else str(cell).strip() or None for cell in row] for row in whole]
+    if not opening.startswith(WORKBOOK):
+        _refuse_other(opening, where)
+        raise FairbenchError(f"{where} is no workbook", "a table of text has a name that ends in .csv or .tsv")
+    for cell in (cell for row in rows for cell in row if formulas):
+        computed = not stale if cell.value is not None else cell.data_type == "str"  # which may be an empty text
+        if not computed and getattr(cell, "coordinate", "") in formulas:  # a cell that was left out has no place
+            raise FairbenchError(
+                f"{where}: {cell.coordinate} has a formula that was never computed",
+                "open it in a spreadsheet program and save it, or write values in place of formulas",
+            )
+    words = [[_word(cell, where) for cell in row] for row in rows]
     width = max(map(len, words), default=0)  # rows of some programs end at their last cell
     return [row + [None] * (width - len(row)) for row in words]
+
+
+def _cells(path: Path, values: bool) -> list[tuple[Any, ...]]:
+    """Return all cells of a workbook's first sheet, with values or with formulas."""
+    import openpyxl
+
+    book = openpyxl.load_workbook(path, read_only=True, data_only=values)
+    sheet = book.worksheets[0]
+    sheet.reset_dimensions()  # some programs write them too small, and the rest would be cut off
+    rows = list(sheet.iter_rows())
+    book.close()
+    return rows
+
+
+def _formulas(path: Path) -> tuple[set[str], bool]:
+    """Return the places of all formulas, and whether what stands there was never computed."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist() if re.match(r"xl/work.*\.xml$", name)}
+    if not any(map(FORMULA.search, parts.values())):
+        return set(), False
+    stale = any(TO_COMPUTE.search(part) for name, part in parts.items() if "/worksheets/" not in name)
+    return {cell.coordinate for row in _cells(path, values=False) for cell in row if cell.data_type == "f"}, stale
+
+
+def _word(cell: Any, where: str) -> str | None:
+    value = cell.value  # a number is a floating point one, however its digits were written
+    if type(value) is int or (isinstance(value, float) and value.is_integer()):
+        value = whole(value, f"{where}: {cell.coordinate}")
+    return None if value is None else str(value).strip() or None
+
+
+def whole(value: float, what: str) -> int:
+    """Return a whole number that came as floating point; raises FairbenchError where digits may be lost."""
+    if abs(value) >= EXACT:
+        raise FairbenchError(
+            f"{what} is {int(value)} as floating point, which may have lost its last digits",
+            "write whole numbers or text into it",
+        )
+    return int(value)
 
 
 def _from_sheet(cells: list[list[str | None]], columns: Columns | None, where: str, hint: str) -> pd.DataFrame:
@@ -108,6 +187,7 @@ def _decoded(path: Path, where: str, hint: str, encoding: str) -> str:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise FairbenchError(f"{where} cannot be read: {reason}", f"it may be damaged; {hint}") from error
+    _refuse_other(data, where)
     marked = next((spelt for mark, spelt in MARKS.items() if data.startswith(mark)), encoding)
     try:
         text = data.decode(marked)
@@ -121,13 +201,26 @@ def _decoded(path: Path, where: str, hint: str, encoding: str) -> str:
     return text
 
 
+def _refuse_other(data: bytes, where: str) -> None:
+    """Say what a file is that is no text, or none that is a table."""
+    kind = next(
+        (kind for start, kind in OTHER.items() if re.match(start, data.removeprefix(codecs.BOM_UTF8))), None
+    )
+    if kind:
+        raise FairbenchError(f"{where} is {kind}, not a table of text", SAVED)
+
+
+def refuse_twice(header: Sequence[str], where: str) -> None:
+    """Raise FairbenchError where two columns have one name."""
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise FairbenchError(f"{where} has two columns called {twice[0]!r}", "rename one of them")
+
+
 def _chosen(header: list[str], columns: Columns | None, where: str, hint: str) -> dict[str, int]:
     """Return the place of each column to keep."""
     named = [cell for cell in header if cell]
     lower = [cell.lower() for cell in header]
-    twice = [cell for cell in named if header.count(cell) > 1]
-    if twice:
-        raise FairbenchError(f"{where} has two columns called {twice[0]!r}", "rename one of them")
+    refuse_twice(header, where)
     if columns is None:
         return {cell: place for place, cell in enumerate(header) if cell}
     places = {

@@ -33,6 +33,32 @@ def test_what_is_no_age_has_no_oldest_and_no_units():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("column", "spelt"),
+    [
+        (("300", "1,201"), ("300", None)),
+        (("-1,201", "<1,000"), (None, None)),
+        (("44,5", "1,201", "1.201", "<1,000"), ("44.5", "1.201", "1201", "<1.000")),
+        (("44.5", "1,201", "1,234,567", "1,000+"), ("44.5", "1201", "1234567", "1000+")),
+        (("1.234,5", "1,201"), ("1234.5", "1.201")),
+        (("0,201", "1,201"), ("0.201", "1.201")),
+        (("44,5", "44.5", "1,201", "1.201"), ("44,5", "44.5", None, None)),
+        (("1.201", "18.512", "3"), ("1.201", "18.512", "3")),
+        (("12.03.1970", "room 1,201", "44,5"), ("12.03.1970", "room 1,201", "44.5")),
+    ],
+)
+def test_a_comma_before_three_digits_means_what_its_column_says(column, spelt):
+    assert Bins.spelt(column) == dict(zip(column, spelt, strict=True))
+
+
+def test_alone_such_a_comma_makes_no_number_but_years():
+    bins = Bins.read("0-39", "40+")
+    assert [bins.of(text) for text in ("1,201", "100,000", "-1,201", "1,2", "0,201", "1.201")] == [
+        None, None, None, "0-39", "0-39", "0-39"
+    ]  # fmt: skip
+    assert [bins.of(text, years=True) for text in ("44,512", "44,512 years", "1,500 days")] == ["40+", "40+", None]
+
+
 @given(st.floats(0, 200), st.sampled_from([("<45", "45-65", ">=66"), ("<=44", ">44"), ("0-9", "10-199", "200+")]))
 def test_completed_years_lie_in_one_bin(value, written):
     years, bin_name = math.floor(value), Bins.read(*written).name(value)

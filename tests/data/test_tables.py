@@ -1,6 +1,9 @@
 """Tables of words: no cell moves, none is dropped, whatever wrote the file."""
 
 import gzip
+import json
+import re
+import zipfile
 
 import openpyxl
 import pytest
@@ -35,6 +38,119 @@ def test_rows_of_a_workbook_may_end_at_their_last_cell(tmp_path):
     book.save(tmp_path / "t.xlsx")
     table = read_table(tmp_path / "t.xlsx", "toy", "get it again")
     assert table.values.tolist() == [["1", None, None], ["2", "b", "m"]]
+
+
+def workbook(folder, *changes, values=("m", 3)):
+    """Write a workbook of a header and a row, change its files, and read it."""
+    book = openpyxl.Workbook()
+    book.active.append(["sex", "age"])
+    book.active.append(list(values))
+    book.save(folder / "made.xlsx")
+    with zipfile.ZipFile(folder / "made.xlsx") as made, zipfile.ZipFile(folder / "t.xlsx", "w") as changed:
+        for name in made.namelist():
+            text = made.read(name).decode()
+            for pattern, new in changes:
+                text = re.sub(pattern, new, text)
+            changed.writestr(name, text)
+    return read_table(folder / "t.xlsx", "toy", "get it again")
+
+
+COMPUTED = ('fullCalcOnLoad="1"', "")
+RESULT = r"(<f>[^<]*</f>)<v(?: ?/>|></v>)"
+
+
+@pytest.mark.parametrize("said", ['<dimension ref="A1"/>', '<dimension ref="A1:A2"/>', ""])
+def test_a_workbook_is_read_whole_whatever_size_it_claims(tmp_path, said):
+    assert workbook(tmp_path, (r"<dimension [^>]*>", said)).values.tolist() == [["m", "3"]]
+
+
+def test_formulas_count_by_what_they_gave(tmp_path):
+    for result, expected in (("<v>4</v>", "4"), ("<v>4.5</v>", "4.5")):
+        read = workbook(tmp_path, COMPUTED, (RESULT, rf"\1{result}"), values=("m", "=1+3"))
+        assert read.values.tolist() == [["m", expected]]
+    empty = workbook(tmp_path, COMPUTED, (rf'<c r="B2"[^>]*>{RESULT}', r'<c r="B2" t="str">\1<v></v>'),
+                     values=("m", '=IF(A2="","","")'))  # fmt: skip
+    assert empty.values.tolist() == [["m", None]], "an empty text is a result, too"
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "message"),
+    [
+        (("m", "=1+3"), [], "B2 has a formula that was never computed"),
+        (("m", "=1+3"), [COMPUTED], "B2 has a formula"),
+        (("m", "=1+3"), [COMPUTED, (RESULT, r"\1")], "B2 has a formula"),
+        (("m", "=1+3"), [(RESULT, r"\1<v>0</v>")], "B2 has a formula"),  # a 0 that its writer did not compute
+        (("m", 1.2e19), [], "B2 is 12000000000000000000 as floating point, which may have lost its last digits"),
+        ((2.0**53, 3), [], "A2 is 9007199254740992 as floating point"),
+        (
+            (-(2**60), 3),
+            [],
+            "A2 is -1152921504606846976 as floating point",
+        ),  # what programs write, not what they keep
+    ],
+)
+def test_what_a_workbook_does_not_hold_is_refused_by_its_cell(tmp_path, values, changes, message):
+    with pytest.raises(FairbenchError, match=f"^toy: .*t.xlsx: {message}"):
+        workbook(tmp_path, *changes, values=values)
+
+
+PLAIN = 'id,note,sex\n1,"a, b",f\n2,"c; d",m\n'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN.replace("\n", "\r"),
+        PLAIN.replace("\n", "\r\n"),
+        f"sep=,\n{PLAIN}",
+        "SEP=;\r\n" + 'id;note;sex\r\n1;"a, b";f\r\n2;"c; d";m\r\n',
+        "\ufeffsep=^\rid^note^sex\r1^a, b^f\r2^c; d^m\r",
+    ],
+)
+def test_lines_end_and_separators_are_said_as_old_and_new_spreadsheets_do(tmp_path, data):
+    assert read(tmp_path, data).values.tolist() == [["1", "a, b", "f"], ["2", "c; d", "m"]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_header_may_have_line_breaks(tmp_path, end):
+    table = read(tmp_path, f'"id{end}of, the, row";sex{end}1;f{end}2;m{end}')
+    assert list(table.columns) == [f"id{end}of, the, row", "sex"]
+    assert table.values.tolist() == [["1", "f"], ["2", "m"]]
+    with pytest.raises(FairbenchError, match="line 4 has 3 cells, its header 2"):
+        read(tmp_path, f"sep=;{end}id;sex{end}1;f{end}2;m;x{end}")
+
+
+OLE = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.tsv", "t.xls", "t.jsonl"])
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (OLE, r"an old workbook \(\.xls\), or one with a password"),
+        (b"PK\3\4 and so on", "a workbook or another archive"),
+        (b"PAR1 and so on", "parquet"),
+        (json.dumps({"id": 1}).encode(), "JSON"),
+        (b'\xef\xbb\xbf \n[ {"id": 1}]', "JSON"),
+        (b"<HTML><table><tr><td>id", "a web page or XML"),
+        (b"%PDF-1.7", "a PDF"),
+    ],
+)
+def test_a_file_that_is_something_else_is_told_what_it_is(tmp_path, name, data, kind):
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    with pytest.raises(
+        FairbenchError, match=f"^toy: .*{name} is {kind}, not a table of text\nhint: save the table"
+    ):
+        read_table(path, "toy", "get it again")
+
+
+def test_what_is_called_a_workbook_and_is_none(tmp_path):
+    path = tmp_path / "t.xlsx"
+    for data, said in ((OLE, "one with a password"), (TEXT.encode(), "is no workbook\nhint: a table of text has")):
+        path.write_bytes(data)
+        with pytest.raises(FairbenchError, match=said):
+            read_table(path, "toy", "get it again")
 
 
 def test_gzip_is_told_by_content(tmp_path):

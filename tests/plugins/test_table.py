@@ -171,6 +171,19 @@ def test_the_example_is_read_with_its_settings(tmp_path):
             kept(dataset)
 
 
+@pytest.mark.parametrize("beside", ["~$people.csv", "._people.csv", ".~lock.people.csv", "._other.xlsx"])
+def test_what_systems_leave_beside_a_table_is_none(folder, beside):
+    (folder / beside).write_bytes(b"\0\5\x16\7")
+    assert len(rows(at(folder))) == 40
+
+
+def test_a_lone_file_that_is_no_table_says_what_it_is(folder):
+    (folder / "people.csv").rename(folder / "people.xls")
+    (folder / "people.xls").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1"))
+    with pytest.raises(FairbenchError, match=r"people\.xls is an old workbook"):
+        rows(at(folder))
+
+
 # ── columns ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -254,6 +267,44 @@ def test_a_patient_in_two_splits_is_refused(folder):
         rows(at(folder))
 
 
+@pytest.mark.parametrize("column", ["id", "cluster"])
+@pytest.mark.parametrize("word", ["unknown", "NaN", "NA", "n/a", "Unbekannt", ""])
+def test_a_word_for_nothing_is_nobody(folder, column, word):
+    named = people()[column]
+    change(folder, **{column: named.where(people().index % 3 > 0, word)})
+    settings = {"unrecorded": "unbekannt"}
+    with pytest.raises(FairbenchError, match=rf"14 rows have no {column} \(the first: line 2\)\n.*{column}: \*'"):
+        rows(at(folder, **settings))
+    kept = rows(at(folder, **settings, only=f"{column}: *"))
+    assert kept[column].tolist() == named[people().index % 3 > 0].tolist()
+    change(folder, cluster=people()["cluster"].where(people()["split"] != "val", "NA"))
+    assert rows(at(folder, recorded="NA"))["cluster"].nunique() == 16
+
+
+def test_patients_that_may_be_one_are_cautioned(folder):
+    for one, other in (("1", "1.0"), ("7", "007"), ("P1", "p1 "), ("ü", "u\u0308")):
+        change(folder, cluster=people()["cluster"].replace({"c000": one, "c004": other}))
+        dataset = at(folder)
+        assert rows(dataset)["cluster"].nunique() == 20
+        assert (
+            f"cluster has {one!r} and {other.strip()!r}, which count as two: write alike what is one"
+            in dataset.warnings
+        )
+    change(folder, cluster=people()["cluster"].replace({"c000": "--", "c004": "9", "c005": "x"}))
+    dataset = at(folder)
+    rows(dataset)
+    assert [text for text in dataset.warnings if "cluster has" in text] == [
+        "cluster has '--', which may stand for nothing: --set 'table.unrecorded=--'"
+    ]
+
+
+@pytest.mark.parametrize("short", ["1,23457E+17", "1.23e+17", "2E+10"])
+def test_a_patient_whose_number_was_cut_short_is_refused(folder, short):
+    change(folder, cluster=people()["cluster"].replace("c004", short))
+    with pytest.raises(FairbenchError, match="line 10, a number that a spreadsheet has cut short"):
+        rows(at(folder))
+
+
 # ── classes ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -273,7 +324,7 @@ def test_a_patient_in_two_splits_is_refused(folder):
         (("0", "1"), {"positive": "", "answers": "healthy,sick"}, ("0", "1"), ("healthy", "sick")),
         (
             ("m8500/3", "m8211/0"),
-            {"positive": "cancer", "values": "target: M8500/3=cancer, M8211/0=none"},
+            {"positive": "cancer", "values": "target: M8500/3=cancer, M8211/0=none", "recorded": "none"},
             ("none", "cancer"),
             ("none", "cancer"),
         ),
@@ -303,6 +354,7 @@ def test_which_class_is_which(folder, written, settings, classes, words):
         (("ill", "unknown"), {}, r"20 rows have no target \(the first: line 3\)"),
         (("0", "1"), {"positive": "", "answers": "a,b,c"}, "names 3 words for 2 classes"),
         (("0", "1"), {"order": "0,1"}, "both say which class is positive"),
+        (("ill", "well"), {"values": "target: well=unknown"}, r"20 rows have no target .*\n.*target: !well'"),
     ],
 )
 def test_classes_that_are_not_clear(folder, written, settings, message):
@@ -321,6 +373,57 @@ def test_values_are_renamed_and_what_nobody_wrote_down_is_missing(folder):
     dataset = at(folder, values="sex: w=female, m=male, 1=male", unrecorded="unknown,n/a,nan,K.A.")
     assert [None if pd.isna(value) else value for value in rows(dataset)["sex"]] == expected * 4
     assert dataset.attributes["sex"] == ("divers", "female", "male")
+
+
+def test_values_renamed_to_a_word_for_nothing_are_missing(folder):
+    change(folder, sex=["w", "m", "divers", "x"] * 10)
+    values = "sex: w=female, m=Unknown, divers=k.A., x=NA"
+    dataset = at(folder, values=values, unrecorded="k.A.")
+    assert dataset.attributes["sex"] == ("female",)
+    assert rows(dataset)["sex"].isna().tolist() == [False, True, True, True] * 10
+    assert at(folder, values=values, recorded="na,k.A.").attributes["sex"] == ("female", "k.a.", "na")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("sex: femal=woman, male=man", "sex is nowhere 'femal', to be renamed 'woman': it has female, male"),
+        ("target: sick=ill", "target is nowhere 'sick', to be renamed 'ill': it has ill, well"),
+        ("split: fold0=test", "split is nowhere 'fold0', to be renamed 'test': it has test, train, val"),
+    ],
+)
+def test_a_renaming_of_what_no_cell_has_is_cautioned(folder, values, said):
+    dataset = at(folder, values=values)
+    rows(dataset)
+    assert [text for text in dataset.warnings if "nowhere" in text] == [f"table.values: {said}"]
+
+
+@pytest.mark.parametrize("error", ["#REF!", "#DIV/0!", "#name?", "#BEZUG!", "#NV", "Err:502"])
+@pytest.mark.parametrize("column", ["sex", "target", "cluster", "age"])
+def test_the_errors_of_a_spreadsheet_are_no_values(folder, column, error):
+    change(folder, **{column: people()[column].where(people().index != 5, error), "note": "#VALUE!"})
+    with pytest.raises(
+        FairbenchError, match=rf"{column} is '{error}' in line 7, a spreadsheet's error".replace("?", r"\?")
+    ):
+        rows(at(folder))
+    if column in ("sex", "age"):
+        assert rows(at(folder, unrecorded=error))[column].isna()[5]
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [(["100,000", "44,5"], "0-200"), (["100,000", "1,000,000"], "201+"), (["100,000", "99.5"], "201+")],
+)
+def test_a_comma_before_three_digits_means_what_its_column_says(folder, written, expected):
+    settings = {"attribute_columns": "plt", "bins": "plt: 0-200, 201+"}
+    change(folder, plt=written * 20)
+    assert rows(at(folder, **settings))["plt"][0] == expected
+    change(folder, plt=["100,000", "99"] * 20)
+    for asked in (settings, {"only": "plt: 150+"}):
+        with pytest.raises(FairbenchError, match=r"plt is '100,000' in line 2, which may be 100000 or 100\.000"):
+            rows(at(folder, **asked))
+    renamed = at(folder, **settings, values='plt: "100,000"=100000')
+    assert rows(renamed)["plt"].tolist() == ["201+", "0-200"] * 20
 
 
 @pytest.mark.parametrize(
@@ -355,6 +458,7 @@ def test_bins(folder, bins, written, expected):
         ({"sex": ["", "unknown"] * 20}, {}, "sex is empty or unrecorded in every row"),
         ({}, {"attribute_columns": ""}, "nothing says who the patients are"),
         ({}, {"prompt": ""}, "nothing says what to ask"),
+        ({}, {"prompt": " "}, "nothing says what to ask"),
         ({}, {"prompt": "", "image_column": "eye"}, "nothing says what to ask, which names the image"),
         ({}, {"attribute_columns": "race"}, "no column 'race'"),
         ({}, {"attribute_columns": "age,split=sex"}, "an attribute cannot be called `split`"),
@@ -384,6 +488,15 @@ def test_attributes_that_say_nothing(folder, columns, settings, message):
         ({"fractions": "0.5,0.5"}, "are not the shares"),
         ({"fractions": "0.5,0.4,0.4"}, "are not the shares"),
         ({"fractions": "1,0,0"}, "are not the shares"),
+        ({"answers": "yes,Yes"}, "table.answers: 'yes', 'Yes' are not words that all differ"),
+        ({"answers": "no, NO ,maybe"}, "are not words that all differ"),
+        ({"answers": ["yes", " "]}, "are not words that all differ"),
+        ({"order": "stra\u00dfe,STRASSE", "positive": ""}, "table.order: 'straße', 'STRASSE' are not words"),
+        ({"attribute_columns": "=sex,age"}, "table.attribute_columns: '=sex' names no attribute"),
+        ({"attribute_columns": "age, = "}, "'=' names no attribute"),
+        ({"attribute_columns": "age,sex=A,Sex=B"}, "table.attribute_columns: 'sex' is 'A' and 'B'"),
+        ({"values": "sex: w=female, W=male"}, "table.values: sex: 'w' is 'female' and 'male'"),
+        ({"values": "sex: w=female; sex: m=male"}, "table.values has two sections for sex"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_read(settings, message):
@@ -499,7 +612,7 @@ def test_a_model_trains_on_several_images_a_row_and_one_that_cannot_is_refused(t
     bench = Benchmark(backbones=("tiny-llava",), methods=(Choice("vanilla"),), **chosen)
     (job,) = plan.jobs(bench, loaded, roots).jobs
     work(0, [job], Setup(str(tmp_path / "runs"), roots), lambda event: None)
-    (record,) = Store(tmp_path / "runs").records()
+    (record,) = Store(tmp_path / "runs").contents().records
     assert record.error is None
     assert record.facts["difference from transformers"] < 1e-5
     monkeypatch.setattr(ToyBackbone, "takes_several", False)

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import shutil
+import unicodedata
 
 import builders
 import numpy as np
@@ -161,6 +162,19 @@ def test_images_partly_inside_are_refused(tmp_path):
         rows(at(tmp_path, image_column="image,side"))
 
 
+def test_two_columns_of_one_name_are_refused_in_parquet_as_in_csv(tmp_path):
+    table = arrow(people())
+    pq.write_table(table.append_column("sex", table["age"]), tmp_path / "people.parquet")
+    with pytest.raises(FairbenchError, match=r"people\.parquet has two columns called 'sex'\nhint: rename one"):
+        rows(at(tmp_path))
+
+
+def test_what_macos_leaves_beside_shards_is_none(tmp_path):
+    folder = lay_out("shards of the hub", tmp_path / "inside")
+    (folder / "data/._train-00000-of-00001.parquet").write_bytes(b"\0\5\x16\7")
+    assert len(rows(at(folder))) == 40
+
+
 def test_what_was_unpacked_in_part_is_unpacked_again(tmp_path):
     pq.write_table(arrow(people()), tmp_path / "people.parquet")
     dataset = at(tmp_path)
@@ -228,6 +242,18 @@ def test_images_are_found_by_name_whatever_the_table_says(tmp_path, layout, cell
     assert any("images were found by their names" in text for text in dataset.warnings) == moved
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_with_marks_are_the_same_however_a_system_writes_them(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    names = [unicodedata.normalize(form, f"Grün/Größe{n}.png") for n in range(40)]
+    frame = people().assign(image=names, sex=["m\u00e4nnlich", "ma\u0308nnlich"] * 20)
+    frame = frame.rename(columns={"sex": unicodedata.normalize(form, "Männlichkeit")})
+    write(tmp_path, frame, images=[unicodedata.normalize(other, name) for name in names])
+    dataset = at(tmp_path, attribute_columns=f"sex={unicodedata.normalize(other, 'Männlichkeit')}", bins="")
+    assert len(rows(dataset)) == 40
+    assert dataset.attributes["sex"] == ("männlich",)
+
+
 def test_a_name_of_several_files_is_not_guessed(tmp_path):
     write(tmp_path)
     (tmp_path / "3.png").rename(tmp_path / "3.png.away")
@@ -283,6 +309,67 @@ def test_one_finding_out_of_several(tmp_path):
     assert any("target has combinations such as 'effusion|mass'" in text for text in dataset.warnings)
 
 
+@pytest.mark.parametrize("word", ["Unknown", "n/a", "k. A.", "Mass|unknown", "|", ""])
+def test_a_cell_that_tells_nothing_is_not_without_the_finding(tmp_path, word):
+    write(tmp_path, people(48).assign(target=["Effusion|unknown", word, "Mass"] * 16).drop(columns="split"))
+    settings = {"finding": "Effusion", "positive": "", "unrecorded": "k. A."}
+    with pytest.raises(FairbenchError, match=r"16 rows have no target \(the first: line 3\)"):
+        rows(at(tmp_path, **settings))
+    left_out = rows(at(tmp_path, **settings, only="target: Effusion|unknown, Mass"))
+    assert left_out["target"].tolist() == ["yes", "no"] * 16
+
+
+def test_labels_go_by_their_other_words(tmp_path):
+    cells = ["Pleural Effusion|Mass", "Mass", "Effusion, left", "no finding"]
+    write(tmp_path, people(48).assign(target=cells * 12).drop(columns="split"))
+    values = 'target: pleural effusion=effusion, "Effusion, left"=left|effusion, tumour=mass'
+    dataset = at(tmp_path, finding="Effusion", positive="", values=values)
+    assert rows(dataset)["target"].tolist() == ["yes", "no", "yes", "no"] * 12
+    (said,) = (text for text in dataset.warnings if "tumour" in text or "effusion" in text)
+    assert said.startswith("table.values: target is nowhere 'tumour', to be renamed 'mass': it has effusion, left")
+    one_hot = people(48).drop(columns=["target", "split"]).assign(N=["1", "0"] * 24, D=["0", "1"] * 24)
+    write(tmp_path / "eyes", one_hot)
+    settings = {"one_hot": "N,D", "positive": "ill"}
+    assert at(tmp_path / "eyes", **settings, values="target: n=well, d=ill").classes == ("well", "ill")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["Effusion, Mass", "mass;effusion", "Effusion/Mass", "['Mass', 'Effusion']", "A\nEffusion", "effusion?"],
+)
+def test_labels_that_something_else_separates_are_refused(tmp_path, cell):
+    write(tmp_path, people(48).assign(target=["Effusion|Mass", "Mass", cell] * 16).drop(columns="split"))
+    with pytest.raises(
+        FairbenchError, match=r"in line \d, where no \| parts 'Effusion' from the rest\nhint: write \|"
+    ):
+        rows(at(tmp_path, finding="Effusion", positive=""))
+
+
+def test_labels_that_hold_the_finding_are_cautioned(tmp_path):
+    cells = ["Effusion|Mass", "Pleural Effusion", "no effusion|-", "Effusions", "pleural_effusion"]
+    write(tmp_path, people(50).assign(target=cells * 10).drop(columns="split"))
+    dataset = at(tmp_path, finding="Effusion", positive="")
+    assert rows(dataset)["target"].tolist() == ["yes", "no", "no", "no", "no"] * 10
+    assert (
+        "target lists no effusion, pleural effusion, pleural_effusion, which is not effusion and counts as no: "
+        "where it is meant, --set 'table.values=target: no effusion=effusion'"
+    ) in dataset.warnings
+    assert any(text.startswith("target lists '-', which may stand for nothing") for text in dataset.warnings)
+
+
+@pytest.mark.parametrize("word", ["ja", "-1", "2", "0.7"])
+def test_a_one_hot_column_says_yes_or_no(tmp_path, word):
+    frame = (
+        people(48)
+        .drop(columns=["target", "split"])
+        .assign(N=["1", "0", "", "n/a"] * 12, D=["0", "x", "1", word] * 12)
+    )
+    settings = {"one_hot": "N,D", "positive": "d"}
+    with pytest.raises(FairbenchError, match=f"D is '{word}' in line 5, which is neither yes"):
+        rows(at(write(tmp_path, frame), **settings))
+    assert rows(at(tmp_path, **settings, only=f"D: !{word}"))["target"].tolist() == ["n", "d", "d"] * 12
+
+
 def test_one_of_several_columns(tmp_path):
     frame = people(48).drop(columns=["target", "split"])
     number = np.arange(48) % 6
@@ -290,6 +377,15 @@ def test_one_of_several_columns(tmp_path):
     dataset = at(write(tmp_path, frame), one_hot="N,D,G", positive="", order="n,d,g")
     assert rows(dataset)["target"].tolist() == ["n", "d", "g", "n"] * 8
     assert "16 of 48 rows with none or several of N, D, G left out" in dataset.warnings
+
+
+@pytest.mark.parametrize("word", ["n/a", "unknown"])
+def test_a_word_for_nothing_names_no_image(tmp_path, word):
+    frame = people(24).drop(columns="split").assign(side=[f"{n}.png" if n % 4 else word for n in range(24)])
+    write(tmp_path, frame)
+    assert len(rows(at(tmp_path, image_column="image,side"))) == 42
+    together = rows(at(tmp_path, image_column="image,side", together=True))["further"]
+    assert together.map(len).tolist() == [0, 1, 1, 1] * 6
 
 
 def test_two_images_a_row(tmp_path):
@@ -330,6 +426,46 @@ def test_rows_are_kept_as_asked_and_what_is_left_out_is_said(tmp_path):
             rows(at(tmp_path, only=wrong))
 
 
+@pytest.mark.parametrize(
+    ("only", "kept"),
+    [
+        ("weight: 100+", lambda n: 80 + 2 * n >= 100),
+        ("weight: 0-90, 130+", lambda n: 80 + 2 * n <= 90 or 80 + 2 * n >= 130),
+        ("weight: !100+", lambda n: 80 + 2 * n < 100),
+        ("year: 2010+", lambda n: n >= 10),
+        ("year: !2010-2019", lambda n: n < 10 or n >= 20),
+        ("age: !<30", lambda n: n % 90 >= 20),
+        ("age: 20+, !30-39", lambda n: n % 90 >= 10 and not 20 <= n % 90 < 30),
+        ("seen at: 18+", lambda n: n % 90 >= 8),  # a column of ages by how they are written
+        ("months: 18+", lambda n: n >= 18 * 12),
+    ],
+)
+def test_ranges_of_what_is_kept(tmp_path, only, kept):
+    number = np.arange(240)
+    frame = people(240).drop(columns="split").assign(
+        weight=80 + 2 * number, year=2000 + number, **{"seen at": [f"{10 + n % 90:03d}Y" for n in number]},
+        age=[str(10 + n % 90) for n in number], months=[f"{n:03d}M" for n in number],
+    )  # fmt: skip
+    dataset = at(write(tmp_path, frame, images=[]), only=only)
+    dataset.unseen = True
+    assert rows(dataset)["id"].tolist() == [f"i{n:03d}" for n in number if kept(n)]
+    assert not any("changes nothing" in text for text in dataset.warnings)
+
+
+@pytest.mark.parametrize("item", ["!mle", "!<50", "!unrecorded", "femal", "unknown"])
+def test_an_item_that_no_cell_is_meant_by_is_cautioned(tmp_path, item):
+    write(tmp_path, people().assign(sex=["female", "male", "unknown", "NA"] * 10).drop(columns="split"))
+    dataset = at(tmp_path, only=f"sex: female, {item}")
+    assert set(rows(dataset)["sex"]) == {"female"}
+    assert (
+        f"table.only: '{item}' changes nothing: no cell of sex is meant by it ('female', 'male')"
+        in dataset.warnings
+    )
+    dataset = at(tmp_path, only="sex: !unknown, *, !male")
+    rows(dataset)
+    assert not any("changes nothing" in text for text in dataset.warnings)
+
+
 def test_separators_inside_renamed_values(tmp_path):
     frame = people().assign(sex=["female, cis", "male; cis", "a:b", "x=y"] * 10)
     values = 'sex: "female, cis"=female, "male; cis"=male, "a:b"="a, b", "x=y"=z'
@@ -368,6 +504,8 @@ def test_words_for_nothing_are_added_and_may_be_kept(tmp_path):
         ("sex", ["F", "M", "declined", "M"], "sex has 'declined', which may stand for nothing"),
         ("sex", ["F|M", "M", "F", "M"], "sex has combinations such as 'f|m'"),
         ("target", ["ill", "sick|ill", "well", "ill"], "target has combinations such as 'sick|ill'"),
+        ("target", ["1", "0", "01", "2"], "target has 01 and 1, which may be one group"),
+        ("target", ["1", "0", "1,0", "2"], "target has 1 and 1,0, which may be one group"),
     ],
 )
 def test_groups_that_can_hardly_be_meant_are_cautioned(tmp_path, column, written, said):

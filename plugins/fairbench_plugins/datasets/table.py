@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from fairbench import (
 
 Cells = pd.Series  # of str, missing where a cell is empty; its index says which line or row of the file
 
+# What cannot be read, but says so more clearly than that there is no table.
+UNREAD = (".xls", ".xlsm", ".xlsb", ".ods", ".json", ".jsonl")
 TEXT, ARROW = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz", ".xlsx"), (".parquet", ".arrow")
 NONE = "none"  # instead of a column: there is none, whatever the file's columns are called
 SPLITS = ("train", "val", "test")
@@ -50,7 +53,10 @@ MOST = 40  # classes of a target, or groups of an attribute: more are measuremen
 NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 LISTED = "|"  # between the labels of a cell that holds several
 IMAGE, TARGET, WHICH, FILE = "\0image", "\0target", "\0which", "\0file"  # columns of our own: no file holds NUL
-TRUE = ("1", "yes", "y", "true", "x")
+TRUE, FALSE = ("1", "yes", "y", "true", "x"), ("0", "no", "n", "false")
+# What spreadsheets write in place of a result that they have not: #REF!, #DIV/0!, in German #BEZUG! and #NV.
+ERROR = re.compile(r"#(?:[\w/]+[!?]|nv|getting_data)|err:\d{3}", re.IGNORECASE)
+SHORTENED = re.compile(r"\d([.,]\d+)?E\+\d\d", re.IGNORECASE)  # a long number as spreadsheets show it: 1.23E+17
 # Words that two spellings of one group may be; both in one column are cautioned.
 SAME = (
     ("f", "female", "woman", "women", "w", "weiblich", "femme", "mujer"),
@@ -142,9 +148,10 @@ class Table(ImageFolder):
         self._kept: tuple[object, Content] | None = None
         self._unpacked: Path | None = None  # where the images lie that the table itself holds
         self._check_settings()
-        self._columns = dict(_named(item) for item in self.attribute_columns if item)
+        self._columns = _once((_named(item) for item in self.attribute_columns if item), "attribute_columns")
         self._bins = {name: self._read_bins(items, name) for name, items in self._by_name("bins").items()}
-        self._values = {name: dict(map(_pair, items)) for name, items in self._by_name("values").items()}
+        renamed = self._by_name("values").items()
+        self._values = {name: _once(map(_pair, items), f"values: {name}") for name, items in renamed}
 
     def _check_settings(self) -> None:
         if len(self.fractions) != 3 or min(self.fractions) == 0 or abs(sum(self.fractions) - 1) > 1e-9:
@@ -166,6 +173,13 @@ class Table(ImageFolder):
             raise FairbenchError(
                 "table.together = true, and image_column names one", "name several columns of images"
             )
+        for key in ("order", "answers"):
+            words = [" ".join(word.split()).casefold() for word in getattr(self, key)]
+            if len({*words, ""}) <= len(words):
+                raise FairbenchError(
+                    f"table.{key}: {', '.join(map(repr, getattr(self, key)))} are not words that all differ",
+                    "one for each class, of which no two are the same in lower case",
+                )
         try:
             codecs.lookup(self.encoding)
         except LookupError:
@@ -248,7 +262,11 @@ class Table(ImageFolder):
         for folder in (self.root, self.root / "data"):
             if is_saved(folder):
                 return folder
-        tables = sorted(path for path in self.root.iterdir() if path.name.lower().endswith((*TEXT, *ARROW)))
+        # Neither what a spreadsheet leaves beside an open file (~$t.xlsx) nor what macOS does (._t.csv).
+        seen = [path for path in self.root.iterdir() if not path.name.startswith(("~$", "."))]
+        kinds = ((*TEXT, *ARROW), UNREAD)
+        named = [sorted(path for path in seen if path.name.lower().endswith(kind)) for kind in kinds]
+        tables = named[0] or named[1]
         if len(tables) != 1:
             held = ", ".join(path.name for path in tables) or f"no {', '.join((*TEXT, *ARROW))}"
             raise FairbenchError(
@@ -291,19 +309,19 @@ class Table(ImageFolder):
             raise FairbenchError(f"table: {path} has a header and no rows", "is it the right file?")
         self._refuse_unsaid(raw, path)
         raw = raw.assign(**{f"{FILE}{column}": files for column, files in unpacked.items()})
-        left: list[str] = []
+        left = list(self._idle(raw, path))
         raw = self._chosen(raw, path, left)
         raw = self._each_image(raw, path, left)
-        target = self._target(raw, path)
+        target = self._target(raw, path, left)
         if self.one_hot:
             raw, target = self._labelled(raw, target, left)
-        target = self._whole(target, path)
+        target = self._whole(target, path, raw.get(TARGET))
         return self._assembled(raw, target, path, left)
 
     def _refuse_unsaid(self, raw: pd.DataFrame, path: Path) -> None:
         """Where the patients or the question are not named yet, name all that is not, to be said at once."""
         unsaid = {} if self._columns else {"attribute_columns": "who the patients are"}
-        unsaid |= {} if self.prompt else {"prompt": "what to ask"}
+        unsaid |= {} if self.prompt.strip() else {"prompt": "what to ask"}
         if not unsaid:
             return
         there = {column.lower() for column in raw.columns}
@@ -319,21 +337,21 @@ class Table(ImageFolder):
     def _assembled(self, raw: pd.DataFrame, target: Cells, path: Path, left: list[str]) -> Content:
         """Put the columns of a table together that has the right rows."""
         names = self._paths(raw, path)
-        ids = self._optional(raw, "id_column", path)
-        cluster = self._optional(raw, "cluster_column", path)
+        ids = self._who(raw, "id_column", path)
+        cluster = self._who(raw, "cluster_column", path)
         several = len(self.image_column) > 1 and not self.together
         if cluster is None and several:
             cluster = (ids if ids is not None else raw.index.to_series().astype(str)).rename("row")
         if ids is None:
             ids = names
         elif several:
-            ids = self._whole(ids, path) + "-" + raw[WHICH]
-        ids = self._unique(self._whole(ids, path), path)
+            ids = ids + "-" + raw[WHICH]
+        ids = self._unique(ids, path)
         images = self._placed(raw, names, left)
         rows = pd.DataFrame({"id": ids, "image": images, "target": target})
         if self.together:
             rows["further"] = self._further(raw, path, left)
-        rows["cluster"] = ids if cluster is None else self._whole(cluster, path)
+        rows["cluster"] = ids if cluster is None else cluster
         classes = self._classes(target, path)
         attributes: dict[str, tuple[str, ...]] = {}
         for name, column in self._columns.items():
@@ -357,7 +375,7 @@ class Table(ImageFolder):
             attributes,
             rows.sort_values("id", ignore_index=True),
             tuple(self._said(path, split, cluster)),
-            (*left, *self._doubts(classes, attributes, cluster, raw)),
+            (*left, *self._doubts(classes, attributes, cluster, raw), *self._doubtful_names(cluster)),
             split is not None,
         )
 
@@ -402,7 +420,7 @@ class Table(ImageFolder):
             if listed := [value for value in values if LISTED in value]:
                 way = "table.finding=NAME asks for one label" if name == "target" else "table.values renames them"
                 yield f"{name} has combinations such as {listed[0]!r}, each a group of its own: {way}"
-            for words in SAME:
+            for words in (*SAME, *_same_numbers(values)):
                 if len(alike := [value for value in values if value in words]) > 1:
                     pair = f"{name}: {alike[0]}={alike[1]}"
                     yield f"{name} has {' and '.join(alike)}, which may be one group: --set 'table.values={pair}'"
@@ -410,11 +428,45 @@ class Table(ImageFolder):
                 if value in DOUBTFUL and name not in self._bins and value not in map(_canonical, self.recorded):
                     yield f"{name} has {value!r}, which may stand for nothing: --set 'table.unrecorded={value}'"
 
+    def _doubtful_names(self, cluster: Cells | None) -> Iterator[str]:
+        """Say which patients may be one that is written in two ways, or none at all."""
+        first: dict[str, str] = {}
+        for name in () if cluster is None else cluster.unique():
+            plain = re.sub(r"^0+(?=\d+$)", "", _canonical(name))
+            if plain in first:
+                yield f"cluster has {first[plain]!r} and {name!r}, which count as two: write alike what is one"
+                break
+            first[plain] = name
+        for word in sorted(set(DOUBTFUL) & set(first) - set(map(_canonical, self.recorded))):
+            if not word.isdigit() and word not in ("u", "x"):  # 9 and X may well be somebody
+                yield f"cluster has {word!r}, which may stand for nothing: --set 'table.unrecorded={word}'"
+
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _idle(self, raw: pd.DataFrame, path: Path) -> Iterator[str]:
+        """Say which renamings change nothing, because no cell holds what they rename."""
+        if not self._values:
+            return
+        split = self._optional(raw, "split_column", path)
+        columns: dict[str, tuple[str, ...]] = {name: (column,) for name, column in self._columns.items()}
+        columns |= {"target": self.target_column, "split": () if split is None else (str(split.name),)}
+        for name, renamed in self._values.items():
+            if name == "target" and self.one_hot:
+                words = set(self.one_hot)
+            else:
+                cells = [self._column(raw, column, path) for column in columns[name]]
+                words = {text for column in cells for text in column.dropna().unique()}
+            held = set(map(_canonical, words))
+            if name == "target" and self.finding:
+                held = held.union(*map(_labels, words))
+            for written, meant in renamed.items():
+                if written not in held:
+                    shown = ", ".join(sorted(held)[:5]) or "nothing"
+                    yield f"table.values: {name} is nowhere {written!r}, to be renamed {meant!r}: it has {shown}"
 
     def _chosen(self, raw: pd.DataFrame, path: Path, left: list[str]) -> pd.DataFrame:
         """Keep the rows that `only` asks for, and say how many each of its columns left out."""
-        total = len(raw)
+        whole, total = raw, len(raw)
         for section in _split(self.only, ";"):
             name, colon, items = section.partition(":")
             wanted = [_bare(item) for item in _split(items, ",")]
@@ -424,9 +476,8 @@ class Table(ImageFolder):
                     "such as 'View: PA, AP; Age: 18+; Label: *'",
                 )
             name = _bare(name)
-            cells = self._column(raw, self._columns.get(_canonical(name), name), path)
-            keep = cells.map({cell: self._wanted(cell, wanted) for cell in cells.dropna().unique()})
-            keep = keep.fillna(False).to_numpy(dtype=bool)
+            cells = self._column(whole, self._columns.get(_canonical(name), name), path)
+            keep = raw[cells.name].isin(self._asked(cells, wanted, path, left)).to_numpy()
             if not keep.all():
                 left.append(f"{int((~keep).sum()):,} of {total:,} rows left out by {name}: {', '.join(wanted)}")
             raw = raw[keep]
@@ -435,16 +486,49 @@ class Table(ImageFolder):
                 raise FairbenchError(f"table.only: no row has {section!r}", f"{name} has {seen}")
         return raw
 
-    def _wanted(self, cell: str, wanted: Sequence[str]) -> bool:
-        """Whether a cell is among some items: a value, a range of numbers, * for any, !value for all but it."""
-        value = _canonical(cell)
-        if self._is_nothing(value):
-            return False
-        refused = {_canonical(item[1:]) for item in wanted if item.startswith("!")}
-        taken = [item for item in wanted if not item.startswith("!")]
-        if value in refused:
-            return False
-        return not taken or any(item == "*" or _canonical(item) == value or _in(value, item) for item in taken)
+    def _asked(self, cells: Cells, wanted: Sequence[str], path: Path, left: list[str]) -> set[str]:
+        """Return the cells to keep: recorded, among the items that are wanted, and none of those with a `!`."""
+        recorded = {text for text in cells.dropna().unique() if not self._is_nothing(_canonical(text))}
+        kept = set() if any(not item.startswith("!") for item in wanted) else set(recorded)
+        for item in sorted(wanted, key=lambda item: item.startswith("!")):
+            refused = item.startswith("!")
+            meant = self._meant(cells, item.removeprefix("!").strip(), path)
+            meant = meant if refused else meant & recorded
+            kept = kept - meant if refused else kept | meant
+            if not meant:
+                seen = ", ".join(map(repr, sorted(recorded)[:5])) or "nothing"
+                left.append(
+                    f"table.only: {item!r} changes nothing: no cell of {cells.name} is meant by it ({seen})"
+                )
+        return kept
+
+    def _meant(self, cells: Cells, item: str, path: Path) -> set[str]:
+        """Return the cells that an item of `only` stands for: a value, a range of numbers, or * for all."""
+        texts = set(cells.dropna().unique())
+        if item == "*":
+            return texts
+        same = {text for text in texts if _canonical(text) == _canonical(item)}
+        try:
+            bins = Bins.read(item)
+        except FairbenchError:
+            return same  # no range, but a word
+        age = str(cells.name).lower() in ("age", self._columns.get("age", "age").lower())
+        spelt = self._spelt(cells, path, age)
+        # Elsewhere than among ages a number is what it is, and 060Y is still an age.
+        ways = (True,) if age else (False, True)
+        return same | {text for text in texts if any(bins.of(spelt[text], years=years) for years in ways)}
+
+    def _spelt(self, cells: Cells, path: Path, age: bool) -> dict[str, str]:
+        """Write the numbers of a column in one way; refuse one that may be two, except years: nobody is 1201."""
+        spelt = Bins.spelt(cells.dropna().unique())
+        for text, number in spelt.items():
+            if number is None and not age:
+                raise FairbenchError(
+                    f"table: {path}: {_at(cells, text)}, which may be {re.sub('[.,]', '', text)} or "
+                    f"{text.replace(',', '.')}",
+                    "no other cell tells: write the numbers of this column without marks between thousands",
+                )
+        return {text: text if number is None else number for text, number in spelt.items()}
 
     def _each_image(self, raw: pd.DataFrame, path: Path, left: list[str]) -> pd.DataFrame:
         """Make a row for each column of images that is not shown together with the first; leave empty ones out."""
@@ -452,13 +536,15 @@ class Table(ImageFolder):
         targets = self.target_column * (len(columns) // len(self.target_column))
         parts = []
         for image, target in zip(columns, targets, strict=True):
-            asked = {} if self.one_hot else {TARGET: self._column(raw, target, path)}
+            asked: dict[str, Any] = {} if self.one_hot else {TARGET: self._column(raw, target, path)}
             used = re.search(r"\{image\}", self.image_path) is not None or len(self.image_column) > 1
             own = self._held(raw, image)
             if FILE in own:
                 cells = own[FILE].replace("", None)
             else:
-                cells = self._column(raw, image, path) if used else pd.Series(None, index=raw.index, dtype=object)
+                cells = pd.Series(None, index=raw.index, dtype=object)
+                if used:
+                    cells = self._recorded(self._column(raw, image, path))
             parts.append(own.assign(**{IMAGE: cells, WHICH: image, **asked}))
         if len(parts) == 1:
             return parts[0]
@@ -478,7 +564,8 @@ class Table(ImageFolder):
         shown: dict[Any, list[str]] = {where: [] for where in raw.index}
         for name in self.image_column[1:]:
             own = self._held(raw, name)
-            cells = own[FILE].replace("", None) if FILE in own else self._column(raw, name, path)
+            held = FILE in own
+            cells = own[FILE].replace("", None) if held else self._recorded(self._column(raw, name, path))
             there = own[cells.notna()].assign(**{IMAGE: cells[cells.notna()]})
             for where, place in self._placed(there, self._paths(there, path), left).items():
                 shown[where].append(place)
@@ -486,25 +573,71 @@ class Table(ImageFolder):
             left.append(f"{lacking:,} of {len(shown):,} rows lack some of their images and show the others")
         return [tuple(shown[where]) for where in raw.index]
 
-    def _target(self, raw: pd.DataFrame, path: Path) -> Cells:
+    def _target(self, raw: pd.DataFrame, path: Path, left: list[str]) -> Cells:
         """Return each row's class as it is written, missing where none is recorded."""
         if self.one_hot:
+            rename = self._values.get("target", {})
             said = pd.DataFrame({
-                _canonical(name): self._column(raw, name, path).map(lambda cell: _canonical(cell) in TRUE, "ignore")
-                for name in self.one_hot
-            }).fillna(False).astype(bool)  # fmt: skip
+                _canonical(name): self._says(self._column(raw, name, path), path) for name in self.one_hot
+            })  # fmt: skip
             one = said.sum(axis=1) == 1
-            return said.idxmax(axis=1).astype(object).where(one, None).rename("target")
+            labels = said.idxmax(axis=1).astype(object).map(lambda name: rename.get(name, name))
+            return labels.where(one & ~labels.map(self._is_nothing), None).rename("target")
         cells = raw[TARGET].rename(" or ".join(self.target_column))
-        if not self.finding:
-            return self._canonical(cells, "target")
-        wanted, listed = _canonical(self.finding), {text: _labels(text) for text in cells.dropna().unique()}
-        known = sorted({label for labels in listed.values() for label in labels})
+        return self._found(cells, path, left) if self.finding else self._canonical(cells, "target")
+
+    def _says(self, cells: Cells, path: Path) -> Cells:
+        """Return which cells of a one-hot column say yes; one without a word says no."""
+        known = {text: _canonical(text) for text in cells.dropna().unique()}
+        odd = [text for text, word in known.items() if word not in (*TRUE, *FALSE) and not self._is_nothing(word)]
+        if odd:
+            raise FairbenchError(
+                f"table: {path}: {_at(cells, odd[0])}, which is neither yes ({', '.join(TRUE)}) nor no "
+                f"({', '.join(FALSE)})",
+                f"correct it, or leave such rows out: --set 'table.only={cells.name}: !{odd[0]}'",
+            )
+        return cells.map({text: word in TRUE for text, word in known.items()}).fillna(False).astype(bool)
+
+    def _found(self, cells: Cells, path: Path, left: list[str]) -> Cells:
+        """Say whether the finding is among the labels of each cell, missing where the cell tells of none."""
+        wanted, rename = _canonical(self.finding), self._values.get("target", {})
+        listed = {text: self._renamed(text) for text in cells.dropna().unique()}
+        known = sorted({label for labels in listed.values() for label in labels if not self._is_nothing(label)})
         if wanted not in known:
             raise FairbenchError(
                 f"table: {path}: no row of {cells.name} lists {self.finding!r}", f"it lists {', '.join(known[:20])}"
             )
-        return cells.map({text: "yes" if wanted in labels else "no" for text, labels in listed.items()})
+        for text, labels in listed.items():
+            pieces = [piece for piece in map(_canonical, re.split(r"[^\w -]+", text)) if piece]
+            if wanted not in labels and wanted in (rename.get(piece, piece) for piece in pieces):
+                raise FairbenchError(
+                    f"table: {path}: {_at(cells, text)}, where no {LISTED} parts {self.finding!r} from the rest",
+                    f"write {LISTED} between labels, or say what it means: --set 'table.values=target: "
+                    f'"{_bare(_canonical(text))}"={LISTED.join(pieces)}\'',
+                )
+        inside = re.compile(rf"(?<![^\W_]){re.escape(wanted)}(?![^\W_])")
+        if near := [label for label in known if label != wanted and inside.search(label)]:
+            left.append(
+                f"{cells.name} lists {', '.join(near[:5])}, which is not {wanted} and counts as no: where it is "
+                f"meant, --set 'table.values=target: {near[0]}={wanted}'"
+            )
+        if doubtful := [label for label in known if label in set(DOUBTFUL) - set(map(_canonical, self.recorded))]:
+            left.append(
+                f"{cells.name} lists {doubtful[0]!r}, which may stand for nothing and counts as no: --set "
+                f"'table.unrecorded={doubtful[0]}'"
+            )
+        untold = {text for text, labels in listed.items() if not labels or any(map(self._is_nothing, labels))}
+        said = {
+            text: "yes" if wanted in labels else None if text in untold else "no" for text, labels in listed.items()
+        }
+        return cells.map(said).astype(object)
+
+    def _renamed(self, text: str) -> frozenset[str]:
+        """Return the labels of a cell as `values` renames them, the cell as a whole or each of its labels."""
+        rename = self._values.get("target", {})
+        if (whole := _canonical(text)) in rename:
+            return _labels(rename[whole])
+        return frozenset(rename.get(label, label) for label in _labels(text))
 
     def _labelled(self, raw: pd.DataFrame, target: Cells, left: list[str]) -> tuple[pd.DataFrame, Cells]:
         """Leave out the rows in which not exactly one of the one-hot columns says yes."""
@@ -518,7 +651,7 @@ class Table(ImageFolder):
 
     def _column(self, raw: pd.DataFrame, name: str, path: Path) -> Cells:
         """Find a column by its name, or by its name in other capitals."""
-        near = [column for column in raw.columns if column.lower() == name.lower()]
+        near = [column for column in raw.columns if _letters(column) == _letters(name)]
         there = name if name in raw else near[0] if len(near) == 1 else None
         if there is None:
             settings = {key: getattr(self, key) for key in self.fields() if key.endswith("_column")}
@@ -530,7 +663,30 @@ class Table(ImageFolder):
                 f"it has {', '.join(named)}{alone}; say which it is: "
                 f"--set table.{(*keys, 'attribute_columns')[0]}=…",
             )
+        for text in raw[there].dropna().unique():
+            if ERROR.fullmatch(text) and not self._is_nothing(_canonical(text)):
+                raise FairbenchError(
+                    f"table: {path}: {_at(raw[there], text)}, a spreadsheet's error in place of a value",
+                    f"mend the formula, or take it for not recorded: --set 'table.unrecorded={text}'",
+                )
         return raw[there]
+
+    def _who(self, raw: pd.DataFrame, key: str, path: Path) -> Cells | None:
+        """Find a column of ids or of patients, in which a word for nothing is nobody's name."""
+        cells = self._optional(raw, key, path)
+        if cells is None:
+            return None
+        if short := [text for text in cells.dropna().unique() if SHORTENED.fullmatch(text)]:
+            raise FairbenchError(
+                f"table: {path}: {_at(cells, short[0])}, a number that a spreadsheet has cut short",
+                "export the column as text",
+            )
+        return self._whole(self._recorded(cells), path, cells)
+
+    def _recorded(self, cells: Cells) -> Cells:
+        """Leave out what stands for nothing, and the rest as it is written."""
+        known = {text: None if self._is_nothing(_canonical(text)) else text for text in cells.dropna().unique()}
+        return cells.map(known).astype(object)
 
     def _optional(self, raw: pd.DataFrame, key: str, path: Path) -> Cells | None:
         """Find a column that may be absent as long as nobody asked for it; one used otherwise is not meant."""
@@ -544,14 +700,17 @@ class Table(ImageFolder):
                 return None
         return self._column(raw, name, path)
 
-    def _whole(self, cells: Cells, path: Path) -> Cells:
-        """Refuse a column with gaps."""
+    def _whole(self, cells: Cells, path: Path, written: Cells | None = None) -> Cells:
+        """Refuse a column with gaps; `written` is what stands there where a word means nothing."""
         gaps = cells.index[cells.isna()]
         if len(gaps):
             name = cells.name if "\0" not in str(cells.name) else " or ".join(self.image_column)
+            words = [] if written is None else list(written[cells.isna()].dropna().unique())
+            meant = next((f"!{word}" for word in words if not self._is_nothing(_canonical(word))), "*")
             raise FairbenchError(
                 f"table: {path}: {len(gaps):,} rows have no {name} (the first: {cells.index.name} {gaps[0]})",
-                f"fill it in, or leave those rows out: --set 'table.only={name}: *'",
+                f"fill it in, or leave those rows out: --set 'table.only={name}: {meant}'"
+                + (f"; {words[0]!r} means nothing, unless table.recorded says otherwise" if words else ""),
             )
         return cells
 
@@ -575,8 +734,8 @@ class Table(ImageFolder):
         """Write values in one way, rename those in `values`, and leave out what stands for nothing."""
         rename, known = self._values.get(name, {}), dict[str, str | None]()
         for text in cells.dropna().unique():
-            value = _canonical(text)
-            known[text] = rename.get(value, None if self._is_nothing(value) else value) or None
+            value = rename.get(_canonical(text), _canonical(text))
+            known[text] = None if self._is_nothing(value) else value
         return cells.map(known).astype(object)
 
     def _paths(self, raw: pd.DataFrame, path: Path) -> Cells:
@@ -684,6 +843,9 @@ class Table(ImageFolder):
 
     def _groups(self, name: str, column: Cells, path: Path) -> tuple[Cells, tuple[str, ...]]:
         """Return an attribute's values, row by row and all there are."""
+        if name in self._bins:
+            renamed = column.map(_canonical, "ignore").isin(self._values.get(name, {}))
+            column = column.where(renamed, column.map(self._spelt(column[~renamed], path, name == "age")))
         cells = self._canonical(column, name)
         if cells.isna().all():
             raise FairbenchError(
@@ -728,6 +890,8 @@ class Table(ImageFolder):
                     f"{', '.join(known) or 'the attributes, of which there are none'}",
                     "such as 'age: 0-44, 45+'" if key == "bins" else "such as 'sex: w=female, m=male'",
                 )
+            if _canonical(name) in said:
+                raise FairbenchError(f"table.{key} has two sections for {_canonical(name)}", "make them one")
             said[_canonical(name)] = _split(items, ",")
         return said
 
@@ -773,16 +937,34 @@ def _bare(text: str) -> str:
     return text.replace('"', "").strip()
 
 
+def _letters(text: str) -> str:
+    """Write letters in lower case and each as one character: some systems make two of ü."""
+    return unicodedata.normalize("NFC", text.lower())
+
+
+def _once(pairs: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
+    """Make a mapping of pairs; refuse a name that means two things."""
+    said: dict[str, str] = {}
+    for name, meant in pairs:
+        if said.setdefault(name, meant) != meant:
+            raise FairbenchError(f"table.{where}: {name!r} is {said[name]!r} and {meant!r}", "keep one")
+    return said
+
+
 def _canonical(text: str) -> str:
     """Write a value in one way: lower case, single blanks, 1 for 1.0."""
-    text = " ".join(text.split()).lower()
+    text = _letters(" ".join(text.split()))
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
 
 def _named(item: str) -> tuple[str, str]:
     """Split `sex=Geschlecht`; a column alone gives the attribute its name."""
     name, _, column = item.partition("=")
-    return _canonical(name), (column or name).strip()
+    if not name.strip():
+        raise FairbenchError(
+            f"table.attribute_columns: {item!r} names no attribute", "such as sex=Geschlecht, or sex"
+        )
+    return _canonical(name), (column.strip() or name.strip())
 
 
 def _pair(item: str) -> tuple[str, str]:
@@ -792,19 +974,22 @@ def _pair(item: str) -> tuple[str, str]:
     return _canonical(_bare(written)), _canonical(_bare(meant[0]))
 
 
+def _at(cells: Cells, text: str) -> str:
+    """Say what a cell is, and where."""
+    return f"{cells.name} is {text!r} in {cells.index.name} {cells.index[cells == text][0]}"
+
+
 def _labels(text: str) -> frozenset[str]:
     """Return the labels of a cell that lists several, such as Effusion|Mass."""
     return frozenset(map(_canonical, filter(str.strip, text.split(LISTED))))
 
 
-def _in(value: str, item: str) -> bool:
-    """Whether a value is a number, or an age, within a range such as 18+."""
-    if not re.search(r"\d", value):
-        return False
-    try:
-        return Bins.read(item).of(value, years=True) is not None
-    except FairbenchError:
-        return False  # no range, but a word
+def _same_numbers(values: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the spellings of each number, such as 1, 01 and 1,0."""
+    numbers: dict[float, list[str]] = {}
+    for value in filter(NUMBER.fullmatch, values):
+        numbers.setdefault(float(value.replace(",", ".")), []).append(value)
+    yield from map(tuple, numbers.values())
 
 
 def _picture(bad: bool, case: int, generator: np.random.Generator) -> Image.Image:
