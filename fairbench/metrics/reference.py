@@ -40,14 +40,16 @@ disparity is undefined too.
   the classes of these names where every class has one, and they sum to 1 to within
   rounding; `score` is the probability of the positive, whichever that is. An answer that no target has is
   refused rather than taken for a further class. `split` is read in any case (train, training; val, valid,
-  validation, dev; test, testing), and a row without one is refused.
+  validation, dev; test, testing, hold-out; test set, val_split …), and a row without one, or with another word,
+  is refused. So is a column that is a role's in other capitals, or a `p_…` that names no class.
 - **Any type.** A value is spelt alike from csv and parquet: whole numbers without a point, true and false in
   lower case, codes such as 007 as they stand. In parquet's floats above 2^53 neighbours are one number, so
   they are refused as `id`, `cluster` or attribute. Groups that differ in capitals, signs or spaces alone
   stay apart, and a warning names them.
 - **Missing values.** An empty cell, a null, and in any case the words
   {missing}.
-  `--keep NA` keeps a word that is a name here (Namibia). Texts are kept as they are.
+  `--keep NA` keeps a word that is a name here (Namibia). Texts are kept as they are, but where a csv's
+  are floats alone, as pandas writes whole numbers beside a null: there `1.0` is 1, as in parquet.
 - **Size.** Only the columns needed are read. Five million rows with ids, clusters, scores and two attributes
   take about 6 s of one core and at most 1.5 GiB to read, parquet or csv, and all metrics of classes, by two
   attributes, about 12 s and 1 GiB.
