@@ -18,13 +18,26 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", "\\u000a").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
+def said(error: BaseException) -> str:
+    """Return an error's message as text that can be written anywhere, whatever a plugin put into it."""
+    try:
+        text = str(error)
+    except Exception as worse:
+        text = f"its message cannot be shown: {type(worse).__name__}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def named(error: BaseException) -> str:
+    """Say in one line of which type an error is, and its message."""
+    return ": ".join(filter(None, (type(error).__name__, " ".join(said(error).split()))))
+
+
 def raised(error: BaseException) -> str:
     """Say in one line what somebody's code raised, and where."""
-    text = " ".join(str(error).split())  # pluggy explains itself over several lines
     if isinstance(error, SyntaxError):  # which says itself where it is
-        return f"{type(error).__name__}: {text}"
+        return named(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
+    return f"{named(error)} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 class FairbenchError(Exception):

@@ -52,6 +52,8 @@ class Plugins:
     sources: dict[str, str] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     unkeyed: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by a choice's label
+    # What offers a (kind, name): `distribution version`, or of a file `name hash`. Known when `tables` are.
+    owners: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @cached_property
     def tables(self) -> dict[str, dict[str, Any]]:
@@ -88,11 +90,6 @@ class Plugins:
             except (Exception, SystemExit) as error:
                 name = implementation.plugin_name
                 self.broken.append(Broken(name, self.sources[name], raised(error)))
-
-    @cached_property
-    def owners(self) -> dict[tuple[str, str], str]:
-        """Which distribution or file offers what: (kind, name) → `distribution version` or `file sha`."""
-        return {}
 
     def find(self, kind: str, name: str) -> Any:
         """Look something up by name, of NAME:FOLDER by NAME; an unknown name is an error with the nearest one."""

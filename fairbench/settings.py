@@ -28,8 +28,6 @@ class Range:
 
     def refuses(self, value: float) -> str | None:
         """Say why `value` is out of bounds, or None when it is fine."""
-        if value != value:
-            return "must be a number, not NaN"
         if self.low is not None and (value <= self.low if self.above else value < self.low):
             return f"must be {'above' if self.above else 'at least'} {self.low:g}"
         if self.high is not None and value > self.high:
@@ -43,6 +41,7 @@ Fraction = Annotated[float, Range(0, 1)]
 Count = Annotated[int, Range(1)]
 
 REQUIRED: Any = object()
+LISTED = 40  # names that are all listed beside the one that was nearly written
 _WORDS = {"true": True, "false": False, "yes": True, "no": False}
 _EXPECTED = {
     bool: ("true or false", "one of: true, false"),
@@ -53,11 +52,15 @@ _EXPECTED = {
 
 
 def suggest(kind: str, name: str, known: Iterable[str]) -> FairbenchError:
-    """Build the error for an unknown name: the nearest one, then all there are."""
+    """Build the error for an unknown name: the nearest one, then all there are; of very many, how many."""
     choices = sorted(known)
     near = get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`? " if near else ""
-    return FairbenchError(f"no {kind} is called `{name}`", f"{hint}there is: {', '.join(choices) or 'none'}")
+    if near and len(choices) > LISTED:
+        hint += f"there are {len(choices) - 1} others"
+    else:
+        hint += f"there is: {', '.join(choices) or 'none'}"
+    return FairbenchError(f"no {kind} is called `{name}`", hint)
 
 
 def convert(value: Any, kind: Any, where: str) -> Any:

@@ -28,8 +28,8 @@ HEAVY = ("torch", "transformers", "peft", "accelerate", "safetensors")
 # `score --json` and the leaderboard's columns promise these by name (docs/metrics.md).
 PROMISED = {"auroc", *(metric.name for metric in fairbench.RATES)}
 
-# Plugins whose name is also a word that the core cannot do without.
-EVERYDAY = {"adapter", "table"}
+# Plugins whose name is also a word that the core cannot do without, or of a library.
+EVERYDAY = {"accelerate", "adapter", "table"}
 
 
 def rules() -> dict[str, set[str]]:
@@ -82,6 +82,8 @@ def test_torch_enters_only_where_stated():
         "from fairbench.cli.main import main; main(['--help'])",
         "from fairbench.cli.main import main; main(['leaderboard', '--help'])",
         "from fairbench.plugins import load; assert load(('metric',)).tables['metric']",
+        f"from fairbench.cli.main import main; main(['diff', *['{ROOT}/leaderboards/quickstart.json'] * 2])",
+        "from fairbench.cli.main import main; main(['sbom'])",
     ],
 )
 def test_what_needs_only_predictions_imports_no_torch(code):
@@ -100,8 +102,8 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
 
 def test_the_core_names_no_plugin():
     tables = plugin_loader.load().tables
-    names = {name for kind in ("dataset", "backbone", "method") for name in tables[kind]} - EVERYDAY
-    word = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])")
+    names = {name for kind in set(tables) - {"metric"} for name in tables[kind]} - EVERYDAY
+    word = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])|--launcher [a-z]|--track [a-z]")
     metrics = set(tables["metric"]) - PROMISED
     named = [
         f"{path.relative_to(ROOT)}:{line}: {text.strip()[:60]!r}"

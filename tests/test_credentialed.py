@@ -45,7 +45,7 @@ def test_a_folder_becomes_a_board_in_five_commands(name, tmp_path, monkeypatch):
     assert "Found means with 80 % power" in call(*power)
     assert " jobs, " in call("plan", *run[1:])
     call(*run, *SMALLER)
-    (record,) = Store("runs").records()
+    (record,) = Store("runs").contents().records
     assert record.error is None
     call(*board)
     page = Path("board.md").read_text(encoding="utf-8")

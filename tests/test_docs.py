@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import call
-from click import Group
+from click import Group, Option
 
 from fairbench import Backbone, Dataset, Method, hookspecs, report
 from fairbench import plugins as plugin_loader
@@ -120,6 +121,16 @@ def test_the_example_of_chance_on_the_page_that_says_why():
 
 
 PUBLISHED = {"vanilla": [970, 43, 57], "gr": [965, 41, 57]}
+
+
+def options_of(group: Group, path: str) -> Iterator[tuple[str, Option]]:
+    for name, command in group.commands.items():
+        yield from options_of(command, f"{path} {name}") if isinstance(command, Group) else ()
+        yield from ((f"{path} {name}", one) for one in command.params if isinstance(one, Option))
+
+
+def test_every_option_says_what_it_is_for():
+    assert [(path, one.opts) for path, one in options_of(main, "fairbench") if not one.help] == []
 
 
 def test_every_command_and_option_of_run_is_in_the_guide():

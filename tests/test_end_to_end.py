@@ -114,7 +114,7 @@ def test_a_run_leaves_a_leaderboard_and_the_file_that_repeats_it(tmp_path, finis
 
 def test_a_job_leaves_everything_that_the_record_promises(tmp_path):
     run(tmp_path, *BASE, "--methods", "fr", "--no-baseline")
-    (record,) = Store(tmp_path).records()
+    (record,) = Store(tmp_path).contents().records
     folder = Store(tmp_path).folder(record.job)
     assert {path.name for path in folder.iterdir()} == {
         *("job.json", "record.json", "predictions.parquet", "log.jsonl", "adapter"),
@@ -133,7 +133,9 @@ def test_a_job_leaves_everything_that_the_record_promises(tmp_path):
 def test_a_record_that_cannot_be_believed_is_one_refused_row_in_every_command(tmp_path, finished):
     run(tmp_path, *BASE, "--methods", "fr,gr")
     ran = finished()
-    first, second = (Store(tmp_path).folder(r.job) for r in Store(tmp_path).records() if r.role == "contender")
+    first, second = (
+        Store(tmp_path).folder(r.job) for r in Store(tmp_path).contents().records if r.role == "contender"
+    )
     path = first / "record.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "red"}))
     (second / "predictions.parquet").write_bytes(next(tmp_path.glob("*/predictions.parquet")).read_bytes()[:-1])
@@ -166,7 +168,7 @@ def test_failed_methods_are_records_that_say_why_and_the_sweep_goes_on(tmp_path,
     monkeypatch.setenv("FAIRBENCH_TEST_BRITTLE", "1")
     methods = (*BASE, "--methods", "brittle,diverging,noting")
     result = run(tmp_path, *methods, code=1)
-    records = {record.job.method.name: record for record in Store(tmp_path).records()}
+    records = {record.job.method.name: record for record in Store(tmp_path).contents().records}
     assert {name for name, record in records.items() if record.failed} == {"brittle", "diverging"}
     assert records["brittle"].error == "RuntimeError: it broke [as asked]"
     assert "it broke" in (Store(tmp_path).folder(records["brittle"].job) / "traceback.txt").read_text()
@@ -185,7 +187,7 @@ def test_failed_methods_are_records_that_say_why_and_the_sweep_goes_on(tmp_path,
     monkeypatch.delenv("FAIRBENCH_TEST_BRITTLE")
     run(tmp_path, *methods, "--retry-failed", code=1)
     assert finished()[len(before) :] == [records["brittle"].job.key, records["diverging"].job.key]
-    assert [r.job.method.name for r in Store(tmp_path).records() if r.failed] == ["diverging"]
+    assert [r.job.method.name for r in Store(tmp_path).contents().records if r.failed] == ["diverging"]
 
 
 MISBEHAVIOUR = {
@@ -202,7 +204,7 @@ def test_whatever_a_plugin_raises_is_a_failed_record_and_the_sweep_goes_on(tmp_p
     monkeypatch.setenv("FAIRBENCH_TEST_WICKED", how)
     result = run(tmp_path, *BASE, "--methods", "wicked,fr", code=1)
     assert "some jobs failed" in result.stderr
-    records = {record.job.method.name: record for record in Store(tmp_path).records()}
+    records = {record.job.method.name: record for record in Store(tmp_path).contents().records}
     assert {name: record.failed for name, record in records.items()} == {
         "vanilla": False,
         "fr": False,
@@ -222,18 +224,18 @@ def test_a_job_that_kills_its_process_comes_last_and_has_failed_the_second_time(
     result = call("run", *BASE, *words, code=1)
     ended = [line for line in result.stderr.splitlines() if "/2]" in line]
     assert "fr on site" in ended[0]
-    records = {record.job.method.name: record for record in Store(tmp_path).records()}
+    records = {record.job.method.name: record for record in Store(tmp_path).contents().records}
     assert records["wicked"].error == f"its process died 2 times: {cause}, then {cause}"
     assert records["fr"].error is None
     monkeypatch.delenv("FAIRBENCH_TEST_WICKED")
     run(tmp_path, *BASE, "--methods", "wicked,fr", "--no-baseline", "--retry-failed")
-    assert not any(record.failed for record in Store(tmp_path).records())
+    assert not any(record.failed for record in Store(tmp_path).contents().records)
 
 
 def test_a_probe_names_the_job_whose_adapter_is_damaged_and_reads_the_others(tmp_path, monkeypatch):
     run(tmp_path, *BASE, "--methods", "fr")
     store = Store(tmp_path)
-    (hurt,) = (record.job for record in store.records() if record.role == "contender")
+    (hurt,) = (record.job for record in store.contents().records if record.role == "contender")
     weights = store.adapter_folder(hurt) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
     monkeypatch.setattr(launch._Crew, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
@@ -241,7 +243,7 @@ def test_a_probe_names_the_job_whose_adapter_is_damaged_and_reads_the_others(tmp
     assert f"cannot probe {hurt.title}: {weights} is not what its record describes" in " ".join(
         result.stderr.split()
     )
-    assert {record.role: record.readable is None for record in store.records()} == {
+    assert {record.role: record.readable is None for record in store.contents().records} == {
         "baseline": False,
         "contender": True,
     }
@@ -252,7 +254,7 @@ def test_a_plugin_that_wanders_about_moves_no_output(tmp_path, monkeypatch):
     monkeypatch.setenv("FAIRBENCH_TEST_WICKED", "changes folder, forks, leaves threads")
     result = run("here", *BASE, "--methods", "wicked,fr", "--no-baseline", code=1, workers=2)
     assert "written: here/quickstart.md" in result.stdout
-    records = {record.job.method.name: record for record in Store("here").records()}
+    records = {record.job.method.name: record for record in Store("here").contents().records}
     assert records["wicked"].error == "wicked changed what other jobs inherit: the working directory"
     assert records["fr"].error is None
     assert {path.name for path in tmp_path.iterdir()} == {"here"}
@@ -308,7 +310,7 @@ def test_a_full_disk_stops_with_one_error_and_keeps_what_is_done(tmp_path, undis
         assert f"error: the disk that holds {out} is full; finished jobs are safe" in result.stderr
         assert result.stderr.count("error:") == 1
         assert result.stderr.endswith("hint: make room and run the same command again\n")
-        done = Store(out).records()
+        done = Store(out).contents().records
         assert 0 < len(done) < 6
         assert not any(record.failed for record in done)
         subprocess.run(["mount", "-o", "remount,size=20m", out], check=True)

@@ -132,6 +132,12 @@ def test_an_unknown_setting_is_met_with_the_nearest():
     assert caught.value.hint.startswith("did you mean `share`? there is: count, fast,")
 
 
+def test_of_very_many_names_the_nearest_is_said_and_how_many_others_there_are():
+    many = [f"name-{number}" for number in range(41)]
+    assert suggest("plugin", "nam-40", many).hint == "did you mean `name-40`? there are 40 others"
+    assert suggest("plugin", "zzz", many).hint.startswith("there is: name-0, name-1, name-10,")
+
+
 def test_a_name_like_no_other_is_met_with_all():
     assert suggest("method", "zzz", ["b", "a"]).hint == "there is: a, b"
     assert suggest("method", "a", []).hint == "there is: none"

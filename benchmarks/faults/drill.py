@@ -60,7 +60,7 @@ class Drill:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.jobs = plan.jobs(BENCHMARK, plugins.load(files=[TOYS]), {}).jobs
         self.whole = self.folder / "undisturbed"
-        if len(Store(self.whole).records() if self.whole.is_dir() else ()) < len(self.jobs):
+        if len(Store(self.whole).contents().records if self.whole.is_dir() else ()) < len(self.jobs):
             self.work(self.whole)
         self.expected = {job.key: self.predictions(self.whole, job) for job in self.jobs}
         self.cut = self.folder / "cut"
@@ -128,8 +128,8 @@ class Drill:
         self.work(folder)
         for job in self.jobs:
             pd.testing.assert_frame_equal(self.predictions(folder, job), self.expected[job.key])
-        assert not [record for record in store.records() if record.failed]
-        assert len(store.records()) == len(self.jobs), "something doubled"
+        assert not [record for record in store.contents().records if record.failed]
+        assert len(store.contents().records) == len(self.jobs), "something doubled"
         for moved in self.folder.glob("moved-*"):
             shutil.rmtree(moved)
 
@@ -320,7 +320,9 @@ def signalled(number):
         ended = child.wait()
         store = Store(folder)
         if folder.is_dir():
-            assert not [record for record in store.records() if record.failed], "a signal was taken for a failure"
+            assert not [record for record in store.contents().records if record.failed], (
+                "a signal was taken for a failure"
+            )
             assert not store.contents().refused
         drill.mend(folder)
         return "went on" if ended else "ended before"
@@ -517,7 +519,7 @@ def disk_full(drill, dice):
     try:
         drill.forked(lambda: drill.work(folder)).wait()
         assert not Store(folder).contents().refused
-        assert not [record for record in Store(folder).records() if record.failed]
+        assert not [record for record in Store(folder).contents().records if record.failed]
         subprocess.run(["mount", "-o", "remount,size=50m", str(folder)], check=True)
         drill.mend(folder)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fairbench.benchmark.benchmark import Benchmark
@@ -10,14 +10,10 @@ from fairbench.jobs.job import Choice
 from fairbench.plugins import Plugins
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from fairbench.data.dataset import Dataset
-
-Trial = Callable[["Dataset", "pd.DataFrame"], dict[str, str]]
+    from fairbench.data.report import RowTrial
 
 
-def trials(benchmark: Benchmark, plugins: Plugins) -> Mapping[str, Trial]:
+def trials(benchmark: Benchmark, plugins: Plugins) -> Mapping[str, RowTrial]:
     """Return for each backbone of a benchmark what says which rows it refuses: id → why.
 
     Its processor is loaded and not its weights, where it can be; raises FairbenchError where they are absent.
@@ -25,7 +21,7 @@ def trials(benchmark: Benchmark, plugins: Plugins) -> Mapping[str, Trial]:
     return {name: _trial(name, benchmark, plugins) for name in benchmark.backbone_names}
 
 
-def _trial(name: str, benchmark: Benchmark, plugins: Plugins) -> Trial:
+def _trial(name: str, benchmark: Benchmark, plugins: Plugins) -> RowTrial:
     from fairbench.training.acceptance import refused
 
     choice = Choice(name, benchmark.settings.get(name, {}))

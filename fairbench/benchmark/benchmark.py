@@ -111,7 +111,8 @@ def load(which: str) -> Benchmark:
     """Read a benchmark by the name of a bundled one or the path of a TOML file."""
     bundled = shelf()
     if which not in bundled and not which.endswith(".toml"):
-        raise suggest("benchmark", which, bundled)
+        beside = Path(which).parent.glob("*.toml") if Path(which).suffix else ()
+        raise suggest("benchmark", which, {*bundled, *map(str, beside)})
     path = bundled.get(which, Path(which))
     if not path.is_file():
         raise FairbenchError(

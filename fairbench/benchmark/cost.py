@@ -359,8 +359,9 @@ def show(costs: list[Cost], console: Console) -> None:
         table.add_row(*_line(some))
     console.print(table)
     open_ = [cost.seconds for cost in costs if cost.seconds is not None]
+    count = "1 job" if len(costs) == 1 else f"{len(costs)} jobs"
     console.print(
-        f"{len(costs)} jobs, {len(open_)} to run, about {_span(sum(open_))} on one worker. Times and "
+        f"{count}, {len(open_)} to run, about {_span(sum(open_))} on one worker. Times and "
         "memory are those of finished jobs in this folder, else of a step and an answer tried out here; what is "
         "marked ≈ is rough arithmetic.",
         highlight=False,
@@ -398,4 +399,4 @@ def _line(some: Sequence[Cost]) -> tuple[str, ...]:
 
 def _span(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{seconds:.0f} seconds" if minutes < 2 else f"{minutes:,} minutes"
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:,} min"

@@ -39,7 +39,11 @@ def narrow(benchmark: Benchmark, lists: Mapping[str, str | None]) -> Benchmark:
     benchmark = replace(benchmark, **given, description="")
     dropped = before - _named(benchmark)
     kept = {name: values for name, values in benchmark.settings.items() if name not in dropped}
-    return replace(benchmark, settings=kept)
+    planned = benchmark.primary
+    if "methods" in given:
+        there = {method.name for method in benchmark.named_methods}
+        planned = tuple(name for name in planned if name.partition(" for ")[0] in there)
+    return replace(benchmark, settings=kept, primary=planned)
 
 
 def _named(benchmark: Benchmark) -> set[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairbench.benchmark.benchmark import Benchmark
-from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Choice, Job, Precision, Stage
+from fairbench.errors import FairbenchError, named
+from fairbench.jobs.job import PARTS, Choice, Job, Precision, Stage
 from fairbench.plugins import Plugins
 from fairbench.settings import suggest
 from fairbench.training.needs import lacking, require
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fairbench.models.backbone import Backbone
     from fairbench.training.method import Method
 
-PARTS = ("lora", "head", "projector", "vision")
 POLICIES = ("keep", "drop", "merge:GROUP")
 
 
@@ -41,7 +40,7 @@ class Planned:
         try:
             return tuple(self.methods[job.key].plan(job.stages))
         except (Exception, SystemExit) as error:
-            raise FairbenchError(f"{job.method.label} raised in plan: {type(error).__name__}: {error}") from error
+            raise FairbenchError(f"{job.method.label} raised in plan: {named(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fairbench.cli.options import console, json_option, plugin_option, print_json, say, warn_of_broken
-from fairbench.errors import FairbenchError, visible
+from fairbench.errors import FairbenchError, named, visible
 from fairbench.settings import suggest
 
 if TYPE_CHECKING:
@@ -179,9 +179,10 @@ def _findings(kind: str, name: str, subject: Any) -> Iterator[Finding]:
 def _fault(one: Callable[[Any], None], subject: Any) -> str | None:
     try:
         one(subject)
+    except AssertionError as error:
+        return " ".join(str(error).split()) or "the check says no more"
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split()) or "the check says no more"
-        return said if isinstance(error, AssertionError) else f"{type(error).__name__}: {said}"
+        return named(error)
     return None
 
 

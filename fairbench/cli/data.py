@@ -13,7 +13,7 @@ from fairbench.errors import FairbenchError
 
 if TYPE_CHECKING:
     from fairbench.data.dataset import Dataset
-    from fairbench.data.report import Trial
+    from fairbench.data.report import RowTrial
 
 LISTED = 2  # files of each folder
 SPLITS = ("train", "val", "test")
@@ -134,7 +134,7 @@ def _made(
     assignments: Sequence[str],
     files: Sequence[str],
     backbones: Sequence[str] = (),
-) -> tuple[list[Dataset], Mapping[str, Trial]]:
+) -> tuple[list[Dataset], Mapping[str, RowTrial]]:
     """Make a dataset, or those of a benchmark file, as a run would, and what tries out backbones on their rows."""
     from dataclasses import replace
 

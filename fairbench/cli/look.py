@@ -27,7 +27,13 @@ def add_to(cli: click.Group) -> None:
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option("--kind", type=click.Choice(FIGURES), required=True, help="Which question the figure answers.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="F.png|.pdf|.svg")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="F.png|.pdf|.svg",
+    help="The file to write; its name says which kind of picture.",
+)
 @click.option("--attr", "attributes", metavar="A,B", help="Evaluate these attributes (default: those trained for).")
 @click.option("--measure", metavar="METRIC", help="Judge by this metric (default: what the dataset names).")
 @click.option("--table", "number", type=click.IntRange(1), help="Which table, where there are several.")

@@ -14,7 +14,7 @@ import click
 
 from fairbench import __version__
 from fairbench.cli import contribute, data, look, probe, publication, results, run
-from fairbench.cli.options import json_option, plugin_option, say, warn_of_broken
+from fairbench.cli.options import json_option, plugin_option, say, set_option, warn_of_broken
 from fairbench.errors import FairbenchError
 from fairbench.settings import suggest
 
@@ -153,7 +153,7 @@ def list_(asked: str | None, files: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.argument("backbone", required=False)
-@click.option("--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable.")
+@set_option
 @plugin_option
 def doctor(backbone: str | None, assignments: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Print versions, devices, disk, and every plugin's health; or try out BACKBONE, such as NAME:FOLDER."""

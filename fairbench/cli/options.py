@@ -39,12 +39,21 @@ unrecorded_option = click.option(
     help="Rows whose attribute is not recorded: a group of their own, in no group, or part of group G.",
 )
 
-split_option = click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
+split_option = click.option(
+    "--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Which split's rows to read."
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, values as fractions.")
 
+explain_option = click.option("--explain", is_flag=True, help="On a terminal, say below what each number means.")
 
-explain_option = click.option("--explain", is_flag=True, help="Say below what each number means.")
+plugin_option = click.option(
+    "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
+)
+
+set_option = click.option(
+    "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
+)
 
 
 def how_to_read(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,27 +148,18 @@ def what_to_run(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--attr", "attributes", help="Attributes: comma crosses, + joins (race+gender)."),
         click.option("--seeds", help="Seeds, such as 0,1,2."),
         click.option("--folds", type=int, metavar="K", help="Divide the rows K ways: every row is tested once."),
-        click.option(
-            "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
-        ),
+        set_option,
         click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable."),
         click.option("--out", default="runs", show_default=True, help="Folder of results, or the URL of one."),
         click.option("--no-baseline", is_flag=True, help="Do not add the baseline method."),
         click.option(
             "--no-controls", is_flag=True, help="Do not add the controls (rows that no contender may fail to beat)."
         ),
-        click.option(
-            "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
-        ),
+        plugin_option,
     ]
     for option in reversed(options):
         command = option(command)
     return command
-
-
-plugin_option = click.option(
-    "--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable."
-)
 
 
 def which_dataset(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -167,9 +167,7 @@ def which_dataset(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.argument("name", metavar="WHICH"),
         click.option("--data", "folders", multiple=True, metavar="NAME=PATH", help="Where a dataset lies."),
-        click.option(
-            "--set", "assignments", multiple=True, metavar="NAME.KEY=VALUE", help="A setting; repeatable."
-        ),
+        set_option,
         plugin_option,
     )
     for option in reversed(options):

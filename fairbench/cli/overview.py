@@ -35,6 +35,7 @@ FACTS = {
     "dataset": ("title", "classes", "attributes", "task", "licence", "publishable", "citation", "homepage"),
     "backbone": ("checkpoint", "batch_size"),
     "method": ("role", "uses_attributes", "group_at_test", "needs"),
+    "launcher": ("several",),
     "metric": ("low", "high", "higher_is_better", "scale", "needs", "checkpoint", "obtain", "source"),
 }
 

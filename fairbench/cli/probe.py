@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fairbench.cli.options import console, say
+from fairbench.cli.options import console, plugin_option, say, warn_of_broken
 
 
 def add_to(cli: click.Group) -> None:
@@ -16,11 +16,23 @@ def add_to(cli: click.Group) -> None:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--layer", type=click.Choice(["first", "middle", "last"]), default="middle", show_default=True)
-@click.option("--tokens", type=click.Choice(["image", "text", "all"]), default="image", show_default=True)
+@click.option(
+    "--layer",
+    type=click.Choice(["first", "middle", "last"]),
+    default="middle",
+    show_default=True,
+    help="Read the hidden states of this layer of the language model.",
+)
+@click.option(
+    "--tokens",
+    type=click.Choice(["image", "text", "all"]),
+    default="image",
+    show_default=True,
+    help="Read the mean over these tokens.",
+)
 @click.option("--data", multiple=True, metavar="NAME=PATH", help="Where a dataset lies; repeatable.")
 @click.option("--backbones", default="", help="Where backbones of the form NAME:FOLDER lie, separated by commas.")
-@click.option("--plugin", "files", multiple=True, metavar="FILE", help="A plugin in a single file; repeatable.")
+@plugin_option
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
 def probe(
     runs: tuple[Path, ...],
@@ -40,7 +52,6 @@ def probe(
     from fairbench.benchmark import launch, progress
     from fairbench.benchmark.forecast import Forecast
     from fairbench.benchmark.pull import Setup
-    from fairbench.cli.options import warn_of_broken
     from fairbench.data.locations import places, shared_roots
     from fairbench.jobs.probe import Probe
     from fairbench.jobs.store import Store, is_job

@@ -57,7 +57,11 @@ by_option = click.option(
     "--by", default="", callback=_publisher, metavar="WHO", help="Who publishes it, such as a laboratory."
 )
 out_option = click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default="leaderboards", show_default=True
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="leaderboards",
+    show_default=True,
+    help="Folder to write into.",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,16 @@ def add_to(cli: click.Group) -> None:
         cli.add_command(command)
 
 
+def _refuse_idle(asked: Mapping[str, bool], instead: Mapping[str, object]) -> None:
+    """Raise FairbenchError where options about the tables on a terminal meet one that prints something else."""
+    for option in (option for option, given in asked.items() if given):
+        for other in (other for other, given in instead.items() if given):
+            raise FairbenchError(
+                f"{option} adds to the tables on a terminal, and does nothing beside {other}",
+                "leave out one of them",
+            )
+
+
 @click.command()
 @click.argument("predictions", type=click.Path(path_type=Path))
 @attributes_option
@@ -74,6 +84,7 @@ def score(
     Columns: `target` and `answer` (names or class indices), optionally `score` (probability of the positive,
     whichever that is) or `p_0`, `p_1` …, `id`, `cluster` (rows of one patient), `split`, and one per attribute.
     """
+    _refuse_idle({"--explain": explain}, {"--as": convention, "--json": as_json})
     wanted = named_attributes(attributes)
     table = read(predictions, wanted, **how)
     from fairbench.report import explain as explained
@@ -90,7 +101,7 @@ def score(
     result = score_with_evidence(table, wanted, metrics(files), policy)
     warn_of_metrics({name: value.reason for name, value in result.overall.metrics.items()})
     print_json(json.scores(result)) if as_json else scores.scores(result, str(predictions), console())
-    if explain and not as_json:
+    if explain:
         explained.score(console())
 
 
@@ -122,12 +133,13 @@ def compare(
     from fairbench.report import explain as explained
     from fairbench.report import json, scores
 
+    _refuse_idle({"--explain": explain}, {"--json": as_json})
     wanted = named_attributes(attributes)
     first, second = (read(path, wanted, **how) for path in (a, b))
     judge = judging_metric(measure, registry(metrics(files)), first, second)
     result = compare_predictions(first, second, wanted, policy, judge)
     print_json(json.paired(result)) if as_json else scores.comparison(result, str(a), str(b), console())
-    if explain and not as_json:
+    if explain:
         explained.compare(console())
 
 
@@ -135,7 +147,7 @@ def compare(
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "format", type=click.Choice(FORMATS), help="Default: that of --out, else terminal.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead.")
-@click.option("--title", default="Leaderboard", show_default=True)
+@click.option("--title", default="Leaderboard", show_default=True, help="What stands above it.")
 @click.option("--attr", "attributes", metavar="A,B", help="Evaluate these attributes (default: those trained for).")
 @click.option("--measure", metavar="METRIC", help="Judge by this metric (default: what the dataset names).")
 @click.option("--rank", "ranking", type=click.Choice(RANKINGS), default="dominance", show_default=True, help=RANK)
@@ -174,6 +186,8 @@ def leaderboard(
     from fairbench.leaderboard.behind import published
 
     kind = format or (report.format_of(out) if out else "terminal")
+    elsewhere = {"--out": out, f"--format {kind}": kind != "terminal"}
+    _refuse_idle({"--full": full, "--explain": explain}, elsewhere)
     if len(runs) == 1 and runs[0].is_file():
         board = _published(runs[0])
         drawn: Sequence[Behind] | None = published(board)
@@ -276,7 +290,7 @@ def show(run_folder: Path, attributes: str | None, files: tuple[str, ...], as_js
 @click.argument("runs", type=click.Path(path_type=Path))
 @json_option
 def status(runs: Path, as_json: bool) -> None:
-    """Say which jobs of a folder are finished, failed (and why), under way or interrupted."""
+    """Say which jobs of a folder are finished, failed or refused (and why), under way or interrupted."""
     from fairbench.jobs.status import states
     from fairbench.jobs.store import Store
     from fairbench.report import status as report

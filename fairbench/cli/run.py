@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 ALONE = "--shard divides a backbone over the processes that share a job, and"
-SEVERAL = "start several: --launcher accelerate --launch processes=2, or torchrun (docs/scale.md)"
+SEVERAL = "start several: by torchrun, or by a launcher that does (`fairbench list launchers`, docs/scale.md)"
 
 
 class Finite(click.FloatRange):
@@ -64,7 +64,12 @@ def add_to(cli: click.Group) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop (the same as `fairbench plan`).")
 @click.option("--probe", is_flag=True, help="Also say how well attributes can be read from the trained models.")
 @click.option("--retry-failed", is_flag=True, help="Run jobs again that ended in an error.")
-@click.option("--track", multiple=True, metavar="NAME", help="Tell a tracker of every step (tensorboard).")
+@click.option(
+    "--track",
+    multiple=True,
+    metavar="NAME",
+    help="Tell this tracker of every step (`fairbench list trackers`); repeatable.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one for each GPU, or each CPU core).")
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples computed at once (default: the whole batch).")
 @click.option("--shard", is_flag=True, help="Divide a backbone's weights over the processes that share a job.")

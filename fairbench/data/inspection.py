@@ -19,6 +19,7 @@ from PIL import Image
 
 from fairbench.data.images import MAX_BYTES, Unreadable, open_image, peek, reason
 from fairbench.errors import FairbenchError
+from fairbench.processes import cores
 
 RULES = 3  # raise it when what counts as readable or odd changes: verdicts kept on disk are then made again
 
@@ -116,7 +117,7 @@ def _look(
         content, fault, remark, shape = _try(root / relative, now.size, decode, look)
         return relative, Verdict(*now, content, fault, remark, *shape)
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL
+    with ThreadPoolExecutor(min(4, cores())) as pool:  # PIL decodes without holding the GIL
         return dict(pool.map(one, relatives))
 
 

@@ -16,7 +16,7 @@ from fairbench.errors import FairbenchError
 from fairbench.predictions.groups import UNRECORDED
 
 Counts = dict[str, dict[str, int]]  # split → class → rows
-Trial = Callable[[Dataset, pd.DataFrame], dict[str, str]]
+RowTrial = Callable[[Dataset, pd.DataFrame], dict[str, str]]  # which rows a backbone refuses: id → why
 ALL = "all"  # the only class of a dataset whose targets are free text
 
 
@@ -75,7 +75,7 @@ class Report:
         return {"usable": self.usable, **dataclasses.asdict(self)}
 
 
-def check(dataset: Dataset, trials: Mapping[str, Trial] = {}) -> Report:
+def check(dataset: Dataset, trials: Mapping[str, RowTrial] = {}) -> Report:
     """Read a dataset and report on it; a broken contract is reported, not raised.
 
     `trials` say of each backbone which rows it refuses, given dataset and table.

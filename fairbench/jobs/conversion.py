@@ -48,6 +48,11 @@ def from_json(kind: type[T], data: Any) -> T:
         raise FairbenchError(f"{_explain(error, kind)} @ {kind.__name__.lower()}") from error
 
 
+def checksum(written: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a JSON object, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(path: Path) -> tuple[Any, str]:
     """Read a JSON file and hash it (SHA-256).
 

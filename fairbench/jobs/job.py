@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fairbench.errors import FairbenchError
-from fairbench.jobs.conversion import departures, from_json, to_json
+from fairbench.jobs.conversion import checksum, departures, from_json, to_json
 from fairbench.settings import Count, NonNegative, Positive, Range, checked, convert
 
 # What a key is made of. A key leaves defaults out, so a changed default needs another number here.
 SCHEMA = 2
 
+PARTS = ("lora", "head", "projector", "vision")  # of a backbone, which a stage may train
 Decay = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bfloat16"]
 READ = ("value", "low", "high", "auroc", "chance", "p")  # what a probe reads of an attribute
@@ -217,16 +218,16 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready object from which `from_json` makes the same record."""
         written = {"schema": SCHEMA, "key": self.job.key, **to_json(self)}
-        return {**written, "checksum": _checksum(written)}
+        return {**written, "checksum": checksum(written)}
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Rebuild a record; raises FairbenchError when the object is not one or its job's key disagrees."""
         key, values = _opened(data)
-        checksum = values.pop("checksum", None)
+        claimed = values.pop("checksum", None)
         record = from_json(cls, values)
         _agreeing(record, record.job, key)
-        if checksum != _checksum({name: value for name, value in data.items() if name != "checksum"}):
+        if claimed != checksum({name: value for name, value in data.items() if name != "checksum"}):
             raise FairbenchError("it does not match its own checksum: the file was edited or damaged")
         return record
 
@@ -241,10 +242,6 @@ def _opened(data: Any) -> tuple[Any, dict[str, Any]]:
     if data["schema"] != SCHEMA:
         raise FairbenchError(f"it is of schema {data['schema']!r}; this version of fairbench reads schema {SCHEMA}")
     return data["key"], {name: value for name, value in data.items() if name not in ("schema", "key")}
-
-
-def _checksum(written: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()
 
 
 def _agreeing(thing: T, job: Job, key: Any) -> T:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairbench.jobs.store import Store
+from fairbench.jobs.store import ASIDE, PREDICTIONS, Store
+from fairbench.jobs.summary import Summary
 
 STATES = ("finished", "failed", "refused", "under way", "interrupted")
 
@@ -12,13 +13,11 @@ STATES = ("finished", "failed", "refused", "under way", "interrupted")
 def states(store: Store) -> dict[str, Any]:
     """Return `{runs, counts: {state: n}, jobs: [{key, title, state, reason}]}`, all that ended or were begun.
 
-    A job that was begun is under way while a process holds its lease, else interrupted.
+    A job that was begun is under way while a process holds its lease, else interrupted. One that finished and
+    whose predictions are gone is refused; whether those that are there are its own is for `leaderboard` to say.
     """
     overview = store.overview()
-    jobs = [
-        _entry(one.key, one.title, "finished" if one.error is None else "failed", one.error or "")
-        for one in overview.ended.values()
-    ]
+    jobs = [_ended(store, one) for one in overview.ended.values()]
     for refused in (*overview.refused.values(), *overview.unclear):
         jobs.append(_entry(refused.key, str(refused.path), "refused", refused.reason))
     for job in overview.begun:
@@ -28,6 +27,14 @@ def states(store: Store) -> dict[str, Any]:
     jobs.sort(key=lambda one: (STATES.index(one["state"]), one["title"]))
     counts = {state: sum(one["state"] == state for one in jobs) for state in STATES}
     return {"runs": store.name, "counts": counts, "jobs": jobs}
+
+
+def _ended(store: Store, one: Summary) -> dict[str, str]:
+    if one.error is not None:
+        return _entry(one.key, one.title, "failed", one.error)
+    if not store.has_predictions(one.key):
+        return _entry(one.key, one.title, "refused", f"its {PREDICTIONS} is gone; {ASIDE}")
+    return _entry(one.key, one.title, "finished", "")
 
 
 def _entry(key: str, title: str, state: str, reason: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fairbench.cache import Cache, cache_folder, settled, signature
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, said
 from fairbench.jobs.conversion import read_json
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.probe import Probe, wants_probe
@@ -223,10 +223,6 @@ class Store:
             self.remote.fetch(f"{key}/{name}", path)
         return path
 
-    def records(self) -> tuple[Record, ...]:
-        """Return all records that can be believed, in the order of their keys."""
-        return self.contents().records
-
     def predictions(self, record: Record, split: str | None = "test") -> Predictions:
         """Return the predictions of a finished job; raises FairbenchError when they are not those of its record."""
         self._check(record, PREDICTIONS)
@@ -331,6 +327,10 @@ class Store:
                 new[key] = signature(state), digests[key].encode()
         cache.write(kind, new)
         return digests
+
+    def has_predictions(self, key: str) -> bool:
+        """Whether a file of predictions is kept for the job with this key; where results are elsewhere, there."""
+        return self.remote is not None or os.path.exists(f"{self.root}/{key}/{PREDICTIONS}")
 
     def stored(self, key: str) -> tuple[Record, str] | Refused:
         """Return the record of the job with this key and the record's SHA-256, or why it is refused."""
@@ -562,15 +562,6 @@ def says_full(error: BaseException) -> bool:
     """Whether an error says that the disk is full; safetensors says so in words only."""
     number = error.errno if isinstance(error, OSError) else None
     return number in (errno.ENOSPC, errno.EDQUOT) or f"(os error {errno.ENOSPC})" in said(error)
-
-
-def said(error: BaseException) -> str:
-    """Return an error's message as text that can be written anywhere, whatever a plugin put into it."""
-    try:
-        text = str(error)
-    except Exception as worse:
-        text = f"its message cannot be shown: {type(worse).__name__}"
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(path: Path) -> str:

@@ -37,6 +37,16 @@ class Measure:
     about: str = ""  # formula and source, where the table is not about accuracy
     scale: str = "percent"  # how values are printed: percent, or as they are
 
+    @property
+    def noun(self) -> str:
+        """What sentences call it."""
+        return "accuracy" if self.name == "accuracy" else self.title
+
+    @property
+    def heading(self) -> str:
+        """What it is called where a line opens with it."""
+        return self.noun[:1].upper() + self.noun[1:]
+
 
 @dataclass(frozen=True)
 class Improvement:

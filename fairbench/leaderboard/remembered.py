@@ -14,7 +14,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fairbench.cache import Cache
 from fairbench.jobs.conversion import departures, from_json
@@ -22,12 +22,6 @@ from fairbench.jobs.conversion import departures, from_json
 KIND = "comparisons"
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class _Content(Protocol):
-    @property
-    def content(self) -> str:
-        """A hash of all that the argument holds."""
 
 
 class _Memory:

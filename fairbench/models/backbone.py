@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional
 
 from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Stage
+from fairbench.jobs.job import PARTS, Stage
 from fairbench.models.batch import Inputs, Outputs, States, last_token, text_positions
 from fairbench.models.generation import before_end, greedy
 from fairbench.models.lora import last_token_only, share_inputs
@@ -26,7 +26,6 @@ from fairbench.models.pooling import answered, pool
 from fairbench.models.sharding import in_turn, shard
 from fairbench.settings import Configurable, Count, Fraction, Positive
 
-TRAINED = ("head", "projector", "vision")  # parts that are modules of their own, beside LoRA
 ALL_LINEAR = "all-linear"
 
 
@@ -281,17 +280,17 @@ class Backbone(Configurable, nn.Module):
         return {name: module for name, module in offered.items() if module is not None}
 
     def part(self, name: str) -> list[nn.Parameter]:
-        """Return the parameters of a part that a stage may train: `lora` or one of TRAINED."""
+        """Return the parameters of one of PARTS, none where this backbone lacks it."""
+        if name not in PARTS:
+            raise FairbenchError(f"no part of a backbone is called `{name}`", f"there is: {', '.join(PARTS)}")
+        if name == "lora":
+            return [p for n, p in self.language_model.named_parameters() if "lora_" in n]
         modules = self.trained_modules()
-        parts = {"lora": [p for n, p in self.language_model.named_parameters() if "lora_" in n]}
-        parts |= {part: list(modules[part].parameters()) if part in modules else [] for part in TRAINED}
-        if name not in parts:
-            raise FairbenchError(f"no part of a backbone is called `{name}`", f"there is: {', '.join(parts)}")
-        return parts[name]
+        return list(modules[name].parameters()) if name in modules else []
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return every parameter that some stage may train, by name."""
-        ids = {id(p) for part in ("lora", *TRAINED) for p in self.part(part)}
+        ids = {id(p) for part in PARTS for p in self.part(part)}
         return {name: p for name, p in self.named_parameters() if id(p) in ids}
 
     def train(self, mode: bool = True) -> Backbone:

@@ -72,10 +72,6 @@ class Batch:
         # Dividing by NaN instead would put NaN into the gradient of the groups that are there.
         return means.where(count > 0, torch.nan)
 
-    def present(self) -> int:
-        """Return how many groups the batch holds."""
-        return len(set(self.group[self.group >= 0].tolist()))
-
     def gap(self, values: Tensor) -> Tensor:
         """Return the largest group mean of (B,) `values` minus the smallest; 0 with fewer than two groups."""
         means = self.by_group(values)

@@ -31,8 +31,7 @@ def by_group(table: Table) -> Iterable[Grid]:
             [row.label, *(with_interval(value) for value in row.groups[start : start + WIDE])] for row in table.rows
         ]
         part = f", part {start // WIDE + 1} of {len(parts)}" if len(parts) > 1 else ""
-        name = "Accuracy" if table.measure.name == "accuracy" else table.measure.title
-        yield grid(f"{name} by group (%){part}", columns, rows)
+        yield grid(f"{table.measure.heading} by group (%){part}", columns, rows)
 
 
 def _count(n: int | None, table: Table) -> str:

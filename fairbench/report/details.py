@@ -95,13 +95,12 @@ def improvement(table: Table) -> Iterable[Paragraph]:
         yield Paragraph(plain(f"{what} is undefined: {cut.reason}."))
         return
     accuracy = table.measure.name == "accuracy"
-    score = "accuracy" if accuracy else table.measure.title
     alike = "which method and baseline are both right or both wrong" if accuracy else "which both score alike"
     size = f"a cut of its gap by {percent(cut.value)} points" if cut.value is not None else cut.reason
     yield Paragraph(
         plain(
             f"{what}, whichever group holds the gap: {size}. For one trained model of each, taking as true what"
-            f" was measured: {table.baseline}'s {score} of {percent(smallest.score)} % and gap of"
+            f" was measured: {table.baseline}'s {table.measure.noun} of {percent(smallest.score)} % and gap of"
             f" {percent(smallest.gap)} points, and {percent(smallest.agreement)} % of rows (median of the methods)"
             f" on {alike}."
         )

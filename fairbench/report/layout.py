@@ -127,7 +127,7 @@ class Section:
     conclusion: str
     points: tuple[str, ...]
     lead: Grid | None
-    remarks: tuple[Paragraph, ...]
+    remarks: tuple[Block, ...]
     folds: tuple[Fold, ...]
 
 
@@ -137,8 +137,8 @@ def section(table: Table) -> Section:
     if table.measure.about:
         place += f" · by {table.measure.title}"
     conclusion, *rest = map(plain, finding(table))
-    remarks = [Paragraph(plain(f"These rows stand {table.apart}."))] if table.apart else []
-    remarks += legend(table) if table.rows else []
+    remarks: list[Block] = [Paragraph(plain(f"These rows stand {table.apart}."))] if table.apart else []
+    remarks += legend(table) if table.rows else appendix.excluded(table)
     said = (*notes(table), *appendix.undefined(table), *appendix.left_out(table))
     remarks += [Paragraph(plain(note)) for note in said]
     return Section(
@@ -165,9 +165,9 @@ def _table(table: Table) -> Iterable[Block]:
 
 def _folded(table: Table) -> dict[str, list[Block]]:
     """What stands behind a table, by the question that it answers."""
-    about = [Paragraph(plain(appendix.trials(table))), Paragraph(plain(appendix.data(table)))]
+    about: list[Block] = [Paragraph(plain(text)) for text in (appendix.trials(table), appendix.data(table))]
     if not table.rows:
-        return {"Jobs and data": [*appendix.excluded(table), *about]}
+        return {"Jobs and data": about}
     against = [*details.against(table), *details.moved(table)] if table.baseline else []
     return {
         "Is it more than chance?": [details.chance(table), *details.more_chance(table), details.sources(table)],

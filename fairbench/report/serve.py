@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from fairbench import __version__
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, named
 from fairbench.jobs.job import Job
 from fairbench.jobs.store import RECORD, Store
 from fairbench.jobs.sweep import sweep
@@ -65,9 +65,7 @@ class Watched:
                 board = build(self.store, title=self.store.name, metrics=self.metrics)
                 drawn = behind(self.store, board, self.metrics)
         except Exception as error:  # whatever a record or metric does, the sweep is still worth watching
-            self.problem = (
-                error.message if isinstance(error, FairbenchError) else f"{type(error).__name__}: {error}"
-            )
+            self.problem = error.message if isinstance(error, FairbenchError) else named(error)
         self.version += 1
         self.text = page.render(board, drawn, live=str(self.version))
         self.seen = seen

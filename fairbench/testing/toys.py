@@ -225,10 +225,9 @@ def train(
     a checkpoint after every step is killed; another one goes on.
     """
     loaded = toy_plugins(*{method, backbone, dataset} - {ToyBackbone, ToyDataset})
+    given = dataset_settings or {}
     job = Job(
-        dataset=Choice(
-            dataset.name, dataset_settings or {}, fingerprint=dataset(**(dataset_settings or {})).fingerprint()
-        ),
+        dataset=Choice(dataset.name, given, fingerprint=dataset(**given).fingerprint()),
         backbone=Choice(backbone.name, backbone_settings or {}),
         method=Choice(method.name, settings or {}),
         stages=stages,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fairbench.data.dataset import Dataset
 from fairbench.data.image_folder import ImageFolder
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, named
 from fairbench.models.backbone import Backbone
 
 GREY = (128, 128, 128)
@@ -82,7 +82,7 @@ def _tried_image(backbone: Backbone, sizes: Sizes, prompt: str) -> str:
     try:
         backbone.prepare_images([Image.new("RGB", size, GREY) for size in sizes], prompt)
     except Exception as error:  # processors raise anything
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return named(error)
     return ""
 
 
@@ -90,5 +90,5 @@ def _tried_text(backbone: Backbone, text: str) -> str:
     try:
         ids = backbone.tokenise(text)
     except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return named(error)
     return "it holds the token that stands for the image" if backbone.image_token_id in ids else ""

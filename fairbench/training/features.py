@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fairbench.data.dataset import Dataset
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, named
 from fairbench.jobs.job import Job
 from fairbench.models.backbone import Backbone
 
@@ -77,7 +77,7 @@ class Prepared(torch.utils.data.Dataset[Example]):
             sizes = ", ".join(f"{image.width}×{image.height}" for image in images)
             raise FairbenchError(
                 f"{self.backbone.name} cannot take {row['id']} of {self.dataset.name} ({row['image']}, "
-                f"{sizes} pixels): {type(error).__name__}: {error}",
+                f"{sizes} pixels): {named(error)}",
                 f"`fairbench data check {self.dataset.name} --backbones {self.backbone.name}` lists such rows",
             ) from error
         if self.dataset.task == "generate":

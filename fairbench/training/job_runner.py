@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fairbench.data.dataset import Dataset, most_images, rows
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, named
 from fairbench.jobs.job import Job, Record, Stage
 from fairbench.jobs.journal import Journal
 from fairbench.jobs.probe import Probe
@@ -524,7 +524,7 @@ class Attempt:
         try:
             changed = imprint.changes(Imprint.of(self.backbone)) if imprint else []
         except Exception as error:  # a plugin's doing, which must not end the process
-            changed = [f"the backbone, which cannot be looked at any more ({type(error).__name__}: {error})"]
+            changed = [f"the backbone, which cannot be looked at any more ({named(error)})"]
         source = getattr(self, "source", None)
         if isinstance(source, Encoded) and source.versions() != self.versions:
             changed.append("examples that are kept in memory")

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Job, Stage
+from fairbench.jobs.job import PARTS, Job, Stage
 from fairbench.jobs.journal import Journal
 from fairbench.models import sharding
 from fairbench.models.backbone import Backbone
@@ -112,9 +112,14 @@ class Run:
         return device
 
     @property
+    def split(self) -> str:
+        """The split that this stage draws from."""
+        return "train" if self.stage is None else self.stage.split
+
+    @property
     def rows(self) -> Rows:
         """The rows that this stage draws from."""
-        return self.train if self.stage is None or self.stage.split == "train" else self.validation
+        return self.train if self.split == "train" else self.validation
 
     @property
     def progress(self) -> float:
@@ -141,9 +146,10 @@ class Run:
                     "leave the part out of the stage's `train`",
                 )
         if not groups:
+            known = [part for part in PARTS if self.backbone.part(part)]
             raise FairbenchError(
                 f"stage {stage.name} trains {', '.join(stage.train)}, but there is nothing to train",
-                "name a part that this backbone has: lora, head or projector",
+                f"name a part that this backbone has: {', '.join(known)}",
             )
         self.players[id(self.backbone)] = self._player(groups)
 
@@ -214,8 +220,7 @@ class Run:
         """Return any rows of those that this stage draws from as a batch; `rows` (B,) may repeat some."""
         rows = rows.cpu()
         share = self.share(len(rows))
-        split = "train" if self.stage is None else self.stage.split
-        examples = self.source.load(split, rows[share].tolist())
+        examples = self.source.load(self.split, rows[share].tolist())
         return self.compose(rows, examples, int(share[0]) if len(share) else 0)
 
     def share(self, count: int) -> Indices:
@@ -238,10 +243,9 @@ class Run:
 
     def ask(self, batch: Batch, prompts: Sequence[str]) -> Batch:
         """Return the same patients asked something else: `prompts` has one text for each row of the batch."""
-        split = "train" if self.stage is None else self.stage.split
         own = slice(batch.start, batch.start + len(batch.examples))
         rows = batch.row[own].tolist()
-        examples = [self.source.asked(split, *pair) for pair in zip(rows, prompts[own], strict=True)]
+        examples = [self.source.asked(self.split, *pair) for pair in zip(rows, prompts[own], strict=True)]
         return replace(batch, examples=examples)
 
     # ── forward ──────────────────────────────────────────────────────────────────────────────────
@@ -300,8 +304,7 @@ class Run:
         gathered by all processes together, also those that have no example.
         """
         row = entry.batch.row[:1].cpu()
-        split = "train" if self.stage is None else self.stage.split
-        spare = self.compose(row, self.source.load(split, row.tolist()), 0)
+        spare = self.compose(row, self.source.load(self.split, row.tolist()), 0)
         out = self._piece(replace(entry, batch=spare), slice(0, 1))
         return Outputs(**{name: value[:0] for name, value in out.tensors().items()})
 

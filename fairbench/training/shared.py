@@ -7,15 +7,13 @@ where these are still what the note says. A note that misleads costs a training,
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fairbench.errors import FairbenchError
-from fairbench.jobs.conversion import from_json, read_json, to_json
+from fairbench.jobs.conversion import checksum, from_json, read_json, to_json
 from fairbench.jobs.job import Choice, Job
 from fairbench.jobs.store import Store, digest, write_json
 from fairbench.training.method import Method
@@ -60,7 +58,7 @@ def leave(store: Store, name: str, training: Training) -> None:
     sealed = replace(training, files={file.name: digest(file) for file in sorted(folder.iterdir())})
     store.training_file(name).parent.mkdir(parents=True, exist_ok=True)
     written = to_json(sealed)
-    write_json(store.training_file(name), {**written, "checksum": _checksum(written)})
+    write_json(store.training_file(name), {**written, "checksum": checksum(written)})
 
 
 def find(store: Store, name: str, made_by: Mapping[str, str]) -> Training | None:
@@ -70,7 +68,7 @@ def find(store: Store, name: str, made_by: Mapping[str, str]) -> Training | None
     """
     try:
         written = dict(read_json(store.training_file(name))[0])
-        if written.pop("checksum", None) != _checksum(written):
+        if written.pop("checksum", None) != checksum(written):
             return None
         training = from_json(Training, written)
         folder = store.adapter_folder(training.job)
@@ -79,7 +77,3 @@ def find(store: Store, name: str, made_by: Mapping[str, str]) -> Training | None
         return None
     mine = _name(training.job) == name and training.made_by == dict(made_by)
     return training if whole and training.files and mine else None
-
-
-def _checksum(written: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(written, sort_keys=True).encode()).hexdigest()

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, named, said
 from fairbench.jobs.job import Job, Record
-from fairbench.jobs.store import said, says_full
+from fairbench.jobs.store import says_full
 from fairbench.training.isolation import Process
 from fairbench.training.job_runner import Attempt
 from fairbench.training.resources import Resources, Stopped
@@ -39,15 +39,16 @@ class Worker(Resources):
             failure = error
             if says_full(error):
                 raise self.store.full() from error
-            attempt.error = said(error)
-            if not isinstance(error, FairbenchError):
-                attempt.error = f"{type(error).__name__}: {attempt.error}"
+            if isinstance(error, FairbenchError):
+                attempt.error = said(error)
+            else:
+                attempt.error = named(error)
                 with self.store.writing():
                     text = traceback.format_exc().encode("utf-8", "backslashreplace")
                     self.store.traceback_file(job).write_bytes(text)
         if changed := self._changed(process, attempt, failure is not None):
-            named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-            fault = f"{job.method.label} changed what other jobs inherit: {named}"
+            some = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            fault = f"{job.method.label} changed what other jobs inherit: {some}"
             attempt.error = f"{attempt.error}; {fault}" if attempt.error else fault
             self.forget()
         record = attempt.record()
@@ -74,8 +75,8 @@ class Worker(Resources):
         try:
             return self.end(record)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            said = f"what its method noted cannot be written down ({type(error).__name__}: {error})"
-            return self.end(replace(record, facts={}, error=f"{record.error}; {said}" if record.error else said))
+            fault = f"what its method noted cannot be written down ({named(error)})"
+            return self.end(replace(record, facts={}, error=f"{record.error}; {fault}" if record.error else fault))
 
     def end(self, record: Record) -> Record:
         """Save a job's record and tell plugins."""

@@ -284,7 +284,7 @@ def test_what_was_run_is_written_as_a_file_that_runs_the_same_jobs(write, assign
 def test_narrowing_a_file_drops_what_it_says_of_the_rest(write):
     bench = narrow(load(str(write(FILE, "a file.toml"))), {"methods": "ask", "seeds": "0"})
     assert titles(bench) == ["ask 0"]
-    assert bench.description == ""
+    assert (bench.description, bench.primary) == ("", ())
     assert set(bench.settings) == {"toy"}
 
 
@@ -314,6 +314,11 @@ def test_a_file_that_says_something_else_is_refused_by_name(write, text, message
 def test_an_absent_file_or_benchmark_is_named():
     refused("there is no benchmark file x.toml", "", load, "x.toml")
     refused("no benchmark is called `quikstart`", "did you mean `quickstart`?", load, "quikstart")
+
+
+def test_a_file_that_is_named_nearly_right_is_suggested(write):
+    path = write("", "sweep.toml")
+    refused("no benchmark is called", f"did you mean `{path}`?", load, str(path.with_suffix(".tml")))
 
 
 WORDS = st.sampled_from(["pull", "toy", "name", "x", "site"])

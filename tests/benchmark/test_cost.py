@@ -175,5 +175,5 @@ def test_memory_is_right_within_30_percent(tmp_path):
 
     (said,) = json.loads(fairbench("plan", *words, "--json"))
     fairbench("run", *words, "--workers", "1")
-    (record,) = Store(tmp_path).records()
+    (record,) = Store(tmp_path).contents().records
     assert said["memory"] == pytest.approx(record.peak_memory, rel=0.3)

@@ -244,7 +244,7 @@ def test_a_problem_is_a_status(ward, tmp_path):
         path.write_bytes(path.read_bytes()[:60])
     words = [word.replace(str(ward[0]), str(folder)) for word in ward[1]]
     said = call("data", "check", "table", *words, code=1).stdout
-    assert "4 images cannot be read: 2.82%, more than the 1.00% tolerated" in " ".join(said.split())
+    assert "the images of 4 rows cannot be read: 2.82%, more than the 1.00% tolerated" in " ".join(said.split())
     assert json.loads(call("data", "check", "table", *words, "--json", code=1).stdout)["usable"] is False
     call("data", "check", "table", *words, "--set", "table.unreadable_share=0.1")
 

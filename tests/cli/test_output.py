@@ -86,7 +86,9 @@ def test_numbers_are_explained_where_it_is_asked(write):
         assert said not in short
         assert said in long
         assert long.startswith(short.rstrip())
-        assert "explain" not in call(*command, "--attr", "race", "--explain", "--json").stdout
+        for idle in (("--json",), ("--as", "medfair"))[: 2 if command[0] == "score" else 1]:
+            said = call(*command, "--attr", "race", "--explain", *idle, code=2).stderr
+            assert said.startswith("error: --explain adds to the tables on a terminal, and does nothing beside --")
 
 
 def test_a_metric_of_a_single_file_that_fails_is_a_warning_by_name(write, tmp_path):

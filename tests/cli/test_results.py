@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import builders
 import click
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fairbench import report
 from fairbench.cli import results as commands
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Record, Stage
@@ -22,6 +24,7 @@ from fairbench.leaderboard.compare import compare_predictions
 from fairbench.metrics.evidence import score_with_evidence
 from fairbench.predictions.predictions import Predictions
 from fairbench.report import json as as_json
+from fairbench.statistics.results import RankBy
 
 EVIDENCE = {"ci", "floor_mean", "floor_95", "p", "excess", "detectable"}
 FEW = {"asian": 2, "black": 1, "white": 2}
@@ -343,6 +346,19 @@ def test_leaderboard_prints_every_format_and_writes_files(runs, tmp_path):
     assert call("leaderboard", store.root, "--out", tmp_path / "board.html") == ""  # notes go to stderr
     assert (tmp_path / "board.html").read_text().startswith("<!doctype html>")
     assert "gender" in call("leaderboard", store.root, "--attr", "gender", "--min-cell", "10")
+
+
+@pytest.mark.parametrize("asked", ["--full", "--explain"])
+@pytest.mark.parametrize("idle", [("--format", "md"), ("--out", "board.txt")])
+def test_more_on_a_terminal_is_refused_where_nothing_is_shown_on_one(runs, asked, idle):
+    with pytest.raises(FairbenchError, match=f"^{asked} adds to the tables on a terminal, and does nothing beside"):
+        call("leaderboard", runs[0].root, asked, *idle)
+
+
+def test_the_choices_of_the_command_line_are_those_that_there_are():
+    """They stand there a second time, so that `--help` imports neither reports nor statistics."""
+    assert set(commands.FORMATS) == set(report.FORMATS)
+    assert get_args(RankBy) == commands.RANKINGS
 
 
 def test_status_tells_the_states_apart(runs):

@@ -102,16 +102,16 @@ def test_predictions_that_changed_on_the_way_are_refused(server, elsewhere):
 def test_a_folder_by_its_url_is_the_same_without_a_server(tmp_path, elsewhere):
     url = f"file://{tmp_path}/there"
     record = do(Store(url))
-    assert Store(tmp_path / "there").records() == (record,)
+    assert Store(tmp_path / "there").contents().records == (record,)
     elsewhere()
-    assert Store(url).records() == (record,)
+    assert Store(url).contents().records == (record,)
 
 
 @pytest.mark.parametrize(
     ("url", "message", "hint"),
     [
         ("nowhere://bucket/runs", "cannot be opened", "s3://"),
-        ("s3://key:secret@bucket/runs", "name or password in its URL", "AWS_ACCESS_KEY_ID"),
+        ("s3://key:secret@bucket/runs", "holds a name or password", "AWS_ACCESS_KEY_ID"),
         pytest.param(
             "s3://bucket/runs?endpoint_override=127.0.0.1:9&scheme=http",
             "does not answer",

@@ -40,7 +40,7 @@ def save(store, *records):
 def test_a_saved_record_is_read_back(store):
     save(store, record(0), record(1, "no"))
     assert store.record(job(0)) == record(0)
-    assert [r.failed for r in sorted(store.records(), key=lambda r: r.job.seed)] == [False, True]
+    assert [r.failed for r in sorted(store.contents().records, key=lambda r: r.job.seed)] == [False, True]
     assert json.loads((store.folder(job()) / JOB).read_text())["key"] == job().key
 
 
@@ -133,7 +133,7 @@ def test_a_record_without_sense_is_refused_with_its_reason(store, change, reason
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     (refused,) = store.contents().refused
     assert reason in refused.reason
-    assert store.records() == (record(1),)
+    assert store.contents().records == (record(1),)
 
 
 def answers(seed=0):
@@ -168,7 +168,7 @@ def test_a_record_in_another_jobs_folder_is_refused(store):
         (store.folder(job(0)) / name).write_bytes((store.folder(job(1)) / name).read_bytes())
     (refused,) = store.contents().refused
     assert "it is the record of another job: fr on site · toy-backbone · toy · seed 1" in refused.reason
-    assert [r.job.seed for r in store.records()] == [1]
+    assert [r.job.seed for r in store.contents().records] == [1]
 
 
 def test_what_another_version_remembered_of_a_folder_is_read_anew(store, monkeypatch):
@@ -191,7 +191,7 @@ def test_what_another_version_remembered_of_a_folder_is_read_anew(store, monkeyp
 
 def test_a_folder_that_is_none_is_named(tmp_path):
     with pytest.raises(FairbenchError, match="is not a folder of runs"):
-        Store(tmp_path / "absent").records()
+        Store(tmp_path / "absent").contents()
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_keeps_what_is_done(store, mon
             store.save(record(1))
         with pytest.raises(FairbenchError, match=message):
             store.prepare(job(2))
-    assert store.records() == (record(0),)
+    assert store.contents().records == (record(0),)
     assert not [path for path in store.root.rglob(".*") if path.is_file() and path.suffix != ".lock"]
 
 

@@ -162,7 +162,7 @@ def test_an_adapter_is_a_row_beside_the_others(base, tmp_path):
         command += ["--set", setting]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
-    records = {record.job.method.name: record for record in Store(tmp_path / "runs").records()}
+    records = {record.job.method.name: record for record in Store(tmp_path / "runs").contents().records}
     assert set(records) == {"vanilla", "zero-shot", "adapter:elsewhere"}
     given = records["adapter:elsewhere"]
     assert given.steps == 0
@@ -175,7 +175,7 @@ def test_an_adapter_is_a_row_beside_the_others(base, tmp_path):
     tensors = {name: value + 1 for name, value in load_file(file).items()}
     save_file(tensors, file)
     CliRunner().invoke(main, command)
-    keys = {record.job.key for record in Store(tmp_path / "runs").records()}
+    keys = {record.job.key for record in Store(tmp_path / "runs").contents().records}
     assert len(keys) == 4, "another adapter in the same folder is another job"
 
 

@@ -130,7 +130,7 @@ def test_a_server_that_fails_now_and_then_answers_every_patient_once(tmp_path, m
         assert "endpoint(model=seer)" in result.stdout
         run(tmp_path, *at(server, address="http://127.0.0.1:9/v1"))  # the same experiment, elsewhere: done already
         assert len(server.asked) == 48 + 3
-    (record,) = Store(tmp_path).records()
+    (record,) = Store(tmp_path).contents().records
     assert record.facts["endpoint"]["answered by"] == ["seer-1"]
     assert record.facts["endpoint"]["example of a question"] == text
     assert record.job.method.settings == {"model": "seer"}
@@ -157,7 +157,7 @@ def test_what_was_answered_before_an_end_is_not_asked_again(tmp_path):
         (kept,) = tmp_path.glob("*/answers.jsonl")
         assert len(kept.read_text().splitlines()) == 20
         kept.write_bytes(kept.read_bytes()[:-7])  # as a kill in the middle of a line leaves it
-        (record,) = Store(tmp_path).records()
+        (record,) = Store(tmp_path).contents().records
         Store(tmp_path).forget_failure(record.job)
         server.behave, before = looks, len(server.asked)
         ask(tmp_path, server)

@@ -55,7 +55,7 @@ def own(trained, tmp_path):
 
 
 def recorded(store, method):
-    return next(record for record in store.records() if record.job.method.name == method)
+    return next(record for record in store.contents().records if record.job.method.name == method)
 
 
 def test_honest_answers_come_out_again_and_an_honest_job_trains_again(trained, plugins):
@@ -73,7 +73,7 @@ def test_jobs_that_are_predicted_again_see_each_image_once(trained, plugins, mon
     dataset, shown = plugins.find("dataset", "toy"), []
     look = dataset.image
     monkeypatch.setattr(dataset, "image", lambda self, row: shown.append(row["id"]) or look(self, row))
-    found = [*predict_again(Again((trained,), plugins, {}), trained.records())]
+    found = [*predict_again(Again((trained,), plugins, {}), trained.contents().records)]
     assert [finding.state for finding in found] == ["holds"] * 3
     times = Counter(shown)
     first = times.pop(shown[0])  # also looked at for its size, and by a probe of the features
@@ -122,11 +122,11 @@ FORGERIES = {
 def test_only_the_models_tell(own, plugins, forge):
     """Everything that files say agrees; the models do not, of this job alone."""
     forge(own)
-    for record in own.records():
+    for record in own.contents().records:
         own.check_files(record)
         assert maker(own.predictions_file(record.job))["job"] == record.job.key
     how, expected = FORGERIES[forge]
-    found = [*how(Again([own], plugins, {}), own.records())]
+    found = [*how(Again([own], plugins, {}), own.contents().records)]
     (only,) = said(found)
     says([only], f"fr on site.*{expected}")
 
@@ -135,7 +135,7 @@ def test_adapters_may_be_kept_back(own, plugins):
     """Then nothing differs, and what they would show is not checked; half an adapter is a fault."""
     publication = publish([own], "toy", Choices(("site",)), command="")
     asked = Asked(own.root / "toy.json", (own.root,))
-    for record in own.records():
+    for record in own.contents().records:
         shutil.rmtree(own.adapter_folder(record.job))
     found = verdict_on(publication, asked, plugins).findings
     assert said(found) == []

@@ -28,7 +28,9 @@ def own(honest, tmp_path):
 
 
 def recorded(store, method, seed=0):
-    return next(r for r in store.records() if (r.job.method.name, r.job.seed) == (method, seed) and not r.failed)
+    return next(
+        r for r in store.contents().records if (r.job.method.name, r.job.seed) == (method, seed) and not r.failed
+    )
 
 
 def forged(store, record, **changes):

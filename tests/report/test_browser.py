@@ -286,7 +286,7 @@ def test_five_thousand_rows_are_usable(visit, quickstart):
 
 def test_a_sweep_is_watched_and_new_results_come_by_themselves(chromium, tmp_path):
     store = scored_runs(tmp_path / "runs")
-    job = replace(store.records()[0].job, seed=7)
+    job = replace(store.contents().records[0].job, seed=7)
     store.prepare(job)
     store.log_file(job).write_text(
         '{"stage": "a", "step": 0, "loss": 0.75}\n{"stage": "a", "step": 10, "loss": 0.5}\n'
@@ -301,7 +301,7 @@ def test_a_sweep_is_watched_and_new_results_come_by_themselves(chromium, tmp_pat
             page.get_by_text("4 of 5 jobs have ended").wait_for()
             assert "step 10, loss 0.500" in page.locator("#live .running").inner_text()
             page.locator("#live figure svg").wait_for()
-        store.save(replace(store.records()[0], job=job, error="out of luck"))
+        store.save(replace(store.contents().records[0], job=job, error="out of luck"))
         page.get_by_text("All 5 jobs have ended").wait_for()
         page.locator("#live .failed", has_text="out of luck").wait_for()
         server.shutdown()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -222,6 +223,18 @@ def test_what_leads_is_open_and_the_rest_is_folded_away():
     assert "Cost of one training" not in file.getvalue()
     assert "`fairbench leaderboard RUNS --full` shows more: Is it more than chance?;" in file.getvalue()
     assert "Cost of one training" in report.render(board(), "terminal")
+
+
+def test_a_table_without_rows_says_of_every_job_why_it_is_in_none():
+    """Openly, in every format that is read: there is nothing else to see."""
+    (table,) = board(reason="out of memory").tables
+    alone = Board("Leaderboard", (replace(table, rows=(), controls=(), baseline=None),), "0.1.0")
+    file = io.StringIO()
+    terminal.show(alone, Console(file=file, width=120, color_system=None))
+    texts = [file.getvalue(), *(report.render(alone, kind) for kind in ("terminal", "md", "html"))]
+    for text in texts:
+        assert text.count("out of memory") == 1
+        assert text.index("Not in this table") < text.index("Jobs and data")
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])

@@ -54,7 +54,7 @@ def ask(server, path="/", verb="GET", **headers):
 
 def begun(store, method="next", seed=0):
     """A job that was begun, and one that only waits."""
-    job = store.records()[0].job
+    job = store.contents().records[0].job
     job = replace(job, method=replace(job.method, name=method), seed=seed)
     store.prepare(job)
     store.log_file(job).write_text(
@@ -94,7 +94,7 @@ def test_localhost_is_this_machine_and_nothing_else_is_there(server):
 
 def test_a_sweep_is_told_as_it_goes(store):
     running, waiting = begun(store), begun(store, seed=1)
-    store.announce([*(record.job for record in store.records()), running, waiting])
+    store.announce([*(record.job for record in store.contents().records), running, waiting])
     with store.lease(running):
         state = Watched(store).state()
         assert (state["ended"], state["total"]) == (4, 6)
@@ -108,7 +108,7 @@ def test_a_sweep_is_told_as_it_goes(store):
 
 def test_a_record_without_its_job_beside_it_says_no_time(store):
     """As in a folder that is elsewhere, of which records alone are fetched."""
-    store.announce([record.job for record in store.records()])
+    store.announce([record.job for record in store.contents().records])
     for path in store.root.glob("*/job.json"):
         path.unlink()
     assert len(sweep(store).ended) == 4

@@ -402,6 +402,8 @@ def test_image_ablated_has_not_seen_the_image():
 def test_a_wrong_part_and_a_wrong_plugin_are_errors():
     with pytest.raises(AssertionError, match="trains the projector, which toy-backbone does not have"):
         train(Plain, stages=(Stage(train=("lora", "projector")),))
+    with pytest.raises(AssertionError, match=r"nothing to train\nhint: name a part that this backbone has: lora$"):
+        train(Plain, stages=(Stage(train=("head",)),), backbone_settings={"readout": "words"})
     with pytest.raises(FairbenchError, match="no part"):
         ToyBackbone().build(("a", "b"), ("a", "b"), torch.float32, torch.device("cpu")).part("loar")
     with pytest.raises(FairbenchError, match="did you mean `toy`"):

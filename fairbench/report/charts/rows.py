@@ -11,8 +11,8 @@ from fairbench.leaderboard.behind import Behind
 from fairbench.leaderboard.board import QUANTITIES, Row, Table
 from fairbench.report.charts.panel import Figure, Panel, Records, base, fixed
 from fairbench.report.charts.theme import SERIES, Theme, mark
-from fairbench.report.charts.words import CARRIED, group_names, interval, measure, rounded
-from fairbench.report.format import plain
+from fairbench.report.charts.words import CARRIED, group_names, measure, rounded
+from fairbench.report.format import plain, with_interval
 from fairbench.statistics.results import Estimate
 
 ALL = "all patients"
@@ -32,14 +32,13 @@ def change(table: Table, behind: Behind | None) -> Figure:
         if field in row.changes and row.changes[field].value is not None
     ]
     n = f"n = {table.rows_tested:,} test rows"
-    score = "accuracy" if table.measure.name == "accuracy" else measure(table)
     known = [name for name in names.values() if any(record["series"] == name for record in gaps)]
     panels = (
         _lines(
-            f"{measure(table)}",
+            measure(table),
             groups,
             [ALL, *group_names(table)],
-            [f"Change in {score} (points)", n],
+            [f"Change in {plain(table.measure.noun)} (points)", n],
             0,
         ),
         _lines("Worst group and gaps", gaps, known, ["Change (points)", n], 0),
@@ -110,7 +109,7 @@ def _changed(row: Row, table: Table, behind: Behind | None) -> Iterable[dict[str
 
 
 def _record(row: Row, series: str, one: Estimate) -> dict[str, Any]:
-    record = {"method": plain(row.label), "series": series, "value": rounded(one.value), "said": interval(one)}
+    record = {"method": plain(row.label), "series": series, "value": rounded(one.value), "said": with_interval(one)}
     if one.interval:
         record |= {"low": rounded(one.low), "high": rounded(one.high)}
     return record

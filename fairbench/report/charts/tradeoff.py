@@ -12,8 +12,8 @@ from fairbench.leaderboard.board import Row, Table
 from fairbench.leaderboard.sentences import learned
 from fairbench.report.charts.panel import Figure, Panel, Records, base, fixed
 from fairbench.report.charts.theme import BLUE, VERMILION, Theme
-from fairbench.report.charts.words import CARRIED, MOST, interval, measure, rounded
-from fairbench.report.format import plain
+from fairbench.report.charts.words import CARRIED, MOST, measure, rounded
+from fairbench.report.format import plain, with_interval
 from fairbench.statistics.results import Gap
 
 HEIGHT = 360
@@ -100,8 +100,8 @@ def _record(row: Row, gap: Gap, field: str, baseline: str | None) -> dict[str, A
     }
     point = {"x": rounded(gap.value), "y": rounded(row.score.value)}
     known = {"method": plain(row.label), **point, **ends}
-    said = f"{interval(row.score)} %, gap {interval(gap)} points, {verdict}"
-    values = {"gap": interval(gap), "score": interval(row.score), "rank": row.rank, "said": said}
+    said = f"{with_interval(row.score)} %, gap {with_interval(gap)} points, {verdict}"
+    values = {"gap": with_interval(gap), "score": with_interval(row.score), "rank": row.rank, "said": said}
     return {**known, "verdict": verdict, **values}
 
 

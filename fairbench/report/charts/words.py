@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from fairbench.leaderboard.board import Table
-from fairbench.report.format import percent, plain, whole
-from fairbench.statistics.results import Estimate
+from fairbench.report.format import plain, whole
 
 MOST = 24  # methods that a drawing shows at once
 CARRIED = 200  # methods whose data a page holds for its drawings
@@ -15,16 +14,9 @@ def rounded(fraction: float | None) -> float | None:
     return None if fraction is None else round(100 * fraction, 2)
 
 
-def interval(one: Estimate) -> str:
-    """Print a value with its interval for a tooltip."""
-    if one.interval is None:
-        return percent(one.value)
-    return f"{percent(one.value)} [{percent(one.low)}, {percent(one.high)}]"
-
-
 def measure(table: Table) -> str:
     """Name what a table is judged by, as an axis does."""
-    return "Accuracy" if table.measure.name == "accuracy" else plain(table.measure.title)
+    return plain(table.measure.heading)
 
 
 def group_names(table: Table) -> list[str]:

@@ -133,6 +133,7 @@ def _table(number: int, table: Table, behind: Behind | None, specs: list[dict[st
     laid = section(table)
     rows = {plain(row.label): place for place, row in enumerate((*table.rows, *table.controls))}
     rows |= {plain(f"{row.label} ({row.stands_for})"): rows[plain(row.label)] for row in table.controls}
+    marks = html.Marks(rows, LINES)
     drawn = {kind: draw(table, behind) for kind, draw in KINDS.items()} if table.rows else {}
     figures = {kind: _figure(figure, specs, str(number)) for kind, figure in drawn.items()}
     absent = [f"“{figure.title}” ({figure.missing})" for figure in drawn.values() if not figure.panels]
@@ -143,10 +144,10 @@ def _table(number: int, table: Table, behind: Behind | None, specs: list[dict[st
         html.fragment(_points(laid)),
         figures.pop("pareto", ""),
         _lead(number, table, laid, rows),
-        html.fragment(laid.remarks),
+        html.fragment(laid.remarks, marks),
         *figures.values(),
         html.fragment([Paragraph(f"Not drawn: {'; '.join(absent)}.")]) if absent else "",
-        html.fragment(laid.folds, html.Marks(rows, LINES)),
+        html.fragment(laid.folds, marks),
         "</section>",
     ]
     return "\n".join(part for part in parts if part)
