@@ -316,8 +316,8 @@ def test_who_is_only_more_accurate_is_not_said_to_treat_groups_more_alike(store)
     add(store, "better", accuracy_of({"black": 0.9, "white": 0.9}, seed=1))
     said = finding(only(build(store))[0])[0]
     assert said.endswith(
-        "Nothing here is shown to treat groups more alike than vanilla. Shown to serve the worst-served group better, "
-        "with no loss shown: better."
+        "Nothing here is shown to treat groups more alike than vanilla. Shown to serve the worst-served group"
+        " better, with no loss shown: better."
     )
 
 
