@@ -88,4 +88,4 @@ def _above(mean: float, gap: float, groups: int) -> Floats:
     """Groups of this range as good as they can be where one of nearly all rows is at `mean`: the best case of an M
     that is the mean of the groups' values.
     """
-    return np.minimum([mean] + [mean + gap] * (groups - 1), 1.0)
+    return np.array([mean] + [mean + gap] * (groups - 1))
