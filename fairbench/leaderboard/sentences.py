@@ -116,12 +116,11 @@ def _changes(table: Table) -> Iterable[str]:
         yield f"{'; '.join(parts)}."
     elif rows:
         yield f"No method's {' or '.join(names.values())} is shown to differ from {table.baseline}'s."
-    score = "accuracy" if table.measure.name == "accuracy" else table.measure.title
     changes = {row.label: row.changes["score"] for row in rows if "score" in row.changes and learned(row)}
     for word, sign in (("gained", 1), ("lost", -1)):
         apart = _apart(changes, sign)
         if apart:
-            yield f"{_with_sizes(apart)} {word} {score}."
+            yield f"{_with_sizes(apart)} {word} {table.measure.noun}."
 
 
 def _apart(changes: Mapping[str, Difference], sign: int) -> dict[str, float]:
@@ -197,13 +196,12 @@ def _conclusion(table: Table) -> str:
             (at_cost if worse else fairer if alike else lifted).append(row.label)
         elif any(_shown(row, key, -sign) for key, sign in gaps.items()):
             less.append(row.label)
-    score = "accuracy" if table.measure.name == "accuracy" else table.measure.title
     more = f" Shown to serve the worst-served group better, with no loss shown: {_some(lifted)}." if lifted else ""
     more += f" Shown to treat them less alike: {_some(less)}." if less else ""
     if fairer:
         return (
-            f"Shown to treat groups more alike than {table.baseline}, with no loss shown in {score}, worst group or"
-            f" gaps: {_some(fairer)}.{more}"
+            f"Shown to treat groups more alike than {table.baseline}, with no loss shown in {table.measure.noun},"
+            f" worst group or gaps: {_some(fairer)}.{more}"
         )
     if at_cost:
         return (

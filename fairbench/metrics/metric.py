@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fairbench.errors import FairbenchError
+from fairbench.errors import FairbenchError, named
 from fairbench.predictions.predictions import FloatArray, IntArray, Predictions
 from fairbench.statistics.results import Estimate
 
@@ -137,7 +137,7 @@ class Metric:
         try:
             return str(self.made_with()) if self.made_with else ""
         except (Exception, SystemExit) as error:
-            return f"not known: {type(error).__name__}: {error}"
+            return f"not known: {named(error)}"
 
     def _call(self, function: Callable[[Predictions], Any], rows: Predictions) -> Any:
         """Call a plugin's function on rows of its own; whatever it raises makes this metric undefined, no other."""
@@ -148,8 +148,7 @@ class Metric:
         except FairbenchError as error:
             raise Undefined("; ".join(filter(None, (f"{self.name}: {error.message}", error.hint)))) from error
         except (Exception, SystemExit) as error:
-            said = " ".join(str(error).split())
-            raise Undefined(f"{self.name} failed: {type(error).__name__}: {said}") from error
+            raise Undefined(f"{self.name} failed: {named(error)}") from error
 
     def _believable(self, given: Any, rows: Predictions) -> Floats:
         """Take a plugin's row scores as numbers, one for each row in the rows' order, all in the metric's range."""
