@@ -199,8 +199,8 @@ def _alive(number):
         (("--launcher", "ray", "--launch", "more=toy:gpus:2"), "more names toy", "jobs of toy-backbone"),
         (("--launcher", "slurm", "--launch", "hours=-1"), "slurm.hours = '-1' must be above 0", ""),
         (("--launcher", "accelerate"), "accelerate needs to know on what", "processes=2"),
-        (("--shard",), "processes that share a job, and here is one", "--launch processes=2"),
-        (("--shard", "--launcher", "ray"), "--launcher ray starts one for each", "--launch processes=2"),
+        (("--shard",), "processes that share a job, and here is one", "by a launcher that does"),
+        (("--shard", "--launcher", "ray"), "--launcher ray starts one for each", "by a launcher that does"),
         (
             ("--shard", "--launcher", "accelerate", "--launch", "processes=1"),
             "over several processes",

@@ -135,7 +135,7 @@ def test_markdown_shows_values_with_their_units():
     assert "Undefined (EqOdds(max)): no positives among 9 rows." in text
     assert "1 of them beyond the first of their method" in text
     assert "it failed" in text
-    assert "because the best-off group lost, beyond noise" in text  # the legend explains the flag that is used
+    assert "Its best-off group lost, beyond noise" in text  # the legend explains the flag that is used
     assert "another version" not in text  # and no other
 
 
