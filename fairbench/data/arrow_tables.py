@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 
 from fairbench.data.tables import refuse_twice, whole
 from fairbench.errors import FairbenchError
+from fairbench.files import whole as whole_file
 from fairbench.files import write
 
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` leaves beside its files
@@ -112,9 +112,8 @@ def _unpacked(cell: Mapping[str, Any] | None, folder: Path) -> str:
         return ""
     path = folder / hashlib.sha256(data).hexdigest()[:32]
     if not path.exists():
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_bytes(data)
-        os.replace(part, path)
+        with whole_file(path) as part:
+            part.write_bytes(data)
     return path.name
 
 

@@ -42,32 +42,21 @@ class Extreme:
         """The extreme of values (..., rates, groups): (...)."""
         return extreme(values, self.kind, self.reduce)
 
-    def placed_noise(self) -> Floats:
-        """Noise of A − B, (draws, seeds), were each extreme where it was observed.
-
-        Two methods whose gaps are equal but lie between different groups are not exchangeable; this is their
-        null.
-        """
-        placed = self.placed()
-        difference: Floats = placed[:, 0] - placed[:, 1]
-        return difference
-
     @cached_property
     def level(self) -> Floats:
-        """How far off either extreme would be were all groups alike in each method, (draws, methods, seeds).
+        """Noise of either extreme were all groups alike in each method, (draws, methods, seeds).
 
         A range is then as far too large as it can be; of two methods whose answers vary unlike much, one's by more.
         """
         return self.of(self.errors)
 
-    def level_noise(self) -> Floats:
-        """Noise of A − B, (draws, seeds), were all groups alike in each method: another null of equal extremes."""
-        level = self.level
-        difference: Floats = level[:, 0] - level[:, 1]
-        return difference
-
+    @cached_property
     def placed(self) -> Floats:
-        """Noise of either extreme where it was observed, (draws, methods, seeds)."""
+        """Noise of either extreme where it was observed, (draws, methods, seeds).
+
+        Two methods whose gaps are equal but lie between different groups are not exchangeable; this is their
+        null.
+        """
         at = _at(self.errors, np.where(np.isnan(self.values), -np.inf, self.values).argmax(axis=-1))
         lowest = _at(self.errors, np.where(np.isnan(self.values), np.inf, self.values).argmin(axis=-1))
         noise = {"range": at - lowest, "best": at, "worst": lowest}[self.kind]

@@ -126,8 +126,9 @@ def compare(
 
     `exchange_p`: the two methods' answers on any one patient could be swapped (Fisher 1935; Pitman 1937); exact
     with one seed. But methods with equal gaps between different groups are not exchangeable, and the swap test
-    alone would call their gaps different far too often. So `p` is the larger of it and the p-value from the
-    sampling noise of the two observed values where they were observed (`Extreme.placed_noise`). With several
+    alone would call their gaps different far too often; and of two fair methods the one whose answers vary more
+    has the larger gap by chance. So `p` is the largest of it and of the p-values from the sampling noise of the two
+    values where they were observed (`Extreme.placed`), and were all groups alike (`Extreme.level`). With several
     seeds the part of that noise that all share is convolved with a t of seeds - 1 degrees of freedom for the
     rest, so two seeds can hardly show anything. Intervals are `Extreme.bounds`, joined with the seeds' t
     interval; where they and the test disagree about 0, the test decides (`agreeing`). A cluster is drawn whole
@@ -353,8 +354,8 @@ def resampled(
 def judged(observed: Floats, null: Floats, extremes_of: Extreme, rng: np.random.Generator) -> Difference:
     """One difference of extremes with its interval and p-values; observed: (seeds,), null: (draws, seeds)."""
     value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
-    nulls = (null, extremes_of.placed_noise(), extremes_of.level_noise())
-    tests = [two_sided(observed, draws, rng) for draws in nulls]
+    noises = (extremes_of.placed, extremes_of.level)
+    tests = [two_sided(observed, draws, rng) for draws in (null, *(one[:, 0] - one[:, 1] for one in noises))]
     exchange, placed, level = (p_value(draws, abs(value), freedom) for draws in tests)
     low, high = extremes_of.bounds()
     reach = seed_reach(observed)
@@ -400,7 +401,7 @@ def judged_distance(
     value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
     by_score, by_gap = -np.sqrt(np.maximum(distance**2 - gap**2, 0)) / distance, gap / distance
     stretch = 1.0 if whole is None else _stretch(noise[:, 0] - noise[:, 1], whole)
-    moved = [by_score * noise + by_gap * error for error in (gaps.placed(), gaps.level)]
+    moved = [by_score * noise + by_gap * error for error in (gaps.placed, gaps.level)]
     draws = (null, *(one[:, 0] - one[:, 1] for one in moved))
     tests = [two_sided(observed, stretch * one, rng) for one in draws]
     exchange, placed, level = (p_value(one, abs(value), freedom) for one in tests)
