@@ -60,6 +60,7 @@ def fairbench(name: str, backbone: str, rows: dict[str, int], controls: bool) ->
         words = ["--attr", ",".join(attributes), "--seeds", ",".join(map(str, range(seeds))), "--out", folder]
         words += ["--backbones", backbone]
         words += [] if controls else ["--no-controls"]
+        words += ["--set", "lora.min_steps=0"]  # as many epochs as the script, however few the rows
         for setting, count in rows.items():
             words += ["--set", f"fundus-sim.{setting}={count}"]
         command = [sys.executable, "-m", "fairbench", "run", "quickstart", *words, "--workers", "1"]

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fairbench.benchmark.plan import Planned
+from fairbench.benchmark.plan import Planned, of_fold, row_counts
 from fairbench.data.dataset import Dataset, rows
 from fairbench.errors import FairbenchError
-from fairbench.jobs.job import Choice, Job, Stage
+from fairbench.jobs.job import WARMUPS, Choice, Job, Stage
 from fairbench.jobs.store import Store
 from fairbench.jobs.summary import Overview, Summary
 from fairbench.jobs.summary import kind as kind_of
@@ -40,7 +40,6 @@ BYTES_TRAINED = 16  # a float32 weight, its gradient and AdamW's two moments
 BYTES_KEPT, WIDTHS_KEPT, INNER_KEPT = 18, 7, 3
 
 LISTED = 1_000  # jobs that are printed one by one
-HARDLY = 5  # times its warm-up that a stage of a recipe should last: below, too little may be learned
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def estimate(
         if one.rate is not None:
             finished.setdefault(one.kind, []).append(one)
     tables = {name: rows(data) for name, data in planned.datasets.items()}
-    counts = {name: {str(k): int(n) for k, n in t["split"].value_counts().items()} for name, t in tables.items()}
+    counts = {name: row_counts(data) for name, data in planned.datasets.items()}
     sizes: dict[str, Size] = {}
     rates: dict[str, Rates] = {}
     borne: set[str] = set()
@@ -118,9 +117,9 @@ def estimate(
             rates[kind] = known or _rates(planned, job, sizes[kind], fresh, table, try_out)
         size, rate = sizes[kind], rates[kind]
         stages, failing = _stages(planned, job)
-        count = _of_fold(job, counts[job.dataset.name])
+        count = of_fold(counts[job.dataset.name], job.folds)
         steps, answers, lasting = _work(job, stages, count)
-        if stages and job.stages == tuple(planned.backbones[job.backbone.name].recipe):
+        if stages:
             lasting += _hardly_trained(job, count.get("train", 0))
         state = _state(job, overview) or failing or "to run"
         training, seconds = training_of(job, type(planned.methods[job.key])), None
@@ -154,25 +153,16 @@ def _work(job: Job, stages: Sequence[Stage], count: Mapping[str, int]) -> tuple[
     return steps, count.get("test", 0) + count.get("val", 0) * (1 + between), longer
 
 
-def _of_fold(job: Job, count: Mapping[str, int]) -> Mapping[str, int]:
-    """Return the rows of each split in one fold."""
-    if job.folds == 1:
-        return count
-    total = sum(count.values())
-    part = total // job.folds
-    return {"train": total - 2 * part, "val": part, "test": part}
-
-
 def _hardly_trained(job: Job, train: int) -> tuple[str, ...]:
-    """Say which stages of a recipe spend a good part of their steps on warming up, as they do on few rows."""
+    """Say which stages spend a good part of their steps on warming up, as a benchmark's own may on few rows."""
     said = []
     for stage in job.stages:
         steps = round(stage.lasting(train, job.batch_size) * -(-train // job.batch_size))
-        if train and steps < HARDLY * stage.warmup:
+        if train and 2 * steps < WARMUPS * stage.warmup:
             said.append(
                 f"{stage.name} of {job.backbone.name} takes {steps} steps on the {train:,} train rows of "
                 f"{job.dataset.name}, {min(stage.warmup, steps)} of them warming up: it may hardly learn; "
-                f"--set {stage.name}.min_steps={2 * HARDLY * stage.warmup} trains all methods for longer"
+                f"--set {stage.name}.min_steps={WARMUPS * stage.warmup} trains all methods for longer"
             )
     return tuple(said)
 

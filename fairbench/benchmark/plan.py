@@ -106,13 +106,15 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
         name: _choice("dataset", name, benchmark, plugins, dataset.fingerprint())
         for name, dataset in made_of.datasets.items()
     }
+    counts = {name: row_counts(dataset) for name, dataset in made_of.datasets.items()}
     planned: dict[str, Job] = {}
     makers: dict[str, Method] = {}
     for backbone_name, dataset_name, method, made in made_of.crossed:
         by_group = made.uses_attributes or needs_groups(benchmark.select)
         ways = made_of.attributes[dataset_name] if by_group else [()]
         three = data[dataset_name], chosen[backbone_name], method
-        for job in _each(benchmark, made_of.backbones[backbone_name], three, ways):
+        backbone = made_of.backbones[backbone_name]
+        for job in _each(benchmark, backbone, three, ways, _stages(benchmark, backbone, counts[dataset_name])):
             planned.setdefault(job.key, job)
             makers.setdefault(job.key, made)
     return Planned(tuple(planned.values()), made_of.datasets, made_of.backbones, makers, tuple(absent))
@@ -144,12 +146,13 @@ def _each(
     backbone: Backbone,
     three: tuple[Choice, Choice, Choice],
     ways: Sequence[tuple[str, ...]],
+    stages: tuple[Stage, ...],
 ) -> Iterable[Job]:
     """Yield the jobs of one dataset, backbone and method: each way of attributes, seed, fold."""
     for way, seed, fold in itertools.product(ways, benchmark.seeds, range(benchmark.folds)):
         yield Job(
             *three,
-            stages=benchmark.stages or backbone.recipe,
+            stages=stages,
             attributes=way,
             seed=seed,
             batch_size=benchmark.batch_size or backbone.batch_size,
@@ -159,6 +162,29 @@ def _each(
             folds=benchmark.folds,
             fold=fold,
         )
+
+
+def _stages(benchmark: Benchmark, backbone: Backbone, counts: Mapping[str, int]) -> tuple[Stage, ...]:
+    """Return a benchmark's own stages as they are, else the backbone's recipe, fitted to the number of rows."""
+    train = of_fold(counts, benchmark.folds).get("train", 0)
+    batch_size = benchmark.batch_size or backbone.batch_size
+    return benchmark.stages or tuple(stage.fitted(train, batch_size) for stage in backbone.recipe)
+
+
+def row_counts(dataset: Dataset) -> dict[str, int]:
+    """Return how many rows each split of a dataset has; raises FairbenchError for a table that is no dataset."""
+    from fairbench.data.dataset import rows
+
+    return {str(split): int(count) for split, count in rows(dataset)["split"].value_counts().items()}
+
+
+def of_fold(counts: Mapping[str, int], folds: int) -> Mapping[str, int]:
+    """Return how many rows each split has in one of `folds`, the same for each though a row may go over."""
+    if folds == 1:
+        return counts
+    total = sum(counts.values())
+    part = total // folds
+    return {"train": total - 2 * part, "val": part, "test": part}
 
 
 def _weights(backbone: Backbone, absent: list[FairbenchError]) -> str:

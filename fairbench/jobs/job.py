@@ -20,6 +20,7 @@ Decay = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bfloat16"]
 READ = ("value", "low", "high", "auroc", "chance", "p")  # what a probe reads of an attribute
 Role = Literal["contender", "baseline", "control", "reference"]
+WARMUPS = 10  # times its warm-up that a stage of a recipe lasts at least: in fewer steps, little is learned
 Steps = Annotated[int, Range(0)]
 LeastSteps = Annotated[int, Range(0, 1_000_000)]
 Epochs = Annotated[float, Range(0, 100_000, above=True)]
@@ -58,6 +59,11 @@ class Stage:
         steps = max(1, -(-rows // batch_size))
         enough = round(self.epochs * steps) >= self.min_steps
         return self.epochs if enough else float(-(-self.min_steps // steps))
+
+    def fitted(self, rows: int, batch_size: int) -> Stage:
+        """Return the same stage, lasting WARMUPS times its warm-up where so few rows would end it sooner."""
+        steps = round(self.lasting(rows, batch_size) * max(1, -(-rows // batch_size)))
+        return self if steps >= WARMUPS * self.warmup else replace(self, min_steps=WARMUPS * self.warmup)
 
     def share(self, part: float) -> Stage:
         """Return the same stage, of which only a part lasts."""

@@ -31,7 +31,7 @@ from fairbench.models.byte_tokenizer import tiny_tokenizer
 from fairbench.training.method import Method
 from fairbench.training.worker import Worker
 
-STAGES = (Stage(name="lora", train=("lora", "head"), epochs=1, lr=3e-3, warmup=2),)
+STAGES = (Stage(name="lora", train=("lora", "head"), epochs=1, lr=3e-3, warmup=1),)
 TOLERANCE = 2e-6  # what summation order may change in an adapter after twelve float32 steps
 
 

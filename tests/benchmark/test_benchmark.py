@@ -119,8 +119,26 @@ def test_a_method_may_appear_with_several_settings():
 def test_backbones_bring_their_own_stages_and_batch_size():
     by_backbone = {job.backbone.name: job for job in jobs(backbones="toy-backbone,other-backbone")}
     assert by_backbone["toy-backbone"].stages == ToyBackbone.recipe
-    assert by_backbone["other-backbone"].stages == OtherBackbone.recipe
+    assert [replace(stage, min_steps=0) for stage in by_backbone["other-backbone"].stages] == [
+        *OtherBackbone.recipe
+    ]
     assert {job.batch_size for job in by_backbone.values()} == {8}
+
+
+def test_a_recipe_knows_how_few_rows_there_are_and_a_benchmark_s_own_stages_are_as_written():
+    """96 training rows in batches of 8 are 12 steps; of 168 rows in three folds, 56 train: 7 steps."""
+
+    def least(*assignments, bench=TOY, **lists):
+        return {job.backbone.name: [s.min_steps for s in job.stages] for job in jobs(bench, *assignments, **lists)}
+
+    both = {"backbones": "toy-backbone,other-backbone"}
+    assert least(**both) == {"toy-backbone": [0], "other-backbone": [1000, 1000]}
+    folded = replace(TOY, folds=3)
+    assert least(bench=folded, **both) == {"toy-backbone": [10], "other-backbone": [1000, 1000]}
+    assert least("run.batch_size=16") == {"toy-backbone": [10]}
+    assert least("run.batch_size=16", "lora.lr=1e-5") == {"toy-backbone": [0]}
+    own = replace(TOY, stages=OtherBackbone.recipe)
+    assert least(bench=own, **both) == {"toy-backbone": [0, 0], "other-backbone": [0, 0]}
 
 
 def test_a_plan_that_trains_nothing_is_known_before():

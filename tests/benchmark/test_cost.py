@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -123,19 +122,6 @@ def test_finished_jobs_say_what_the_next_ones_take(tmp_path):
     assert (done.state, done.seconds, open_.basis) == ("done", None, "finished jobs")
     assert open_.seconds == pytest.approx(record.seconds["train"] + record.seconds["predict"])
     assert open_.memory == record.peak_memory
-
-
-def test_a_plan_is_right_within_a_factor_of_two(tmp_path):
-    """In CPU time, which other programs do not lengthen; the first job loads what a worker keeps."""
-    loaded = toy_plugins(Plain, Other, Adjusting)
-    bench = Benchmark(**{**vars(TOY), "settings": {"toy": {"rows_per_split": [1600, 40, 400]}}})
-    jobs = plan.jobs(bench, loaded, {})
-    said = estimate(jobs, Store(tmp_path))[1].seconds
-    worker = Worker(Store(tmp_path), loaded, {}, lambda *_: None)
-    worker.run(jobs.jobs[0])
-    start = time.process_time()
-    assert worker.run(jobs.jobs[1]).error is None
-    assert 0.5 < (time.process_time() - start) / said < 2
 
 
 @pytest.mark.parametrize("name", ["tiny-llava", "tiny-qwen2.5-vl"])

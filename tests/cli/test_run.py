@@ -227,15 +227,18 @@ def test_what_is_assumed_without_power_is_refused():
         assert refusal == f"error: --{name} is assumed of what test sets can show\nhint: add --power\n"
 
 
-def test_a_plan_says_when_a_recipe_hardly_trains_on_so_few_rows():
+def test_a_plan_says_that_a_recipe_lasts_longer_on_few_rows_and_when_own_stages_hardly_train():
     few = ("--methods", "fr", "--no-controls", "--set", "toy.limit=20", "--set", "run.batch_size=8")
     plan = call("plan", *TOY, *few).stdout
+    assert plan.count("lora lasts 5 epochs of the 11 train rows of toy, not 1, to take 10 steps (min_steps)") == 1
+    assert "warming up" not in plan
+    own = call("plan", *TOY, *few, "--set", "lora.warmup=2").stdout
     said = (
         "note: lora of toy-backbone takes 2 steps on the 11 train rows of toy, 2 of them warming up: "
         "it may hardly learn; --set lora.min_steps=20 trains all methods for longer"
     )
-    assert plan.count("warming up") == 1
-    assert said in plan
+    assert own.count("warming up") == 1
+    assert said in own
     assert "warming up" not in call("plan", *TOY, *few, "--set", "lora.min_steps=20").stdout
     assert "warming up" not in call("plan", *TOY, *few, "--set", "lora.warmup=0").stdout
 

@@ -154,4 +154,9 @@ def test_a_stage_lasts_whole_epochs_until_it_has_its_steps():
     assert stage.lasting(10, 16) == 150
     assert Stage(epochs=2.5).lasting(10, 4) == 2.5
     assert Stage(epochs=0.5, min_steps=2).lasting(16, 4) == 0.5
+    assert Stage(epochs=3, warmup=15).fitted(7000, 16) == Stage(epochs=3, warmup=15)
+    assert Stage(epochs=3, warmup=15).fitted(490, 16) == Stage(epochs=3, warmup=15, min_steps=150)
+    assert Stage(epochs=3, warmup=15).fitted(490, 16).lasting(490, 16) == 5
+    assert Stage(epochs=3, warmup=15, min_steps=200).fitted(490, 16).min_steps == 200
+    assert Stage(epochs=3, warmup=0).fitted(1, 16).min_steps == 0
     assert (stage.share(0.4).epochs, stage.share(0.4).min_steps) == (pytest.approx(1.2), 60)
