@@ -306,6 +306,15 @@ def equity(groups: Sequence[np.ndarray], overall: Sequence[np.ndarray]) -> np.nd
     return overall[0] / (1 + 100 * (np.nanmax(groups[0], axis=-1) - np.nanmin(groups[0], axis=-1)))
 
 
+def as_good(groups: int, score: float, best: float) -> tuple[float, ...]:
+    """`best` in every group but the last, where it is just so much less that ES-M is that of a fair `score`.
+
+    (best − d / groups) / (1 + 100 d) = score, for groups of one size.
+    """
+    less = (best - score) / (100 * score + 1 / groups)
+    return (best,) * (groups - 1) + (best - less,)
+
+
 def equity_scaled(sizes: Sequence[int], a: Sequence[float], b: Sequence[float]) -> Measure:
     """ES-M of A: value, floor, coverage; of A − B: p <= .05, coverage."""
     weight = np.array(sizes) / sum(sizes)
@@ -706,8 +715,12 @@ STUDIES = (
         ("covered", "difference p<=.05", "difference covered", "value", "chance value"),
         {"1536/296/168, all .80": equity_scaled(FAIRCLIP, (0.8,) * 3, (0.8,) * 3),
          "3x300, gap .12 against none": equity_scaled(THIRDS, (0.75, 0.63, 0.75), (0.75,) * 3),
-         "3x300, gap .20 against .05": equity_scaled(THIRDS, (0.8, 0.6, 0.8), (0.8, 0.75, 0.8))},
-        {"1536/296/168, all .80": "value 9 to 41, median 17.6"}, (3, 4),
+         "3x300, gap .20 against .05": equity_scaled(THIRDS, (0.8, 0.6, 0.8), (0.8, 0.75, 0.8)),
+         "3x300, .80 against .97, ES-M alike": equity_scaled(THIRDS, (0.8,) * 3, as_good(3, 0.8, 0.97)),
+         "5x100, the same": equity_scaled((100,) * 5, (0.8,) * 5, as_good(5, 0.8, 0.97)),
+         "15x20, the same": equity_scaled((20,) * 15, (0.8,) * 15, as_good(15, 0.8, 0.97))},
+        {"1536/296/168, all .80": "value 9 to 41, median 17.6", "3x300, .80 against .97, ES-M alike": "p<=.05 19",
+         "5x100, the same": "37", "15x20, the same": "67"}, (3, 4),
     ),
     Study(
         "power", "Power at the size that is said to be found in 80 %", ("found", "size, points"),

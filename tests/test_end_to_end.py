@@ -57,7 +57,7 @@ def run(out, *options, code=0, workers=1):
     words = ["run", *map(str, options), "--out", str(out), "--workers", str(workers)]
     with pytest.MonkeyPatch.context() as patch:
         if workers == 1:
-            patch.setattr(launch._Crew, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
+            patch.setattr(launch._Workers, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
         result = CliRunner().invoke(main, words)
     assert result.exit_code == code, result.output + repr(result.exception)
     return result
@@ -238,7 +238,7 @@ def test_a_probe_names_the_job_whose_adapter_is_damaged_and_reads_the_others(tmp
     (hurt,) = (record.job for record in store.contents().records if record.role == "contender")
     weights = store.adapter_folder(hurt) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
-    monkeypatch.setattr(launch._Crew, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
+    monkeypatch.setattr(launch._Workers, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
     result = call("probe", tmp_path, "--plugin", TOYS, code=1)
     assert f"cannot probe {hurt.title}: {weights} is not what its record describes" in " ".join(
         result.stderr.split()

@@ -97,7 +97,7 @@ _PLAIN = (
 )
 
 
-def shelf() -> dict[str, Path]:
+def bundled_benchmarks() -> dict[str, Path]:
     """Return the bundled benchmarks by name: the checkout's own, or what an installed wheel carries."""
     checkout = Path(__file__).parents[2]
     if (checkout / "pyproject.toml").is_file():
@@ -109,7 +109,7 @@ def shelf() -> dict[str, Path]:
 
 def load(which: str) -> Benchmark:
     """Read a benchmark by the name of a bundled one or the path of a TOML file."""
-    bundled = shelf()
+    bundled = bundled_benchmarks()
     if which not in bundled and not which.endswith(".toml"):
         beside = Path(which).parent.glob("*.toml") if Path(which).suffix else ()
         raise suggest("benchmark", which, {*bundled, *map(str, beside)})

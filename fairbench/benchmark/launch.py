@@ -73,7 +73,7 @@ def launch(jobs: Sequence[Job], setup: Setup, workers: int, watch: Watch) -> Non
         work(0, ordered, setup, watch)
         return
     with _ended_by_signal():
-        _Crew(store, ordered, setup, watch).run(workers)
+        _Workers(store, ordered, setup, watch).run(workers)
     left = store.missing(jobs, probe=setup.options.probe)
     if any(store.ended(job) is None for job in left):
         raise FairbenchError(f"{len(left)} jobs were not run; finished jobs are safe", "run the same command again")
@@ -88,7 +88,7 @@ class _Hand:
     job: Job | None = None
 
 
-class _Crew:
+class _Workers:
     """Workers in processes of their own, so that a job that kills its process ends neither sweep nor command."""
 
     def __init__(self, store: Store, jobs: Sequence[Job], setup: Setup, watch: Watch) -> None:

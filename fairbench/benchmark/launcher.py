@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from fairbench.benchmark.pull import Event, Keeper, Setup, Watch
+from fairbench.benchmark.pull import Event, ProcessWorker, Setup, Watch
 from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import from_json, read_json, to_json
 from fairbench.jobs.job import Job, Record
@@ -44,7 +44,7 @@ class Work:
 
         What the job loads stays loaded for the next one that this process is given.
         """
-        Keeper.of(self.setup).run(job, tell)
+        ProcessWorker.of(self.setup).run(job, tell)
 
     def died(self, job: Job, cause: str) -> None:
         """Write down that a process died of a job; of the second time the job has failed when it is run again."""

@@ -295,10 +295,10 @@ def attributes_of(benchmark: Benchmark, dataset: Dataset) -> Sequence[tuple[str,
     folds of a dataset whose splits are not to be drawn anew.
     """
     _check_folds(benchmark, dataset)
-    from fairbench.data.dataset import asked
+    from fairbench.data.dataset import guarded
 
-    asked(dataset, "classes", lambda: tuple(dataset.classes))
-    known = asked(dataset, "attributes", lambda: tuple(dataset.attributes))
+    guarded(dataset, "classes", lambda: tuple(dataset.classes))
+    known = guarded(dataset, "attributes", lambda: tuple(dataset.attributes))
     wanted = benchmark.attributes or known
     split = [tuple(name.strip() for name in entry.split("+")) for entry in wanted]
     for attribute in (name for entry in split for name in entry):

@@ -95,17 +95,17 @@ def child(number: int, jobs: Sequence[Job], setup: Setup, gpu: str | None, event
     os._exit(status)  # no thread or hook of a plugin may keep a process that is at its end
 
 
-class Keeper:
+class ProcessWorker:
     """A process's worker that outlives one call, so that what a job loads is there for the next."""
 
-    _here: ClassVar[Keeper | None] = None
+    _here: ClassVar[ProcessWorker | None] = None
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.worker = _worker(0, setup, lambda event: self.tell(event))
 
     @classmethod
-    def of(cls, setup: Setup) -> Keeper:
+    def of(cls, setup: Setup) -> ProcessWorker:
         """Return this process's own, made anew where it is set up otherwise."""
         if cls._here is None or cls._here.setup != setup:
             cls._here = None  # what it holds goes first

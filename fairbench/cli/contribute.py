@@ -42,10 +42,10 @@ def new(kind: str, name: str, package: bool, into: Path) -> None:
     if kind == "benchmark":
         if package:
             raise FairbenchError("a benchmark is one file", "leave out --package")
-        from fairbench.benchmark.benchmark import shelf
+        from fairbench.benchmark.benchmark import bundled_benchmarks
         from fairbench.cli.options import DEFAULT
 
-        paths = scaffold.write({f"{name}.toml": shelf()[DEFAULT].read_text(encoding="utf-8")}, into)
+        paths = scaffold.write({f"{name}.toml": bundled_benchmarks()[DEFAULT].read_text(encoding="utf-8")}, into)
         then = f"fairbench plan {paths[0]}"
     else:
         from fairbench import plugins as plugin_loader
@@ -150,11 +150,11 @@ def _subject(plugins: Plugins, kind: str, name: str, folders: tuple[str, ...]) -
     if item.folder is None or folders:
         yield plugins.make("dataset", Choice(name), shared_roots(folders, plugins.folders([name])))
         return
-    from fairbench.data.dataset import asked
+    from fairbench.data.dataset import guarded
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            settings = asked(item, "example", lambda: dict(item.example(Path(folder))))
+            settings = guarded(item, "example", lambda: dict(item.example(Path(folder))))
         except (FairbenchError, OSError) as error:
             raise NoExample(str(error)) from error
         choice = Choice(name, settings)

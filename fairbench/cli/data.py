@@ -102,7 +102,7 @@ def example(name: str, path: Path, files: tuple[str, ...]) -> None:
     import shutil
 
     from fairbench import plugins as plugin_loader
-    from fairbench.data.dataset import asked
+    from fairbench.data.dataset import guarded
 
     plugins = plugin_loader.load(("dataset",), files)
     warn_of_broken(plugins)
@@ -111,7 +111,7 @@ def example(name: str, path: Path, files: tuple[str, ...]) -> None:
         raise FairbenchError(f"{path} is there already and is not an empty folder", "name a new folder")
     path.mkdir(parents=True, exist_ok=True)
     try:
-        needed = asked(dataset, "example", lambda: dict(dataset.example(path)))
+        needed = guarded(dataset, "example", lambda: dict(dataset.example(path)))
     except BaseException:  # the folder was empty: what is in it is half an example
         shutil.rmtree(path, ignore_errors=True)
         raise

@@ -12,8 +12,8 @@ from fairbench.errors import FairbenchError
 from fairbench.files import whole
 
 if TYPE_CHECKING:
-    from fairbench.leaderboard.behind import Behind
     from fairbench.leaderboard.board import Table
+    from fairbench.leaderboard.details import TableDetails
 
 FIGURES = ("pareto", "change", "groups", "seeds", "calibration", "loss")
 
@@ -60,8 +60,8 @@ def plot(
     from fairbench.report.charts import KINDS
     from fairbench.report.charts.static import picture
 
-    table, behind = _table(runs, listed(attributes or "") or None, measure, number, files)
-    drawn = picture(KINDS[kind](table, behind), table, out.suffix.lower())
+    table, details = _table(runs, listed(attributes or "") or None, measure, number, files)
+    drawn = picture(KINDS[kind](table, details), table, out.suffix.lower())
     with whole(out) as part:
         part.write_bytes(drawn)
     say(f"wrote {out}")
@@ -89,11 +89,11 @@ def serve(runs: Path, port: int, files: tuple[str, ...]) -> None:
 
 def _table(
     runs: Path, attributes: list[str] | None, measure: str | None, number: int | None, files: tuple[str, ...]
-) -> tuple[Table, Behind]:
+) -> tuple[Table, TableDetails]:
     """Find the one table to draw, and what stands behind it, of which a file alone holds the seeds' values."""
     from fairbench.jobs.store import Store
-    from fairbench.leaderboard.behind import behind, published
     from fairbench.leaderboard.build import build
+    from fairbench.leaderboard.details import details, published
     from fairbench.publication.published import read_board
     from fairbench.report.charts.heat import place
 
@@ -107,7 +107,7 @@ def _table(
     else:
         store, measures = Store(runs), metrics(files)
         board = build(store, None, attributes, metrics=measures, measure=measure)
-        drawn = behind(store, board, measures)
+        drawn = details(store, board, measures)
     if number is None and len(board.tables) == 1:
         number = 1
     if number is None or number > len(board.tables):

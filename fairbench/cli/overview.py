@@ -141,10 +141,10 @@ def _fact(value: Any) -> Any:
 
 
 def _benchmarks() -> list[Offer]:
-    from fairbench.benchmark.benchmark import shelf
+    from fairbench.benchmark.benchmark import bundled_benchmarks
 
     entries = []
-    for name, path in shelf().items():
+    for name, path in bundled_benchmarks().items():
         text = path.read_text(encoding="utf-8")
         what = tomllib.loads(text).get("description", "")
         about = {"name": name, "what": what, "description": text, "from": str(path)}

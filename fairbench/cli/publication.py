@@ -164,12 +164,12 @@ def _command() -> str:
 def _write(publication: Publication, out: Path, name: str, others: Sequence[str]) -> list[Path]:
     """Write a publication's files; return their paths."""
     from fairbench import report
-    from fairbench.leaderboard.behind import published
+    from fairbench.leaderboard.details import published
     from fairbench.publication.published import text
 
-    behind = published(publication.board)
+    details = published(publication.board)
     texts = {out / f"{name}.json": text(publication)}
-    texts |= {out / f"{name}.{kind}": report.render(publication.board, kind, behind) for kind in ("md", *others)}
+    texts |= {out / f"{name}.{kind}": report.render(publication.board, kind, details) for kind in ("md", *others)}
     for path, written in reversed(texts.items()):  # JSON last: where that is new, all are
         whole_files.write(path, written)
     say(f"wrote {', '.join(map(str, texts))}")
@@ -211,7 +211,7 @@ def verify(
     """
     from fairbench import plugins as plugin_loader
     from fairbench import report
-    from fairbench.publication.check import RENDERED, Asked, verdict_on
+    from fairbench.publication.check import RENDERED, CheckRequest, verdict_on
     from fairbench.publication.published import read, text
     from fairbench.publication.verdict import attested
 
@@ -226,8 +226,8 @@ def verify(
         raise FairbenchError(f"{file} was not merged of --parts", "leave them out, or name the merged board")
     plugins = plugin_loader.load(files=files)
     warn_of_broken(plugins)
-    asked = Asked(file, runs, rerun, retrain, draw, data, parts)
-    verdict = verdict_on(publication, asked, plugins)
+    request = CheckRequest(file, runs, rerun, retrain, draw, data, parts)
+    verdict = verdict_on(publication, request, plugins)
     _print_json(publication, verdict) if as_json else _print(publication, verdict)
     if verdict.differs:
         said = f"; {out} is not written" if out else ""

@@ -28,8 +28,8 @@ from fairbench.errors import FairbenchError, visible
 from fairbench.settings import suggest
 
 if TYPE_CHECKING:
-    from fairbench.leaderboard.behind import Behind
     from fairbench.leaderboard.board import Board, RankBy
+    from fairbench.leaderboard.details import TableDetails
     from fairbench.metrics.metric import Metric
 
     Given = tuple[str | None, RankBy, int, tuple[str, ...], tuple[str, ...]]
@@ -183,14 +183,14 @@ def leaderboard(
     RUNS may be one published board instead, NAME.json, which is shown as it was built.
     """
     from fairbench import report
-    from fairbench.leaderboard.behind import published
+    from fairbench.leaderboard.details import published
 
     kind = format or (report.format_of(out) if out else "terminal")
     elsewhere = {"--out": out, f"--format {kind}": kind != "terminal"}
     _refuse_idle({"--full": full, "--explain": explain}, elsewhere)
     if len(runs) == 1 and runs[0].is_file():
         board = _published(runs[0])
-        drawn: Sequence[Behind] | None = published(board)
+        drawn: Sequence[TableDetails] | None = published(board)
     else:
         given = (measure, ranking, min_cell, tuple(listed(primary or "")), tuple(listed(also or "")))
         board, drawn = _built(runs, title, listed(attributes or ""), given, metrics(files), kind == "html")
@@ -238,11 +238,11 @@ def _published(path: Path) -> Board:
 
 def _built(
     runs: Sequence[Path], title: str, attributes: list[str], given: Given, known: list[Metric], draw: bool
-) -> tuple[Board, Sequence[Behind] | None]:
+) -> tuple[Board, Sequence[TableDetails] | None]:
     """Build a board of folders of runs, and of one folder what stands behind it, to be drawn."""
     from fairbench.jobs.store import Store
-    from fairbench.leaderboard.behind import behind
     from fairbench.leaderboard.build import build, gather
+    from fairbench.leaderboard.details import details
     from fairbench.leaderboard.tables import Options
     from fairbench.metrics.metric import registry
 
@@ -252,7 +252,7 @@ def _built(
         return gather(stores, options, None, attributes, title), None
     asked = attributes or None
     board = build(stores[0], None, asked, title, min_cell, known, measure, ranking, planned, beside)
-    return board, behind(stores[0], board, known) if draw else None
+    return board, details(stores[0], board, known) if draw else None
 
 
 @click.command()

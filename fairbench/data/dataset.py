@@ -18,7 +18,7 @@ from fairbench.predictions.classes import first_named
 from fairbench.predictions.groups import UNRECORDED
 from fairbench.settings import Configurable, Range
 
-__all__ = ["SPLITS", "Dataset", "asked", "columns", "digest", "faults", "most_images", "rows", "told"]
+__all__ = ["SPLITS", "Dataset", "columns", "declared_table", "digest", "faults", "guarded", "most_images", "rows"]
 
 T = TypeVar("T")
 # Columns of a predictions file, which an attribute's column stands beside.
@@ -167,7 +167,7 @@ def digest(table: pd.DataFrame, *extra: str) -> str:
     return state.hexdigest()[:16]
 
 
-def asked(dataset: Dataset | type[Dataset], what: str, ask: Callable[[], T]) -> T:
+def guarded(dataset: Dataset | type[Dataset], what: str, ask: Callable[[], T]) -> T:
     """Ask a dataset for something; what its own code raises becomes a FairbenchError that says where.
 
     An OSError stays one: a file or a disk is at fault, and it names it.
@@ -181,11 +181,11 @@ def asked(dataset: Dataset | type[Dataset], what: str, ask: Callable[[], T]) -> 
         raise FairbenchError(said, "`fairbench check` tries all that a dataset promises") from error
 
 
-def told(dataset: Dataset) -> pd.DataFrame:
+def declared_table(dataset: Dataset) -> pd.DataFrame:
     """Ask a dataset for all that it declares, and return its table as it gives it."""
-    asked(dataset, "classes", lambda: tuple(dataset.classes))
-    asked(dataset, "attributes", lambda: dict(dataset.attributes))
-    return asked(dataset, "table", dataset.table)
+    guarded(dataset, "classes", lambda: tuple(dataset.classes))
+    guarded(dataset, "attributes", lambda: dict(dataset.attributes))
+    return guarded(dataset, "table", dataset.table)
 
 
 def rows(dataset: Dataset) -> pd.DataFrame:
@@ -198,7 +198,7 @@ def rows(dataset: Dataset) -> pd.DataFrame:
     if kept is None or kept[0] is None or kept[0] != dataset.stamp():
         dataset.warnings.clear()
         dataset._limited = False
-        table = told(dataset).reset_index(drop=True)
+        table = declared_table(dataset).reset_index(drop=True)
         for fault in faults(dataset, table):
             raise fault
         table = dataset.limited(table)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.data.dataset import SPLITS, Dataset, columns, faults, rows, told
+from fairbench.data.dataset import SPLITS, Dataset, columns, declared_table, faults, rows
 from fairbench.data.image_folder import ImageFolder
 from fairbench.errors import FairbenchError
 from fairbench.predictions.groups import UNRECORDED
@@ -137,7 +137,7 @@ def _tolerantly(dataset: Dataset) -> tuple[pd.DataFrame, list[str]]:
     except FairbenchError:
         dataset.warnings.clear()
         dataset._limited = False
-        table = told(dataset)
+        table = declared_table(dataset)
         problems = list(faults(dataset, table))
     if missing := [column for column in (*columns(dataset), *dataset.attributes) if column not in table]:
         raise next(problem for problem in problems if missing[0] in problem.message)

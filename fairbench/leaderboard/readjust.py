@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any, Literal
 
 from fairbench.leaderboard.board import Flag, Row, Table
 from fairbench.leaderboard.flags import (
@@ -17,10 +18,11 @@ from fairbench.leaderboard.flags import (
     levelling_down,
     worst_group_worse,
 )
+from fairbench.leaderboard.row import disparities_adjusted, with_adjusted
 from fairbench.leaderboard.standings import criteria_of, trade_offs_of
 from fairbench.statistics.ranking import Ranking as Order
 from fairbench.statistics.ranking import dominance, holm
-from fairbench.statistics.results import Difference, Interaction
+from fairbench.statistics.results import Difference
 
 FIRST = (STALE, NOT_LEARNED, BELOW)  # flags that come before those which follow from adjusted p-values
 ADJUSTED = (LEVELLING_DOWN, "worst group worse", CASE_MIX, "unrecorded worst", "partial")
@@ -36,8 +38,7 @@ def readjust(table: Table) -> Table:
     counted = criteria_of(table.ranked_by, _has_odds(table))
     bases = {row.label for row in table.rows if row.role == "baseline"}
     rows = [replace(row, changes=_from_pairs(row, order, counted, bases)) for row in table.rows]
-    rows = _changes(rows, counted)
-    rows = _interactions(_disparities(rows))
+    rows = _disparities(_each_kind(_each_kind(rows, "changes", counted), "interactions"))
     ranks = {rank.name: rank for rank in order.ranks}
     trade_offs = trade_offs_of(order)
     levelled = levelling_down({row.label: (row.changes, row.interactions) for row in rows if row.changes})
@@ -82,41 +83,24 @@ def _from_pairs(row: Row, order: Order, counted: Mapping[str, bool], bases: set[
     return changes
 
 
-def _changes(rows: Sequence[Row], counted: Mapping[str, bool]) -> list[Row]:
-    """Adjust over the rows what ranks do not go by."""
-    done = {row.label: dict(row.changes) for row in rows}
-    for name in dict.fromkeys(name for row in rows for name in row.changes if name not in counted):
-        mine = [row.label for row in rows if name in row.changes]
-        for label, p in zip(mine, holm([done[label][name].p for label in mine]), strict=True):
-            done[label][name] = replace(done[label][name], adjusted=p)
-    return [replace(row, changes=done[row.label]) for row in rows]
-
-
-def _interactions(rows: Sequence[Row]) -> list[Row]:
-    done: dict[str, dict[str, Interaction]] = {row.label: dict(row.interactions) for row in rows}
-    for kind in dict.fromkeys(kind for row in rows for kind in row.interactions):
-        mine = [row.label for row in rows if kind in row.interactions]
-        for label, p in zip(mine, holm([done[label][kind].p for label in mine]), strict=True):
-            done[label][kind] = replace(done[label][kind], adjusted=p)
-    return [replace(row, interactions=done[row.label]) for row in rows]
+def _each_kind(
+    rows: Sequence[Row], field: Literal["changes", "interactions"], given: Collection[str] = ()
+) -> list[Row]:
+    """Adjust each kind of change or interaction over the rows, but those that are `given`: ranks go by them."""
+    done: dict[str, dict[str, Any]] = {row.label: dict(getattr(row, field)) for row in rows}
+    for kind in dict.fromkeys(kind for values in done.values() for kind in values if kind not in given):
+        mine = [values for values in done.values() if kind in values]
+        for values, p in zip(mine, holm([values[kind].p for values in mine]), strict=True):
+            values[kind] = replace(values[kind], adjusted=p)
+    changed: Callable[..., Row] = replace
+    return [changed(row, **{field: done[row.label]}) for row in rows]
 
 
 def _disparities(rows: Sequence[Row]) -> list[Row]:
-    """Adjust the gaps of the rows that have learned: MaxAccGap and EqOdds(max) are one family."""
-    tested = [row for row in rows if all(flag.code != NOT_LEARNED for flag in row.flags)]
-    p = holm([row.gap.p for row in tested] + [row.eq_odds_max.p for row in tested])
-    family = {row.label: (p[place], p[len(tested) + place]) for place, row in enumerate(tested)}
-
-    def adjusted(row: Row) -> Row:
-        gap, odds = family.get(row.label, (None, None))
-        return replace(
-            row,
-            gap=replace(row.gap, adjusted=gap),
-            eq_odds_max=replace(row.eq_odds_max, adjusted=odds),
-            equity_scaled=replace(row.equity_scaled, adjusted=gap),
-        )
-
-    return [adjusted(row) for row in rows]
+    """Adjust the gaps of the rows that have learned."""
+    learned = {row.label: row for row in rows if all(flag.code != NOT_LEARNED for flag in row.flags)}
+    tested = with_adjusted(learned)
+    return [tested.get(row.label) or disparities_adjusted(row, None, None) for row in rows]
 
 
 def _flags(row: Row, levelled: bool) -> tuple[Flag, ...]:

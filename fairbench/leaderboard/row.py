@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fairbench.jobs.job import READ, Record, Role, Stage
 from fairbench.leaderboard.answers import Answers
-from fairbench.leaderboard.board import Improvement, ProbeResult
+from fairbench.leaderboard.board import Improvement, ProbeResult, Row
 from fairbench.leaderboard.remembered import remembered
 from fairbench.predictions.groups import Groups
 from fairbench.statistics.moments import group_moments
 from fairbench.statistics.permutation import designs
 from fairbench.statistics.power import detectable_improvement
+from fairbench.statistics.ranking import holm
 from fairbench.statistics.resampling import tabulate
 from fairbench.statistics.results import Estimate, Gap
 from fairbench.statistics.variance import VarianceParts, between_group_variance, variance_parts
@@ -184,3 +185,28 @@ def agreement(a: Answers, b: Answers) -> float | None:
     """Share of rows on which both are right or both wrong, mean of the seeds both have; None without one."""
     common = [seed for seed in a.seeds if seed in b.seeds]
     return float((a.only(common).scores == b.only(common).scores).mean()) if common else None
+
+
+Judged = TypeVar("Judged", Measured, Row)
+
+
+def with_adjusted(rows: Mapping[str, Judged]) -> dict[str, Judged]:
+    """Adjust the p-values of the gaps for their number: MaxAccGap and EqOdds(max) of all rows are one family.
+
+    The equity-scaled score is tested by the gap, so it is no test more.
+    """
+    p = holm([one.gap.p for one in rows.values()] + [one.eq_odds_max.p for one in rows.values()])
+    return {
+        label: disparities_adjusted(one, p[place], p[len(rows) + place])
+        for place, (label, one) in enumerate(rows.items())
+    }
+
+
+def disparities_adjusted(row: Judged, gap: float | None, odds: float | None) -> Judged:
+    """Write adjusted p-values beside a row's gaps; None where it is not tested."""
+    return replace(
+        row,
+        gap=replace(row.gap, adjusted=gap),
+        eq_odds_max=replace(row.eq_odds_max, adjusted=odds),
+        equity_scaled=replace(row.equity_scaled, adjusted=gap),
+    )

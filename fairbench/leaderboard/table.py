@@ -21,12 +21,11 @@ from fairbench.leaderboard.flags import (
     worst_group_worse,
 )
 from fairbench.leaderboard.measure import describe, further_metrics
-from fairbench.leaderboard.row import Contender, Measured, cost, identity, improvement, measure, probes
+from fairbench.leaderboard.row import Contender, cost, identity, improvement, measure, probes, with_adjusted
 from fairbench.leaderboard.standings import Standing, measured_rows, side_effects, standings
 from fairbench.metrics.metric import Metric
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
-from fairbench.statistics.ranking import holm
 from fairbench.statistics.results import RankBy
 
 
@@ -114,23 +113,6 @@ def _rows(
             probes=tuple(probes(c.records)),
             **cost(c.records),
         )
-
-
-def with_adjusted(measured: Mapping[str, Measured]) -> dict[str, Measured]:
-    """Adjust the p-values of the gaps for their number: MaxAccGap and EqOdds(max) of all rows are one family.
-
-    The equity-scaled score is tested by the gap, so it is no test more.
-    """
-    p = holm([one.gap.p for one in measured.values()] + [one.eq_odds_max.p for one in measured.values()])
-    return {
-        label: replace(
-            one,
-            gap=replace(one.gap, adjusted=p[place]),
-            eq_odds_max=replace(one.eq_odds_max, adjusted=p[len(measured) + place]),
-            equity_scaled=replace(one.equity_scaled, adjusted=p[place]),
-        )
-        for place, (label, one) in enumerate(measured.items())
-    }
 
 
 def _groups(predictions: Predictions, groups: Groups) -> tuple[Group, ...]:

@@ -26,7 +26,7 @@ def role(column: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReadRequest:
     """What is to be read of a file, and how."""
 
     path: Path
@@ -34,7 +34,7 @@ class Asked:
     keep: tuple[str, ...]
 
     @classmethod
-    def of(cls, path: Path, attributes: Sequence[str] | None, keep: Collection[str]) -> Asked:
+    def of(cls, path: Path, attributes: Sequence[str] | None, keep: Collection[str]) -> ReadRequest:
         """Take joined attributes apart; raises FairbenchError for a word that cannot be kept."""
         parts = None if attributes is None else dict.fromkeys(p for a in attributes for p in a.split("+"))
         return cls(path, None if parts is None else tuple(parts), kept(keep))

@@ -16,7 +16,7 @@ from pyarrow import csv
 from fairbench.errors import FairbenchError
 from fairbench.predictions.checks import check_keys, check_reference
 from fairbench.predictions.classes import PROBABILITY, index_classes
-from fairbench.predictions.columns import FREE_TEXT, KEYS, NUMBERS, Asked, Columns, role
+from fairbench.predictions.columns import FREE_TEXT, KEYS, NUMBERS, Columns, ReadRequest, role
 from fairbench.predictions.missing import MISSING
 from fairbench.predictions.predictions import Predictions
 from fairbench.predictions.spelling import coded, keys, numbers, texts, typed
@@ -66,12 +66,12 @@ def read_predictions(
     are names in this file. Raises FairbenchError for a file that cannot be trusted.
     """
     path = Path(path)
-    asked = Asked.of(path, attributes, keep)
+    request = ReadRequest.of(path, attributes, keep)
     try:
         parquet = _opening(path) == b"PAR1"
         if parquet and b"fairbench" in (pq.read_schema(path).metadata or {}):
-            return _own(path, asked.attributes, split, positive, classes)
-        table, wanted = (_read_parquet if parquet else _read_csv)(asked)
+            return _own(path, request.attributes, split, positive, classes)
+        table, wanted = (_read_parquet if parquet else _read_csv)(request)
     except UNREADABLE as error:
         if isinstance(error, OSError) and error.strerror:  # the system's word, not that of a reader of a format
             raise FairbenchError(f"cannot read {path}: {error.strerror}", "name a predictions file") from error
@@ -79,7 +79,7 @@ def read_predictions(
             f"{path}: cannot be read as parquet or csv: {str(error).strip():.300}",
             "give a parquet file, or a csv with a header line, commas and utf-8",
         ) from error
-    return _checked(table, wanted, asked, split, positive, tuple(classes or ()))
+    return _checked(table, wanted, request, split, positive, tuple(classes or ()))
 
 
 def predictions_of(
@@ -95,11 +95,11 @@ def predictions_of(
     `data` is a frame of pandas, polars or any library that speaks Arrow, or a mapping of column names to
     arrays. Raises FairbenchError for what cannot be trusted.
     """
-    asked = Asked.of(Path("the given data"), attributes, keep)
+    request = ReadRequest.of(Path("the given data"), attributes, keep)
     table = _as_arrow(data)
-    roles, wanted = asked.choose(list(table.column_names))
-    frame = _spelt(table.select([*roles, *wanted]), asked)
-    return _checked(frame, wanted, asked, split, positive, tuple(classes or ()))
+    roles, wanted = request.choose(list(table.column_names))
+    frame = _spelt(table.select([*roles, *wanted]), request)
+    return _checked(frame, wanted, request, split, positive, tuple(classes or ()))
 
 
 def _as_arrow(data: object) -> pa.Table:
@@ -134,17 +134,17 @@ def _frame_as_arrow(frame: pd.DataFrame) -> pa.Table:
 def _checked(
     table: pd.DataFrame,
     wanted: Columns,
-    asked: Asked,
+    request: ReadRequest,
     split: str | None,
     positive: str | None,
     classes: tuple[str, ...],
 ) -> Predictions:
     """Keep one split, refuse what cannot be trusted, and replace labels by class indices."""
-    table = one_split(table, split, asked.path)
-    check_keys(table, asked.path)
-    check_reference(table, asked.path)
+    table = one_split(table, split, request.path)
+    check_keys(table, request.path)
+    check_reference(table, request.path)
     if "target" in table:
-        table, classes = index_classes(table, classes, positive, asked.path, asked.attributes or ())
+        table, classes = index_classes(table, classes, positive, request.path, request.attributes or ())
     wanted = [column for column in wanted if column in table]
     last = [*(c for c in map(str, table) if role(c) and c not in wanted), *wanted]
     task = "classify" if "target" in table else "generate"
@@ -167,22 +167,22 @@ def _own(
     return own if positive is None else own.with_positive(positive)
 
 
-def _read_parquet(asked: Asked) -> tuple[pd.DataFrame, Columns]:
-    schema = pq.read_schema(asked.path)
-    roles, wanted = asked.choose(list(schema.names))
+def _read_parquet(request: ReadRequest) -> tuple[pd.DataFrame, Columns]:
+    schema = pq.read_schema(request.path)
+    roles, wanted = request.choose(list(schema.names))
     few = [c for c in (*roles, *wanted) if _kind(c) is coded and pa.types.is_string(schema.field(c).type)]
-    table = pq.read_table(asked.path, columns=[*roles, *wanted], read_dictionary=few)
-    return _spelt(table, asked), wanted
+    table = pq.read_table(request.path, columns=[*roles, *wanted], read_dictionary=few)
+    return _spelt(table, request), wanted
 
 
-def _read_csv(asked: Asked) -> tuple[pd.DataFrame, Columns]:
+def _read_csv(request: ReadRequest) -> tuple[pd.DataFrame, Columns]:
     """Read strictly: pandas would drop the surplus fields of a row, and so shift its columns, unseen."""
     parse = csv.ParseOptions(newlines_in_values=True)
-    _check_header(asked.path)
-    with pa.input_stream(asked.path, compression="detect") as file:
+    _check_header(request.path)
+    with pa.input_stream(request.path, compression="detect") as file:
         lazy = csv.ConvertOptions(check_utf8=False)
         names = csv.open_csv(file, parse_options=parse, convert_options=lazy).schema.names
-    roles, wanted = asked.choose(names)
+    roles, wanted = request.choose(names)
     few = pa.dictionary(pa.int32(), pa.string())
     types = {numbers: pa.float64(), texts: pa.string(), keys: pa.string(), coded: few}
     convert = csv.ConvertOptions(
@@ -191,14 +191,14 @@ def _read_csv(asked: Asked) -> tuple[pd.DataFrame, Columns]:
         null_values=NO_NUMBER,  # of numbers only: texts and names are looked at later
     )
     try:
-        with pa.input_stream(asked.path, compression="detect") as file:
+        with pa.input_stream(request.path, compression="detect") as file:
             table = csv.read_csv(file, parse_options=parse, convert_options=convert)
     except pa.ArrowInvalid as error:
         if not (said := NOT_A_NUMBER.search(str(error))):
             raise
-        problem = f"{asked.path}: column `{names[int(said[1])]}` holds `{said[2]}`, which is no number"
+        problem = f"{request.path}: column `{names[int(said[1])]}` holds `{said[2]}`, which is no number"
         raise FairbenchError(problem, "write fractions with a decimal point") from error
-    return _spelt(typed(table, [column for column in FREE_TEXT if column in roles]), asked), wanted
+    return _spelt(typed(table, [column for column in FREE_TEXT if column in roles]), request), wanted
 
 
 def _check_header(path: Path) -> None:
@@ -243,17 +243,17 @@ def _kind(column: str) -> Callable[..., object]:
     return texts if column in FREE_TEXT else keys if column in KEYS else coded
 
 
-def _spelt(table: pa.Table, asked: Asked) -> pd.DataFrame:
+def _spelt(table: pa.Table, request: ReadRequest) -> pd.DataFrame:
     """Give every column the one spelling of its kind; the index is the row in the file, from 0."""
     columns = {}
     for name in table.column_names:
-        where, kind = f"{asked.path}: column `{name}`", _kind(name)
+        where, kind = f"{request.path}: column `{name}`", _kind(name)
         column = table.column(name)
         if kind is numbers:
             columns[name] = numbers(column, where)
         elif kind is coded:
-            columns[name] = pd.Series(coded(column, where, asked.keep))
+            columns[name] = pd.Series(coded(column, where, request.keep))
         else:
-            spelt = texts(column, where) if kind is texts else keys(column, where, asked.keep)
+            spelt = texts(column, where) if kind is texts else keys(column, where, request.keep)
             columns[name] = spelt.to_pandas()
     return pd.DataFrame(columns, copy=False)

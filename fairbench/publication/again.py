@@ -102,14 +102,14 @@ def train_again(again: Again, records: Sequence[Record]) -> Iterator[Finding]:
 def _answer(again: Again, worker: Worker, store: Store, record: Record) -> tuple[Predictions, bool, float]:
     """Return the answers, whether the method adjusts them, and how close they must come out on this machine."""
     from fairbench.training.device import device_name
-    from fairbench.training.job_runner import Attempt
+    from fairbench.training.job_runner import JobRunner
 
     adapter = store.adapter(record) if record.steps else None
-    attempt = Attempt(worker, _here(again, record.job))
+    runner = JobRunner(worker, _here(again, record.job))
     try:
-        answers, adjusts = attempt.answer_again(adapter)
+        answers, adjusts = runner.answer_again(adapter)
     finally:
-        if attempt.changes():  # the next job is to find everything as it was loaded
+        if runner.changes():  # the next job is to find everything as it was loaded
             worker.forget()
     here = device_name(worker.accelerator.device), versions(["torch"])["torch"]
     same = here == (record.device, record.versions.get("torch"))

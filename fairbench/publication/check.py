@@ -28,7 +28,7 @@ RENDERED = ("md", "csv", "tex")  # what may lie beside a file and is compared wi
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckRequest:
     """What `fairbench verify` was given: folders of runs, how many jobs to do again, and where data lie."""
 
     file: Path
@@ -40,22 +40,22 @@ class Asked:
     parts: Sequence[Path] = ()
 
 
-def verdict_on(publication: Publication, asked: Asked, plugins: Plugins) -> Verdict:
+def verdict_on(publication: Publication, request: CheckRequest, plugins: Plugins) -> Verdict:
     """Run every check that is possible, and say what each finds."""
     metrics = [*plugins.tables["metric"].values()]
     keys = {record.job.key for record in publication.jobs}
-    stores = [*map(Store, asked.runs)]
+    stores = [*map(Store, request.runs)]
     # The file's own name, as `publish` calls both: what a stranger's file says of itself is no path.
-    beside = Attached(asked.file.with_name(f"{asked.file.stem}.predictions"), publication.jobs)
+    beside = Attached(request.file.with_name(f"{request.file.stem}.predictions"), publication.jobs)
     read_keys: frozenset[str] = frozenset()
     if stores:
         read_keys = frozenset(records_of([Shareable(store) for store in stores]))
     elif publication.predictions and beside.folder.is_dir():
         read_keys = frozenset(keys)
     findings = verify_file(publication, plugins, answers=keys <= read_keys and not publication.parts)
-    findings += _written(publication, asked.file)
+    findings += _written(publication, request.file)
     if publication.parts:
-        findings += _parts(publication, asked.parts)
+        findings += _parts(publication, request.parts)
     if stores:
         findings += verify_runs(publication, stores, metrics)
     elif read_keys:
@@ -63,9 +63,9 @@ def verdict_on(publication: Publication, asked: Asked, plugins: Plugins) -> Verd
     elif publication.predictions:
         findings.append(Finding("unchecked", "predictions", f"{beside.folder.name} is not beside the file"))
     again: dict[str, frozenset[str]] = {}
-    for count, how in ((asked.rerun, predict_again), (asked.retrain, train_again)):
-        records = drawn(stores, publication.jobs, count, asked.draw)
-        said = [*how(Again(stores, plugins, _roots(asked.data, plugins, records)), records)] if records else []
+    for count, how in ((request.rerun, predict_again), (request.retrain, train_again)):
+        records = drawn(stores, publication.jobs, count, request.draw)
+        said = [*how(Again(stores, plugins, _roots(request.data, plugins, records)), records)] if records else []
         findings += said
         again[how.__name__] = jobs_that_hold(said, keys)
     verdict = Verdict(tuple(findings), read_keys, again["predict_again"], again["train_again"])

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from fairbench import files
 from fairbench.errors import FairbenchError
-from fairbench.leaderboard.behind import Behind
 from fairbench.leaderboard.board import Board
+from fairbench.leaderboard.details import TableDetails
 from fairbench.report import csv, json, latex, markdown, terminal
 from fairbench.settings import suggest
 
-Behinds = Sequence[Behind] | None
+Details = Sequence[TableDetails] | None
 
 
-def _page(board: Board, behind: Behinds = None) -> str:
+def _page(board: Board, details: Details = None) -> str:
     from fairbench.report import page  # altair takes a second to import
 
-    return page.render(board, behind)
+    return page.render(board, details)
 
 
-FORMATS: dict[str, Callable[[Board, Behinds], str]] = {
+FORMATS: dict[str, Callable[[Board, Details], str]] = {
     "md": lambda board, _: markdown.render(board),
     "html": _page,
     "csv": lambda board, _: csv.render(board),
@@ -32,21 +32,21 @@ FORMATS: dict[str, Callable[[Board, Behinds], str]] = {
 SUFFIXES = {f".{name}": name for name in FORMATS if name != "terminal"} | {".htm": "html", ".txt": "terminal"}
 
 
-def render(board: Board, format: str, behind: Behinds = None) -> str:
+def render(board: Board, format: str, details: Details = None) -> str:
     """Return a board in one of FORMATS, ending in a newline; raises FairbenchError for an unknown one.
 
-    `behind` is what the page draws beside the board, where its runs are at hand (see `leaderboard.behind`).
+    `details` is what the page draws beside the board, where its runs are at hand (see `leaderboard.details`).
     """
     if format not in FORMATS:
         raise suggest("format", format, FORMATS)
-    return FORMATS[format](board, behind)
+    return FORMATS[format](board, details)
 
 
-def write(board: Board, path: str | Path, format: str | None = None, behind: Behinds = None) -> None:
+def write(board: Board, path: str | Path, format: str | None = None, details: Details = None) -> None:
     """Write a board to a file; the format defaults to what the file's name ends in."""
     path = Path(path)
     chosen = format or format_of(path)
-    files.write(path, render(board, chosen, behind))
+    files.write(path, render(board, chosen, details))
 
 
 def format_of(path: Path) -> str:

@@ -18,9 +18,9 @@ from fairbench.errors import FairbenchError, named
 from fairbench.jobs.job import Job
 from fairbench.jobs.store import RECORD, Store
 from fairbench.jobs.sweep import sweep
-from fairbench.leaderboard.behind import behind, loss_curve
 from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.build import build
+from fairbench.leaderboard.details import details, loss_curve
 from fairbench.metrics.metric import Metric
 from fairbench.report import page
 from fairbench.report.format import plain
@@ -63,7 +63,7 @@ class Watched:
         try:
             if seen:
                 board = build(self.store, title=self.store.name, metrics=self.metrics)
-                drawn = behind(self.store, board, self.metrics)
+                drawn = details(self.store, board, self.metrics)
         except Exception as error:  # whatever a record or metric does, the sweep is still worth watching
             self.problem = error.message if isinstance(error, FairbenchError) else named(error)
         self.version += 1

@@ -128,7 +128,8 @@ def compare(
     with one seed. But methods with equal gaps between different groups are not exchangeable, and the swap test
     alone would call their gaps different far too often; and of two fair methods the one whose answers vary more
     has the larger gap by chance. So `p` is the largest of it and of the p-values from the sampling noise of the two
-    values where they were observed (`Extreme.placed`), and were all groups alike (`Extreme.level`). With several
+    values where they were observed (`Extreme.placed`), and were all groups alike (`Extreme.level`; of ES-M see
+    `judged_scaled`). With several
     seeds the part of that noise that all share is convolved with a t of seeds - 1 degrees of freedom for the
     rest, so two seeds can hardly show anything. Intervals are `Extreme.bounds`, joined with the seeds' t
     interval; where they and the test disagree about 0, the test decides (`agreeing`). A cluster is drawn whole
@@ -183,7 +184,7 @@ def _judged_each(
         if np.isnan(observed).any():
             differences[name] = Difference(reason=undefined(pair, name))
         elif name == "equity_scaled":
-            differences[name] = judged_scaled(own[index], null[:, index], scaled, bounds, rng)
+            differences[name] = judged_scaled(own[index], null[:, index], scaled, extremes["score"], bounds, rng)
         elif name == "distance":
             differences[name] = judged_distance(own, null[:, index], noise, extremes["gap"], whole, rng)
         else:
@@ -324,17 +325,16 @@ def exchanged(pair: Pair, sums: Floats, sizes: Floats, repeats: int, rng: np.ran
 def resampled(
     pair: Pair, sums: Floats, sizes: Floats, repeats: int, rng: np.random.Generator
 ) -> tuple[dict[str, Extreme], Floats, Floats]:
-    """Resample whole clusters: gap, worst and best group; draws of ES-M, (draws, methods, seeds), where there is an
-    `equity`; and the noise in the overall score, (draws, methods, seeds), where there is a score.
+    """Resample whole clusters: gap, worst and best group; draws of ES-M where there is an `equity`, as observed and
+    were all groups alike in each method, (2, draws, methods, seeds); and the noise in the overall score, (draws,
+    methods, seeds), where there is a score.
     """
     table, width = pair.table, pair.table.sums.shape[1]
-    drawn, scaled, overall = [], [], []
+    drawn, overall = [], []
     for draw in bootstrapped(table, np.concatenate([table.sums, table.sizes], axis=1), repeats, rng):
         drawn.append(pair.values(draw[..., :width], draw[..., width:]))
         if pair.correct is not None:
             overall.append(pair.overall(draw[..., :width], draw[..., width:]))
-            if pair.equity is not None:
-                scaled.append(pair.equity([drawn[-1][..., pair.correct, :]], [overall[-1]]))
     draws, values = np.concatenate(drawn), pair.values(sums, sizes)[0]
     row = 1.0 if table.binary else float(np.std(table.sums))
     pad = (row / np.maximum(sizes[0, :-1].T, 1)) ** 2
@@ -347,8 +347,15 @@ def resampled(
     score = slice(pair.correct, pair.correct + 1)
     for name, kind in (("worst_group", "worst"), ("best_group", "best")):
         extremes[name] = Extreme(kind, "mean", values[..., score, :], draws[..., score, :], pad[score])
-    errors = np.concatenate(overall) - pair.overall(sums, sizes)
-    return extremes, np.concatenate(scaled) if scaled else np.empty(0), errors
+    extremes["score"] = replace(extremes["worst_group"], kind="range")
+    whole, everyone = np.concatenate(overall), pair.overall(sums, sizes)
+    if pair.equity is None:
+        return extremes, np.empty(0), whole - everyone
+    moved = draws[..., pair.correct, :]
+    # A group that is empty stays so; one that a draw left empty does not move.
+    errors = np.where(np.isnan(values[..., pair.correct, :]), np.nan, extremes["score"].errors[..., 0, :])
+    scaled = [pair.equity([one], [whole]) for one in (moved, everyone[..., None] + errors)]
+    return extremes, np.stack(scaled), whole - everyone
 
 
 def judged(observed: Floats, null: Floats, extremes_of: Extreme, rng: np.random.Generator) -> Difference:
@@ -368,22 +375,35 @@ def judged_scaled(
     own: Floats,
     null: Floats,
     drawn: Floats,
+    spread: Extreme,
     bounds: Sequence[tuple[float, float] | None],
     rng: np.random.Generator,
 ) -> Difference:
-    """Difference of two equity-scaled scores; own: (2, seeds), null: (draws, seeds), drawn: (draws, 2, seeds).
+    """Difference of two equity-scaled scores; own: (2, seeds), null: (draws, seeds), drawn: (2, draws, 2, seeds).
 
-    ES-M is far too small on average, since a gap is too large. The noise is centred on what the bootstrap gives;
-    the interval is that of A less that of B (`equity.equity_bounds`), which holds whatever the bias.
+    ES-M is far too small on average, since a gap is too large, and the smaller the more a method's answers vary.
+    The noise where it was observed is centred on what the bootstrap gives; were all groups alike in each method, it
+    is not: two fair methods differ by that. There ES-M varies most, so that null falls by ES-M or by the range of
+    the groups' scores, `spread`, at half the level each (Bonferroni). The interval is that of A less that of B
+    (`equity.equity_bounds`), which holds whatever the bias.
     """
     observed = own[0] - own[1]
     value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
-    noise = np.nan_to_num(drawn[:, 0] - drawn[:, 1])
+    noise, level = (np.nan_to_num(one[:, 0] - one[:, 1]) for one in drawn)
+    own_draws = rng.spawn(1)[0]  # the measures that follow keep theirs
     tests = [two_sided(observed, draws, rng) for draws in (null, noise - noise.mean(axis=0))]
     exchange, placed = (p_value(draws, abs(value), freedom) for draws in tests)
+    alike = two_sided(observed, level, own_draws)
+    apart, wider = (one[0] - one[1] for one in (spread.of(spread.values), spread.level.swapaxes(0, 1)))
+    by_score = p_value(alike, abs(value), freedom)
+    by_range = p_value(two_sided(apart, wider, own_draws), abs(float(apart.mean())), freedom)
+    critical = max(map(critical_value, tests))
+    if by_range > ALPHA / 2:
+        critical = max(critical, critical_value(alike, ALPHA / 2))
     a, b = (limits or (0.0, 1.0) for limits in bounds)
-    low, high = agreeing(value, a[0] - b[1], a[1] - b[0], max(map(critical_value, tests)))
-    return Difference(value, low, high, p=max(exchange, placed), exchange_p=exchange)
+    low, high = agreeing(value, a[0] - b[1], a[1] - b[0], critical)
+    p = max(exchange, placed, min(1.0, 2 * min(by_score, by_range)))
+    return Difference(value, low, high, p=p, exchange_p=exchange)
 
 
 def judged_distance(

@@ -54,7 +54,7 @@ class Prepared(torch.utils.data.Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         return self.prepare(index, self.images(index))
 
-    def asked(self, index: int, prompt: str) -> Example:
+    def with_prompt(self, index: int, prompt: str) -> Example:
         """Return one row with another prompt."""
         return self.prepare(index, self.images(index), prompt)
 
@@ -142,10 +142,10 @@ class Encoded(torch.utils.data.Dataset[Example]):
         tensors = (tensor for example in self.examples for tensor in example.values())
         return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
 
-    def asked(self, index: int, prompt: str) -> Example:
+    def with_prompt(self, index: int, prompt: str) -> Example:
         """Return one row with another prompt: the image is opened again, its features are not computed again."""
         pixels = self.prepared.backbone.encoder_inputs
-        example = {k: v for k, v in self.prepared.asked(index, prompt).items() if k not in pixels}
+        example = {k: v for k, v in self.prepared.with_prompt(index, prompt).items() if k not in pixels}
         return {**example, "features": self.examples[index]["features"]}
 
 
@@ -186,9 +186,9 @@ class Examples:
             return [{key: value for key, value in example.items() if key != "answer_ids"} for example in examples]
         return examples
 
-    def asked(self, split: str, row: int, prompt: str) -> Example:
+    def with_prompt(self, split: str, row: int, prompt: str) -> Example:
         """Return one row's example with another prompt."""
-        return self._source.asked(int(self._where[split][row]), prompt)
+        return self._source.with_prompt(int(self._where[split][row]), prompt)
 
 
 def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype) -> str:

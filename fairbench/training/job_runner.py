@@ -42,7 +42,7 @@ from fairbench.training.isolation import Imprint, OfClasses
 from fairbench.training.method import Method
 from fairbench.training.needs import require
 from fairbench.training.predict import BATCH, adjusted, frame, indices, predict
-from fairbench.training.probe import asked, pooled, probed
+from fairbench.training.probe import pooled, probed, states_of
 from fairbench.training.resources import Resources, Stopped
 from fairbench.training.run import Run, Split
 from fairbench.training.sampling import Indices, batches_of, epoch_ends
@@ -53,7 +53,7 @@ LOOKS = "looked at validation"  # a fact until the record counts it, because che
 PACKAGES = ("fairbench", "torch", "transformers", "peft", "accelerate", "numpy", "pandas", "pillow")
 
 
-class Attempt:
+class JobRunner:
     """One try at one job: the phases in order, and what the record needs of them."""
 
     def __init__(self, resources: Resources, job: Job) -> None:
@@ -247,7 +247,7 @@ class Attempt:
 
     def read(self, probe: Probe) -> dict[str, Any]:
         """Say how well each attribute can be read from the hidden states."""
-        reads = asked(probe, self.backbone.depth)
+        reads = states_of(probe, self.backbone.depth)
         with self.phase("probe"):
             hidden = {split: self._pooled(split, reads) for split in self.where}
             tables = {split: self.table.iloc[where] for split, where in self.where.items()}

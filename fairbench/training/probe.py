@@ -22,7 +22,7 @@ from fairbench.training.predict import BATCH, Places, shares
 Examples = Sequence[Mapping[str, Tensor]]
 
 
-def asked(probe: Probe, depth: int) -> States:
+def states_of(probe: Probe, depth: int) -> States:
     """Return the pooled states that a probe reads, of a decoder with `depth` layers."""
     share = {"first": 1.5 / (depth + 1), "middle": 0.5, "last": 1.0}[probe.layer]
     return States((share,), probe.tokens)

@@ -38,7 +38,7 @@ class Source(Protocol):
     def load(self, split: str, rows: Sequence[int]) -> list[Mapping[str, Tensor]]:
         """Return the examples of these rows."""
 
-    def asked(self, split: str, row: int, prompt: str) -> Mapping[str, Tensor]:
+    def with_prompt(self, split: str, row: int, prompt: str) -> Mapping[str, Tensor]:
         """Return one row's example, asked something else."""
 
 
@@ -245,7 +245,7 @@ class Run:
         """Return the same patients asked something else: `prompts` has one text for each row of the batch."""
         own = slice(batch.start, batch.start + len(batch.examples))
         rows = batch.row[own].tolist()
-        examples = [self.source.asked(self.split, *pair) for pair in zip(rows, prompts[own], strict=True)]
+        examples = [self.source.with_prompt(self.split, *pair) for pair in zip(rows, prompts[own], strict=True)]
         return replace(batch, examples=examples)
 
     # ── forward ──────────────────────────────────────────────────────────────────────────────────

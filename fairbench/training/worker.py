@@ -12,7 +12,7 @@ from fairbench.errors import FairbenchError, named, said
 from fairbench.jobs.job import Job, Record
 from fairbench.jobs.store import says_full
 from fairbench.training.isolation import Process
-from fairbench.training.job_runner import Attempt
+from fairbench.training.job_runner import JobRunner
 from fairbench.training.resources import Resources, Stopped
 
 
@@ -30,28 +30,28 @@ class Worker(Resources):
             self.store.prepare(job)
         self.accelerator.wait_for_everyone()
         self.job = job
-        attempt = Attempt(self, job)
+        runner = JobRunner(self, job)
         failure: BaseException | None = None
         process = Process()
         try:
-            attempt.go()
+            runner.go()
         except (Exception, SystemExit, GeneratorExit) as error:
             failure = error
             if says_full(error):
                 raise self.store.full() from error
             if isinstance(error, FairbenchError):
-                attempt.error = said(error)
+                runner.error = said(error)
             else:
-                attempt.error = named(error)
+                runner.error = named(error)
                 with self.store.writing():
                     text = traceback.format_exc().encode("utf-8", "backslashreplace")
                     self.store.traceback_file(job).write_bytes(text)
-        if changed := self._changed(process, attempt, failure is not None):
+        if changed := self._changed(process, runner, failure is not None):
             some = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             fault = f"{job.method.label} changed what other jobs inherit: {some}"
-            attempt.error = f"{attempt.error}; {fault}" if attempt.error else fault
+            runner.error = f"{runner.error}; {fault}" if runner.error else fault
             self.forget()
-        record = attempt.record()
+        record = runner.record()
         if self.leads or failure:
             record = self._saved(record)
         if failure and self.accelerator.num_processes > 1:
@@ -59,7 +59,7 @@ class Worker(Resources):
         self.accelerator.wait_for_everyone()
         return record
 
-    def _changed(self, process: Process, attempt: Attempt, failed: bool) -> list[str]:
+    def _changed(self, process: Process, runner: JobRunner, failed: bool) -> list[str]:
         """Name what a job left otherwise than it found it, in any process that shares it.
 
         After an error the others may never come here. Weights that it left gathered are not looked at: where they
@@ -67,7 +67,7 @@ class Worker(Resources):
         """
         changed = process.restore()
         if not failed or self.mesh is None:
-            changed += attempt.changes()
+            changed += runner.changes()
         return changed if failed else self.union(changed)
 
     def _saved(self, record: Record) -> Record:
@@ -95,7 +95,7 @@ class Worker(Resources):
         assert self.options.probe is not None
         self.job = record.job
         try:
-            probed = Attempt(self, record.job).again(record, self.options.probe)
+            probed = JobRunner(self, record.job).again(record, self.options.probe)
         except FairbenchError as error:
             raise FairbenchError(f"cannot probe {record.job.title}: {error.message}", error.hint) from error
         if self.leads:

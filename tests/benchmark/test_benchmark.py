@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fairbench import FairbenchError, Method, NonNegative, Stage, plugins
 from fairbench.benchmark import plan
-from fairbench.benchmark.benchmark import Benchmark, load, parse, shelf, to_toml
+from fairbench.benchmark.benchmark import Benchmark, bundled_benchmarks, load, parse, to_toml
 from fairbench.benchmark.overrides import narrow, override
 from fairbench.jobs.job import Choice
 from fairbench.testing import ToyBackbone, ToyDataset, toy_plugins
@@ -359,7 +359,7 @@ def test_any_document_gives_jobs_or_an_error(document):
     assert planned
 
 
-@pytest.mark.parametrize("name", shelf())
+@pytest.mark.parametrize("name", bundled_benchmarks())
 def test_bundled_benchmarks_name_what_is_installed(name):
     bench = load(name)
     assert bench.description

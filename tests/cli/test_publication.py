@@ -73,11 +73,11 @@ def test_a_published_board_is_shown_without_its_runs(board):
 
 def test_a_published_board_holds_the_values_of_single_seeds(board):
     """Each trained model is drawn from its counts, and the mean of the points is the row's value."""
-    from fairbench.leaderboard.behind import published as behind
+    from fairbench.leaderboard.details import published as details
 
     shown = read(board).board
     for row in (*shown.tables[0].rows, *shown.tables[0].controls):
-        points = behind(shown)[0].rows[row.label].seeds
+        points = details(shown)[0].rows[row.label].seeds
         assert [one.seed for one in points] == [0, 1]
         assert sum(one.score for one in points) / 2 == pytest.approx(row.score.value)
         assert sum(one.gap for one in points) / 2 == pytest.approx(row.gap.value)

@@ -16,7 +16,7 @@ from fairbench.cli.main import main
 from fairbench.jobs.store import Store
 from fairbench.predictions.predictions import Predictions, maker
 from fairbench.publication.again import Again, predict_again, train_again
-from fairbench.publication.check import Asked, verdict_on
+from fairbench.publication.check import CheckRequest, verdict_on
 from fairbench.publication.publish import publish
 from fairbench.publication.published import Choices
 from fairbench.publication.verdict import levels
@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAIRBENCH_PLUGINS", ENTRIES)
-        patch.setattr(launch._Crew, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
+        patch.setattr(launch._Workers, "run", lambda crew, _: work(0, crew.jobs, crew.setup, crew.watch))
         words = ("run", *TOY, "--methods", "fr,thresholds", "--out", str(folder), "--no-controls", "--workers", "1")
         result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
@@ -60,8 +60,8 @@ def recorded(store, method):
 
 def test_honest_answers_come_out_again_and_an_honest_job_trains_again(trained, plugins):
     publication = publish([trained], "toy", Choices(("site",)), command="")
-    asked = Asked(trained.root / "toy.json", (trained.root,), rerun=3, retrain=2, draw=0)
-    found = verdict_on(publication, asked, plugins)
+    request = CheckRequest(trained.root / "toy.json", (trained.root,), rerun=3, retrain=2, draw=0)
+    found = verdict_on(publication, request, plugins)
     assert found.differs == ()
     assert len(found.predicted) == 3
     assert len(found.retrained) == 2
@@ -134,14 +134,14 @@ def test_only_the_models_tell(own, plugins, forge):
 def test_adapters_may_be_kept_back(own, plugins):
     """Then nothing differs, and what they would show is not checked; half an adapter is a fault."""
     publication = publish([own], "toy", Choices(("site",)), command="")
-    asked = Asked(own.root / "toy.json", (own.root,))
+    request = CheckRequest(own.root / "toy.json", (own.root,))
     for record in own.contents().records:
         shutil.rmtree(own.adapter_folder(record.job))
-    found = verdict_on(publication, asked, plugins).findings
+    found = verdict_on(publication, request, plugins).findings
     assert said(found) == []
     says(said(found, "unchecked"), "files: the adapters of .* and 2 more: they are not in these runs")
     own.adapter_folder(record.job).mkdir()
-    says(said(verdict_on(publication, asked, plugins).findings), "cannot read .*adapter")
+    says(said(verdict_on(publication, request, plugins).findings), "cannot read .*adapter")
 
 
 def test_a_job_whose_code_is_not_here_cannot_be_done_again(own):

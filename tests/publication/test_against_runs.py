@@ -11,7 +11,7 @@ from fairbench.jobs.job import Choice
 from fairbench.jobs.store import PREDICTIONS, Store, digest
 from fairbench.predictions.predictions import Predictions
 from fairbench.publication.against_runs import verify_runs
-from fairbench.publication.check import Asked, verdict_on
+from fairbench.publication.check import CheckRequest, verdict_on
 from fairbench.publication.publish import copy_predictions, publish
 from fairbench.publication.published import Publication
 from fairbench.publication.verdict import attested, levels
@@ -126,14 +126,14 @@ def test_predictions_beside_the_file_rebuild_the_whole_board(honest, tmp_path):
     store, _ = honest["two"]
     publication = published(store, predictions=True)
     copy_predictions([store], publication, tmp_path / "board.predictions")
-    asked, plugins = Asked(tmp_path / "board.json"), toy_plugins()
-    verdict = verdict_on(publication, asked, plugins)
+    request, plugins = CheckRequest(tmp_path / "board.json"), toy_plugins()
+    verdict = verdict_on(publication, request, plugins)
     assert verdict.differs == ()
     assert {trust for _, _, trust in levels(publication, verdict)} == {"predictions attached"}
     assert attested(publication, verdict, "Reviewer 2").checks[0].by == "Reviewer 2"
     data = copied(publication)
     row(data, "better")["interactions"]["score"]["p"] = 0.04
-    assert verdict_on(Publication.from_json(data), asked, plugins).differs
+    assert verdict_on(Publication.from_json(data), request, plugins).differs
 
 
 def test_of_one_job_in_two_folders_the_answers_that_were_published_are_copied(tmp_path):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from fairbench.cli.main import main
 from fairbench.errors import FairbenchError
 from fairbench.publication import schema as schema_module
-from fairbench.publication.check import Asked, verdict_on
+from fairbench.publication.check import CheckRequest, verdict_on
 from fairbench.publication.published import FORMAT, Publication, read
 from fairbench.publication.schema import schema_of
 from fairbench.publication.verify import verify_file
@@ -130,7 +130,7 @@ def test_what_no_lab_writes_is_said_and_breaks_nothing(honest, change, state, ex
 def test_a_name_in_a_file_is_no_path(honest, tmp_path):
     """Predictions are looked for beside the file that is checked, whatever it calls itself."""
     data = copied(honest["two"][1]) | {"name": "../../other", "predictions": True}
-    verdict = verdict_on(Publication.from_json(data), Asked(tmp_path / "x.json"), toy_plugins())
+    verdict = verdict_on(Publication.from_json(data), CheckRequest(tmp_path / "x.json"), toy_plugins())
     says(said(verdict.findings, "unchecked"), "^predictions: x.predictions is not beside the file")
 
 

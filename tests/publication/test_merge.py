@@ -9,7 +9,7 @@ from boards import RACE, SHARES, copied, published, row, runs, said, table
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard.readjust import readjust
 from fairbench.publication.against_runs import verify_runs
-from fairbench.publication.check import Asked, verdict_on
+from fairbench.publication.check import CheckRequest, verdict_on
 from fairbench.publication.difference import difference
 from fairbench.publication.merge import merge
 from fairbench.publication.publish import publish
@@ -84,11 +84,11 @@ def test_a_third_lab_verifies_the_merge(labs, merged, tmp_path):
     for lab, (_, one) in labs.items():
         paths.append(tmp_path / f"{lab}.json")
         paths[-1].write_text(text(one))
-    asked = Asked(tmp_path / "both.json", parts=paths)
-    assert verdict_on(merged, asked, toy_plugins()).differs == ()
+    request = CheckRequest(tmp_path / "both.json", parts=paths)
+    assert verdict_on(merged, request, toy_plugins()).differs == ()
     data = copied(merged)
     row(data, "worse")["changes"]["score"]["low"] += 0.01
-    assert verdict_on(Publication.from_json(data), asked, toy_plugins()).differs
+    assert verdict_on(Publication.from_json(data), request, toy_plugins()).differs
 
 
 def test_a_baseline_that_came_out_otherwise_stands_beside_the_first(labs, tmp_path):

@@ -12,7 +12,7 @@ from fairbench import __version__
 from fairbench.cli.publication import _command
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.readjust import readjust
-from fairbench.publication.check import Asked, verdict_on
+from fairbench.publication.check import CheckRequest, verdict_on
 from fairbench.publication.published import Publication, text
 from fairbench.publication.verdict import levels
 from fairbench.publication.verify import verify_file
@@ -439,6 +439,6 @@ def test_a_level_is_what_a_check_saw_and_not_what_a_row_says(honest, tmp_path):
     data = copied(honest["two"][1])
     row(data, "better")["trust"] = "retrained"
     publication = Publication.from_json(data)
-    verdict = verdict_on(publication, Asked(tmp_path / "x.json"), toy_plugins())
+    verdict = verdict_on(publication, CheckRequest(tmp_path / "x.json"), toy_plugins())
     assert {trust for _, _, trust in levels(publication, verdict)} == {"counts attached"}
     says(said(verdict.findings, "unchecked"), "row better: it is said to be retrained; this check saw it counts")

@@ -14,8 +14,8 @@ import pytest
 from builders import HOSTILE, scored_runs
 
 from fairbench import report
-from fairbench.leaderboard.behind import behind
 from fairbench.leaderboard.build import build
+from fairbench.leaderboard.details import details
 from fairbench.publication.published import read_board
 from fairbench.report.serve import Server
 
@@ -51,7 +51,7 @@ def runs(tmp_path_factory):
     store = scored_runs(tmp_path_factory.mktemp("runs"))
     board = build(store)
     path = tmp_path_factory.mktemp("page") / "runs.html"
-    report.write(board, path, None, behind(store, board))
+    report.write(board, path, None, details(store, board))
     return path
 
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from fairbench.cli.look import FIGURES
 from fairbench.cli.main import main
 from fairbench.errors import FairbenchError
-from fairbench.leaderboard.behind import Behind, behind
 from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.build import build
+from fairbench.leaderboard.details import TableDetails, details
 from fairbench.publication.published import read_board
 from fairbench.report.charts import KINDS
 from fairbench.report.charts.heat import heat
@@ -38,7 +38,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(runs):
     board = build(runs)
-    return board.tables[0], behind(runs, board)[0]
+    return board.tables[0], details(runs, board)[0]
 
 
 def test_the_command_offers_every_figure():
@@ -89,8 +89,8 @@ def test_names_cover_neither_each_other_nor_a_point():
 
 
 def test_changes_have_intervals_only_where_they_were_computed(made):
-    table, behind = made
-    with_runs, without = (KINDS["change"](table, one).panels[0].records for one in (behind, None))
+    table, details = made
+    with_runs, without = (KINDS["change"](table, one).panels[0].records for one in (details, None))
     assert [record["value"] for record in with_runs] == pytest.approx([r["value"] for r in without], abs=0.01)
     assert all("low" in record for record in with_runs)
     assert {record["series"] for record in without if "low" in record} == {"all patients"}
@@ -99,8 +99,8 @@ def test_changes_have_intervals_only_where_they_were_computed(made):
 
 @pytest.mark.parametrize("kind", FIGURES)
 def test_every_figure_is_drawn_in_every_format(made, kind):
-    table, behind = made
-    figure = KINDS[kind](table, behind)
+    table, details = made
+    figure = KINDS[kind](table, details)
     spec = composed(figure, table)
     assert "var(--" not in json.dumps(spec)
     for suffix, start in ((".svg", b"<svg"), (".pdf", b"%PDF"), (".png", b"\x89PNG")):
@@ -114,7 +114,7 @@ def test_what_cannot_be_drawn_says_why(table):
     assert set(reasons) == {"seeds", "calibration", "loss"}
     with pytest.raises(FairbenchError, match="nothing to draw: the values of single seeds need the folder of runs"):
         picture(KINDS["seeds"](table, None), table, ".png")
-    one_seed = KINDS["seeds"](table, Behind({}))
+    one_seed = KINDS["seeds"](table, TableDetails({}))
     assert one_seed.missing == "every method has one seed here"
     with pytest.raises(FairbenchError, match=r"cannot draw a file that ends in \.gif"):
         picture(KINDS["pareto"](table, None), table, ".gif")

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fairbench.leaderboard.behind import Behind
 from fairbench.leaderboard.board import Table
+from fairbench.leaderboard.details import TableDetails
 from fairbench.report.charts.curves import calibration, losses
 from fairbench.report.charts.panel import Figure
 from fairbench.report.charts.rows import change, groups, seeds
 from fairbench.report.charts.tradeoff import tradeoff
 
-KINDS: dict[str, Callable[[Table, Behind | None], Figure]] = {
+KINDS: dict[str, Callable[[Table, TableDetails | None], Figure]] = {
     "pareto": lambda table, _: tradeoff(table),
     "change": change,
     "groups": lambda table, _: groups(table),
     "seeds": seeds,
     "calibration": calibration,
-    "loss": lambda _, behind: losses(behind),
+    "loss": lambda _, details: losses(details),
 }

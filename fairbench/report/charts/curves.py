@@ -7,8 +7,8 @@ from typing import Any
 
 import altair as alt
 
-from fairbench.leaderboard.behind import Behind, Losses
 from fairbench.leaderboard.board import Table
+from fairbench.leaderboard.details import Losses, TableDetails
 from fairbench.report.charts.panel import Figure, Panel, Records, base, fixed
 from fairbench.report.charts.theme import SERIES, Theme, mark
 from fairbench.report.charts.words import CARRIED, group_names
@@ -23,9 +23,9 @@ NOTE = (
 )
 
 
-def calibration(table: Table, behind: Behind | None) -> Figure:
+def calibration(table: Table, details: TableDetails | None) -> Figure:
     """Draw each group's ROC curve and calibration, one method at a time."""
-    known = behind.rows if behind else {}
+    known = details.rows if details else {}
     ranking: Records = []
     belief: Records = []
     named = dict(zip((group.name for group in table.groups), group_names(table), strict=True))
@@ -43,16 +43,16 @@ def calibration(table: Table, behind: Behind | None) -> Figure:
         Panel("Calibration", belief, lambda theme: _belief(theme, table, [*named.values()]), one=True, height=SIDE),
     )
     missing = "no predictions here have scores of two classes, or no group has enough rows"
-    if behind is None or not behind.runs:
+    if details is None or not details.runs:
         missing = "curves of scores need the folder of runs"
     return Figure(
         "calibration", "Do scores mean the same in every group?", panels if ranking else (), NOTE, missing
     )
 
 
-def losses(behind: Behind | None) -> Figure:
+def losses(details: TableDetails | None) -> Figure:
     """Draw the training loss of every job."""
-    curves: Sequence[Losses] = behind.losses if behind else ()
+    curves: Sequence[Losses] = details.losses if details else ()
     records = [
         {"method": plain(one.label), "job": f"{plain(one.label)}, seed {one.seed}", "x": step, "y": round(loss, 4)}
         for one in curves
@@ -69,7 +69,7 @@ def losses(behind: Behind | None) -> Figure:
         title,
         (panel,) if records else (),
         note,
-        "no job here left losses" if behind and behind.runs else "losses need the folder of runs",
+        "no job here left losses" if details and details.runs else "losses need the folder of runs",
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import altair as alt
 
-from fairbench.leaderboard.behind import Behind
 from fairbench.leaderboard.board import QUANTITIES, Row, Table
+from fairbench.leaderboard.details import TableDetails
 from fairbench.report.charts.panel import Figure, Panel, Records, base, fixed
 from fairbench.report.charts.theme import SERIES, Theme, mark
 from fairbench.report.charts.words import CARRIED, group_names, measure, rounded
@@ -19,11 +19,11 @@ ALL = "all patients"
 DISPARITIES = {field: name for field, name in QUANTITIES.items() if field != "score"}
 
 
-def change(table: Table, behind: Behind | None) -> Figure:
+def change(table: Table, details: TableDetails | None) -> Figure:
     """Draw what each row changed against the baseline: for all patients, for each group, and in the gaps."""
     title = f"What changed against {plain(table.baseline or '')}, and for whom?"
     rows = [row for row in table.rows[:CARRIED] if row.changes]
-    groups = [record for row in rows for record in _changed(row, table, behind)]
+    groups = [record for row in rows for record in _changed(row, table, details)]
     names = {**DISPARITIES, "gap": table.measure.gap}
     gaps = [
         _record(row, names[field], row.changes[field])
@@ -70,10 +70,10 @@ def groups(table: Table) -> Figure:
     return Figure("groups", title, (panel,) if records else (), note, "no group has a value in this table")
 
 
-def seeds(table: Table, behind: Behind | None) -> Figure:
+def seeds(table: Table, details: TableDetails | None) -> Figure:
     """Draw what each seed's model scores: the score, and the gap."""
     title = "What would training again change?"
-    known = {label: one.seeds for label, one in (behind.rows if behind else {}).items()}
+    known = {label: one.seeds for label, one in (details.rows if details else {}).items()}
     rows = [row for row in table.rows[:CARRIED] if len(known.get(row.label, ())) > 1]
     panels = []
     for field, name in (("score", f"{measure(table)} (%)"), ("gap", f"{table.measure.gap} (points)")):
@@ -86,17 +86,17 @@ def seeds(table: Table, behind: Behind | None) -> Figure:
         if records:
             panels.append(_dots(name, records))
     missing = "the values of single seeds need the folder of runs, or the counts of a published board"
-    if known or (behind and behind.runs):
+    if known or (details and details.runs):
         missing = "every method has one seed here"
     note = f"Each circle is one trained model on the same n = {table.rows_tested:,} test rows, each bar their mean."
     return Figure("seeds", title, tuple(panels), note, missing)
 
 
-def _changed(row: Row, table: Table, behind: Behind | None) -> Iterable[dict[str, Any]]:
+def _changed(row: Row, table: Table, details: TableDetails | None) -> Iterable[dict[str, Any]]:
     """Say what a row changed; without the runs, the groups' differences have no intervals."""
     if "score" in row.changes and row.changes["score"].value is not None:
         yield _record(row, ALL, row.changes["score"])
-    paired: Sequence[Estimate] = behind.rows[row.label].changes if behind and row.label in behind.rows else ()
+    paired: Sequence[Estimate] = details.rows[row.label].changes if details and row.label in details.rows else ()
     baseline = next((one for one in table.rows if one.label == table.baseline), None)
     if not paired and baseline is not None:
         paired = [

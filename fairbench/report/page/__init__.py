@@ -15,8 +15,8 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from fairbench.leaderboard.behind import Behind
 from fairbench.leaderboard.board import Board, Table
+from fairbench.leaderboard.details import TableDetails
 from fairbench.report import html
 from fairbench.report.blocks import Block, Fold, Paragraph, Points
 from fairbench.report.charts import KINDS
@@ -37,8 +37,8 @@ DRAWER = (
 )
 
 
-def render(board: Board, behind: Sequence[Behind] | None = None, live: str = "") -> str:
-    """Write the page. `behind` holds what stands behind each table, where its runs are at hand.
+def render(board: Board, details: Sequence[TableDetails] | None = None, live: str = "") -> str:
+    """Write the page. `details` holds what stands behind each table, where its runs are at hand.
 
     `live` is the version that a server knows the page by, which then keeps it current: the page may connect to
     that server alone.
@@ -54,7 +54,7 @@ def render(board: Board, behind: Sequence[Behind] | None = None, live: str = "")
         _figure(heat(board), specs, "") if several else "",
     ]
     for number, table in enumerate(board.tables):
-        parts.append(_table(number, table, behind[number] if behind else None, specs))
+        parts.append(_table(number, table, details[number] if details else None, specs))
     parts += [
         "" if several else _figure(heat(board), specs, "0"),
         "</main>",
@@ -129,12 +129,12 @@ def _contents(board: Board) -> str:
     return f'<nav aria-label="Tables"><ul>{entries}</ul></nav>'
 
 
-def _table(number: int, table: Table, behind: Behind | None, specs: list[dict[str, Any]]) -> str:
+def _table(number: int, table: Table, details: TableDetails | None, specs: list[dict[str, Any]]) -> str:
     laid = section(table)
     rows = {plain(row.label): place for place, row in enumerate((*table.rows, *table.controls))}
     rows |= {plain(f"{row.label} ({row.stands_for})"): rows[plain(row.label)] for row in table.controls}
     marks = html.Marks(rows, LINES)
-    drawn = {kind: draw(table, behind) for kind, draw in KINDS.items()} if table.rows else {}
+    drawn = {kind: draw(table, details) for kind, draw in KINDS.items()} if table.rows else {}
     figures = {kind: _figure(figure, specs, str(number)) for kind, figure in drawn.items()}
     absent = [f"“{figure.title}” ({figure.missing})" for figure in drawn.values() if not figure.panels]
     parts = [

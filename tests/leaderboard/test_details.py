@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from builders import scored_runs
 
-from fairbench.leaderboard.behind import POINTS, behind, loss_curve
 from fairbench.leaderboard.build import build
+from fairbench.leaderboard.details import POINTS, details, loss_curve
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def frames(store, name):
 
 
 def test_seeds_are_each_models_own_score_and_gap(store, board):
-    (one,) = behind(store, board)
+    (one,) = details(store, board)
     found = {value.seed: value for value in one.rows["fair"].seeds}
     for record in store.contents().records:
         if record.job.method.name == "fair":
@@ -37,7 +37,7 @@ def test_seeds_are_each_models_own_score_and_gap(store, board):
 
 
 def test_changes_are_paired_within_the_group(store, board):
-    (one,) = behind(store, board)
+    (one,) = details(store, board)
     fair, plain = (
         np.mean([(f["target"] == f["answer"]).astype(float).to_numpy() for f in frames(store, name)], axis=0)
         for name in ("fair", "plain")
@@ -51,7 +51,7 @@ def test_changes_are_paired_within_the_group(store, board):
 
 
 def test_curves_need_enough_rows_of_both_classes(store, board):
-    (one,) = behind(store, board)
+    (one,) = details(store, board)
     counts = {g.name: min(g.positives, g.negatives) for g in board.tables[0].groups}
     assert counts["asian"] < 20
     assert [curve.group for curve in one.rows["fair"].curves] == ["black", "white"]
@@ -62,7 +62,7 @@ def test_what_a_board_withholds_is_not_behind_it(store):
     board = build(store, min_cell=100)
     withheld = {group.name for group in board.tables[0].groups if group.n is None}
     assert withheld == {"asian", "black"}
-    (one,) = behind(store, board)
+    (one,) = details(store, board)
     changes = dict(zip([g.name for g in board.tables[0].groups], one.rows["fair"].changes, strict=True))
     assert {name for name, change in changes.items() if change.value is None} == withheld
     assert {curve.group for curve in one.rows["fair"].curves} == {"white"}
@@ -71,7 +71,7 @@ def test_what_a_board_withholds_is_not_behind_it(store):
 def test_a_row_that_lost_a_job_has_nothing_behind_it(store, board):
     (table,) = board.tables
     rows = tuple(replace(row, keys=(*row.keys[:1], "0" * 16)) if row.label == "fair" else row for row in table.rows)
-    (one,) = behind(store, replace(board, tables=(replace(table, rows=rows),)))
+    (one,) = details(store, replace(board, tables=(replace(table, rows=rows),)))
     assert "fair" not in one.rows
     assert "plain" in one.rows
 

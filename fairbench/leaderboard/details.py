@@ -53,7 +53,7 @@ class GroupCurves:
 
 
 @dataclass(frozen=True)
-class BehindRow:
+class RowDetails:
     """One row's seeds; its change against the baseline in every group, paired; its groups' curves.
 
     `changes` follow the order of the table's groups and are empty for the baseline and controls.
@@ -74,15 +74,15 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Behind:
+class TableDetails:
     """What stands behind one table, by the label of the row; `runs`: whether its runs were at hand."""
 
-    rows: Mapping[str, BehindRow]
+    rows: Mapping[str, RowDetails]
     losses: tuple[Losses, ...] = ()
     runs: bool = True
 
 
-def behind(store: Store, board: Board, metrics: Sequence[Metric] = ()) -> tuple[Behind, ...]:
+def details(store: Store, board: Board, metrics: Sequence[Metric] = ()) -> tuple[TableDetails, ...]:
     """Read what stands behind every table of a board; what its runs no longer hold is left out."""
     keys = {key for table in board.tables for row in (*table.rows, *table.controls) for key in row.keys}
     stored = {key: store.stored(key) for key in keys}
@@ -91,10 +91,12 @@ def behind(store: Store, board: Board, metrics: Sequence[Metric] = ()) -> tuple[
     return tuple(_table(table, store, records, known) for table in board.tables)
 
 
-def published(board: Board) -> tuple[Behind, ...]:
+def published(board: Board) -> tuple[TableDetails, ...]:
     """Say what the counts attached to a published board tell of every table: what each seed's model scored."""
     return tuple(
-        Behind({label: BehindRow(tuple(map(_counted, seeds))) for label, seeds in counts.items()}, runs=False)
+        TableDetails(
+            {label: RowDetails(tuple(map(_counted, seeds))) for label, seeds in counts.items()}, runs=False
+        )
         for counts in (table.evidence.counts if table.evidence else {} for table in board.tables)
     )
 
@@ -140,7 +142,9 @@ def _thinned(points: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], ..
     return tuple((points[part[-1]][0], float(np.mean([points[place][1] for place in part]))) for part in parts)
 
 
-def _table(table: Table, store: Store, records: Mapping[str, Record], metrics: Mapping[str, Metric]) -> Behind:
+def _table(
+    table: Table, store: Store, records: Mapping[str, Record], metrics: Mapping[str, Metric]
+) -> TableDetails:
     rows = {row.label: row for row in (*table.rows, *table.controls)}
     own = {label: [records[key] for key in row.keys if key in records] for label, row in rows.items()}
     losses = tuple(
@@ -153,14 +157,14 @@ def _table(table: Table, store: Store, records: Mapping[str, Record], metrics: M
     whole, _ = joined([one for one in loaded if isinstance(one, Finished)])
     usable, _ = same_patients(whole)
     if not usable:
-        return Behind({}, losses)
+        return TableDetails({}, losses)
     judge = judging_metric(table.measure.name, metrics, usable[0].predictions)
     aligned = {record.job.key: one for one in usable for record in one.records}
     answers = {label: _answers(row, aligned, judge) for label, row in rows.items()}
     groups = Groups.of(usable[0].predictions.table, table.attribute, table.unrecorded)
     base = answers.get(table.baseline or "")
-    behind_rows = {
-        label: BehindRow(
+    of_rows = {
+        label: RowDetails(
             _seeds(one, groups),
             _changes(one, base, groups, table) if base and _compared(rows[label], table) else (),
             tuple(_curves(one, groups, table)),
@@ -168,7 +172,7 @@ def _table(table: Table, store: Store, records: Mapping[str, Record], metrics: M
         for label, one in answers.items()
         if one is not None
     }
-    return Behind(behind_rows, losses)
+    return TableDetails(of_rows, losses)
 
 
 def _compared(row: Row, table: Table) -> bool:
