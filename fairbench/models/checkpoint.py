@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,20 @@ def checkpoint_fingerprint(checkpoint: str | Path) -> str:
     return state.hexdigest()[:16]
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Let transformers draw no progress bar: several workers would draw theirs over the display."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def from_checkpoint(folder: Path, architecture: Any, dtype: torch.dtype, **options: Any) -> Any:
     """Return the model of a checkpoint, loaded by transformers from disk alone, with every weight in it.
 
@@ -150,9 +166,15 @@ def from_checkpoint(folder: Path, architecture: Any, dtype: torch.dtype, **optio
     weight_files(folder)
     try:
         # transformers fills what a checkpoint lacks with random weights and only logs it, so ask.
-        model, report = architecture.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
-        )
+        with without_bars():
+            model, report = architecture.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise FairbenchError(f"cannot load checkpoint {folder}: {error}", _whole(folder)) from error
     lacking = sorted(report["missing_keys"])
