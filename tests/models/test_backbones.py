@@ -98,6 +98,13 @@ def test_another_picture_is_another_answer(saved):
     assert agreement.logits > 0.1
 
 
+def test_loading_draws_no_bar_over_the_display(saved, capfd):
+    folder = saved(NEXT)
+    capfd.readouterr()  # saving draws one
+    equality.build(NEXT, folder)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("name", "case"),
     [
