@@ -98,11 +98,13 @@ def test_another_picture_is_another_answer(saved):
     assert agreement.logits > 0.1
 
 
-def test_loading_draws_no_bar_over_the_display(saved, capfd):
+def test_loading_draws_no_bar_over_the_display(saved, capfd, monkeypatch):
     folder = saved(NEXT)
+    monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", True)
     capfd.readouterr()  # saving draws one
     equality.build(NEXT, folder)
     assert capfd.readouterr().err == ""
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 @pytest.mark.parametrize(
