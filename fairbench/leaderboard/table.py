@@ -132,6 +132,6 @@ def _constant(predictions: Predictions, groups: Groups, judge: Metric) -> Consta
     answer, several = given[column].mode()[0], given[column].nunique() > 1
     named = str(answer) if column == "text" else predictions.classes[int(answer)]
     if several:
-        named += " (each question has its own)"
+        named = "the commonest answer to each question"
     one_class = column == "answer" and not several
     return Constant(named, float(best.scores.mean()), best.plain_gap(groups), one_class)
