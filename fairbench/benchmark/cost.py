@@ -102,7 +102,7 @@ def estimate(
         if one.rate is not None:
             finished.setdefault(one.kind, []).append(one)
     tables = {name: rows(data) for name, data in planned.datasets.items()}
-    counts = {name: row_counts(data) for name, data in planned.datasets.items()}
+    counts = {name: row_counts(table) for name, table in tables.items()}
     sizes: dict[str, Size] = {}
     rates: dict[str, Rates] = {}
     borne: set[str] = set()
@@ -145,10 +145,7 @@ def _work(job: Job, stages: Sequence[Stage], count: Mapping[str, int]) -> tuple[
         for stage, epochs in zip(stages, lasting, strict=True)
         if epochs != stage.epochs
     )
-    steps = sum(
-        max(1, round(epochs * -(-count.get(stage.split, 0) // job.batch_size)))
-        for stage, epochs in zip(stages, lasting, strict=True)
-    )
+    steps = sum(stage.steps(count.get(stage.split, 0), job.batch_size) for stage in stages)
     between = 0 if job.select == LAST else round(lasting[-1]) if stages else 0
     return steps, count.get("test", 0) + count.get("val", 0) * (1 + between), longer
 
@@ -157,7 +154,7 @@ def _hardly_trained(job: Job, train: int) -> tuple[str, ...]:
     """Say which stages spend a good part of their steps on warming up, as a benchmark's own may on few rows."""
     said = []
     for stage in job.stages:
-        steps = round(stage.lasting(train, job.batch_size) * -(-train // job.batch_size))
+        steps = stage.steps(train, job.batch_size)
         if train and 2 * steps < WARMUPS * stage.warmup:
             said.append(
                 f"{stage.name} of {job.backbone.name} takes {steps} steps on the {train:,} train rows of "

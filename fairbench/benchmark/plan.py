@@ -18,6 +18,8 @@ from fairbench.training.selection import check as check_selection
 from fairbench.training.selection import needs_groups
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fairbench.data.dataset import Dataset
     from fairbench.models.backbone import Backbone
     from fairbench.training.method import Method
@@ -92,6 +94,8 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     Raises FairbenchError before any device is touched. For a plan, weights may still be absent; the
     jobs' keys then are not those that a run will have.
     """
+    from fairbench.data.dataset import rows
+
     plugins.unkeyed.clear()
     made_of = parts(benchmark, plugins, roots)
     # Fingerprints come last: they read the data and the weights.
@@ -106,7 +110,9 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
         name: _choice("dataset", name, benchmark, plugins, dataset.fingerprint())
         for name, dataset in made_of.datasets.items()
     }
-    counts = {name: row_counts(dataset) for name, dataset in made_of.datasets.items()}
+    # A benchmark's own stages need no count, and a table can take long to read.
+    counted = {} if benchmark.stages else made_of.datasets
+    counts = {name: row_counts(rows(dataset)) for name, dataset in counted.items()}
     planned: dict[str, Job] = {}
     makers: dict[str, Method] = {}
     for backbone_name, dataset_name, method, made in made_of.crossed:
@@ -114,7 +120,8 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
         ways = made_of.attributes[dataset_name] if by_group else [()]
         three = data[dataset_name], chosen[backbone_name], method
         backbone = made_of.backbones[backbone_name]
-        for job in _each(benchmark, backbone, three, ways, _stages(benchmark, backbone, counts[dataset_name])):
+        stages = _stages(benchmark, backbone, counts.get(dataset_name, {}))
+        for job in _each(benchmark, backbone, three, ways, stages):
             planned.setdefault(job.key, job)
             makers.setdefault(job.key, made)
     return Planned(tuple(planned.values()), made_of.datasets, made_of.backbones, makers, tuple(absent))
@@ -166,16 +173,16 @@ def _each(
 
 def _stages(benchmark: Benchmark, backbone: Backbone, counts: Mapping[str, int]) -> tuple[Stage, ...]:
     """Return a benchmark's own stages as they are, else the backbone's recipe, fitted to the number of rows."""
+    if benchmark.stages:
+        return benchmark.stages
     train = of_fold(counts, benchmark.folds).get("train", 0)
     batch_size = benchmark.batch_size or backbone.batch_size
-    return benchmark.stages or tuple(stage.fitted(train, batch_size) for stage in backbone.recipe)
+    return tuple(stage.fitted(train, batch_size) for stage in backbone.recipe)
 
 
-def row_counts(dataset: Dataset) -> dict[str, int]:
-    """Return how many rows each split of a dataset has; raises FairbenchError for a table that is no dataset."""
-    from fairbench.data.dataset import rows
-
-    return {str(split): int(count) for split, count in rows(dataset)["split"].value_counts().items()}
+def row_counts(table: pd.DataFrame) -> dict[str, int]:
+    """Return how many rows each split of a dataset's table has."""
+    return {str(split): int(count) for split, count in table["split"].value_counts().items()}
 
 
 def of_fold(counts: Mapping[str, int], folds: int) -> Mapping[str, int]:

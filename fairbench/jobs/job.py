@@ -60,10 +60,14 @@ class Stage:
         enough = round(self.epochs * steps) >= self.min_steps
         return self.epochs if enough else float(-(-self.min_steps // steps))
 
+    def steps(self, rows: int, batch_size: int) -> int:
+        """Return the optimizer steps that it takes on some rows."""
+        return max(1, round(self.lasting(rows, batch_size) * -(-rows // batch_size)))
+
     def fitted(self, rows: int, batch_size: int) -> Stage:
         """Return the same stage, lasting WARMUPS times its warm-up where so few rows would end it sooner."""
-        steps = round(self.lasting(rows, batch_size) * max(1, -(-rows // batch_size)))
-        return self if steps >= WARMUPS * self.warmup else replace(self, min_steps=WARMUPS * self.warmup)
+        least = WARMUPS * self.warmup
+        return self if self.steps(rows, batch_size) >= least else replace(self, min_steps=least)
 
     def share(self, part: float) -> Stage:
         """Return the same stage, of which only a part lasts."""

@@ -403,11 +403,12 @@ def planted(method, seed=0, **settings) -> tuple[float, dict[str, float], float]
 
 
 def test_an_attribute_that_anybody_could_read_is_hidden_and_the_answer_is_not():
+    """Mean of three seeds: how much one hides depends on a processor's last bits, which training magnifies."""
     readable_before, _, accuracy_before = planted(Plain)
-    readable_after, _, accuracy_after = planted(MinMI, strength=1.0)
+    after = [planted(MinMI, seed=seed, strength=1.0) for seed in range(3)]
     assert readable_before > 0.93
-    assert readable_after < 0.8  # .755 on one processor, less than .75 on others
-    assert accuracy_after > accuracy_before - 0.05
+    assert np.mean([readable for readable, _, _ in after]) < 0.75
+    assert min(accuracy for _, _, accuracy in after) > accuracy_before - 0.05
 
 
 def test_an_adversary_hides_something_too():
