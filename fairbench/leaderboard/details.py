@@ -222,6 +222,7 @@ def _curves(answers: Answers, groups: Groups, table: Table) -> Iterable[GroupCur
         inside = groups.codes == place
         false, true = roc(target[inside], score[:, inside])
         points = tuple(zip(map(float, false), map(float, true), strict=True))
+        cluster = None if groups.cluster is None else groups.cluster[inside]
         yield GroupCurves(
-            group.name, int(inside.sum()), points, reliability(target[inside], score[:, inside], least)
+            group.name, int(inside.sum()), points, reliability(target[inside], score[:, inside], cluster, least)
         )

@@ -6,12 +6,14 @@ What is returned are means over a grid, no threshold of anybody's score: enough 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from fairbench.statistics.intervals import Floats, Ints, proportion_limits
+from fairbench.statistics.intervals import Floats, Ints
+from fairbench.statistics.moments import group_moments, limits
+from fairbench.statistics.resampling import tabulate
+from fairbench.statistics.results import ALPHA
 
 GRID = 21  # false positive rates at which a ROC curve is given
 BINS = 10  # parts of equal size into which scores are cut for calibration
@@ -43,25 +45,25 @@ def roc(target: Ints, score: Floats) -> tuple[Floats, Floats]:
     return grid, np.mean(curves, axis=0)
 
 
-def reliability(target: Ints, probability: Floats, least: int) -> tuple[Reliability, ...]:
+def reliability(target: Ints, probability: Floats, cluster: Ints | None, least: int) -> tuple[Reliability, ...]:
     """Cut rows into at most BINS parts of equal size by their probability, each of at least `least` rows.
 
-    target: (n,), 1 = positive; probability: (seeds, n), fractions; each seed is cut by itself, and the parts of
-    the same place are averaged. The limits treat a part as rows drawn once: seeds add none. Empty with fewer
-    rows than `least`.
+    target: (n,), 1 = positive; probability: (seeds, n), fractions; cluster: (n,), whose rows are not independent,
+    or None. Each seed is cut by itself, and values and limits of the parts of the same place are averaged: seeds
+    make no interval narrower. Empty with fewer rows than `least`.
     """
     seeds, n = probability.shape
     parts = min(BINS, n // max(1, least))
     if parts == 0:
         return ()
-    edges = np.linspace(0, n, parts + 1).round().astype(int)
-    order = np.argsort(probability, axis=1, kind="stable")
-    scores, observed = np.empty((2, seeds, parts))
-    for seed in range(seeds):
-        for part, (start, end) in enumerate(pairwise(edges)):
-            chosen = order[seed, start:end]
-            scores[seed, part], observed[seed, part] = probability[seed, chosen].mean(), target[chosen].mean()
-    rows = np.diff(edges)
-    low, high = proportion_limits(observed.mean(axis=0), rows)
-    values = zip(scores.mean(axis=0), observed.mean(axis=0), low, high, rows, strict=True)
-    return tuple(Reliability(float(a), float(b), float(c), float(d), int(n)) for a, b, c, d, n in values)
+    rows = np.diff(np.linspace(0, n, parts + 1).round().astype(int))
+    place = np.repeat(np.arange(parts), rows)
+    found = np.zeros((4, parts))
+    for one in probability:
+        part = np.empty(n, dtype=np.int64)
+        part[np.argsort(one, kind="stable")] = place
+        moments = group_moments(tabulate([target.astype(np.float64)], part, cluster, parts))
+        low, high = limits(moments, ALPHA)
+        found += np.stack([np.bincount(part, one) / rows, moments.mean[0], low[0], high[0]]) / seeds
+    values = zip(*found.tolist(), rows.tolist(), strict=True)
+    return tuple(Reliability(*one) for one in values)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fairbench.statistics.curves import BINS, GRID, reliability, roc
+from fairbench.statistics.intervals import proportion_limits
 
 
 def drawn(n=400, seeds=2, seed=0):
@@ -34,7 +35,7 @@ def test_a_constant_score_ranks_nobody():
 
 def test_reliability_counts_every_row_once_and_adds_up():
     target, score = drawn()
-    parts = reliability(target, score, least=20)
+    parts = reliability(target, score, None, least=20)
     rows = np.array([part.rows for part in parts])
     assert len(parts) == BINS
     assert rows.sum() == target.size
@@ -48,6 +49,27 @@ def test_reliability_counts_every_row_once_and_adds_up():
 @pytest.mark.parametrize(("n", "parts"), [(19, 0), (20, 1), (59, 2), (5000, BINS)])
 def test_no_part_of_a_calibration_curve_is_small(n, parts):
     target, score = drawn(n, seeds=1)
-    found = reliability(target, score, least=20)
+    found = reliability(target, score, None, least=20)
     assert len(found) == parts
     assert all(part.rows >= 20 for part in found)
+
+
+def test_one_seeds_limits_are_those_of_a_proportion():
+    target, score = drawn(seeds=1)
+    part = reliability(target, score, None, least=20)[3]
+    low, high = proportion_limits(part.observed, part.rows)
+    assert (part.low, part.high) == (pytest.approx(float(low)), pytest.approx(float(high)))
+
+
+def test_rows_of_one_patient_count_as_one_and_seeds_as_none():
+    """Ten copies of every row: the limits are those of the rows without the copies, not ten times as sure."""
+    target, score = drawn(n=300, seeds=1)
+    once = reliability(target, score, None, least=20)
+    tenfold = reliability(target.repeat(10), score.repeat(10, axis=1), np.arange(300).repeat(10), least=200)
+    assert len(tenfold) == len(once) == BINS
+    for one, ten in zip(once, tenfold, strict=True):
+        assert (ten.observed, ten.rows) == (pytest.approx(one.observed), 10 * one.rows)
+        assert ten.high - ten.low >= 0.99 * (one.high - one.low)
+    thrice = reliability(target, score.repeat(3, axis=0), None, least=20)
+    assert [p.low for p in thrice] == pytest.approx([p.low for p in once])
+    assert [p.high for p in thrice] == pytest.approx([p.high for p in once])
