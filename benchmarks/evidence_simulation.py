@@ -238,6 +238,18 @@ def skewed_clusters(patients: int, rate: float, worse: float = 0.0) -> Measure:
     return interval_rows(rows, truth)
 
 
+def few_large_patients(single: int, large: int, rows_each: int, rate: float, alike: float) -> Measure:
+    """Patients of one row beside few of many rows, whose answers are nearly all right or all wrong (`alike`)."""
+    cluster = np.r_[np.arange(single), single + np.repeat(np.arange(large), rows_each)]
+    scale = (1 - alike) / alike
+
+    def rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        own = rng.beta(rate * scale, (1 - rate) * scale, single + large)
+        return (rng.random(cluster.size) < own[cluster]).astype(float), (cluster >= single).astype(int), cluster
+
+    return interval_rows(rows, np.array([rate, rate]))
+
+
 def small_groups(rate: float) -> Measure:
     """Groups of 5, 10 and 15."""
     group = np.repeat([0, 1, 2], (5, 10, 15))
@@ -411,6 +423,22 @@ def moved_groups(
     return measure
 
 
+def flipped(sizes: Sequence[int], share: Sequence[float]) -> Measure:
+    """The same where each of two methods flips a share of one model's answers, another share in every group."""
+
+    def measure(rng: np.random.Generator, index: int) -> list[float]:
+        group = np.repeat(np.arange(len(sizes)), sizes)
+        right = rng.random(group.size) < 0.8
+        flips = rng.random((2, group.size)) < np.array(share)[group]
+        first, second = (right ^ flips).astype(float)
+        moved = interaction([first], [second], group, repeats=REPEATS, seed=index)
+        gap = compare([first], [second], group, repeats=REPEATS, seed=index).gap
+        covered = all(c.low <= 0 <= c.high for c in moved.contrasts)
+        return [moved.p <= 0.05, gap.p <= 0.05, gap.exchange_p <= 0.05, covered]
+
+    return measure
+
+
 def spanning(rows_each: int, groups: int, clusters: int) -> Measure:
     """Identical methods on clusters whose rows lie in different groups: overall alarms and coverage, gap alarms."""
 
@@ -565,6 +593,7 @@ TWO = (
     World("3x300, A gap .12", THIRDS, (0.63, 0.75, 0.75), (0.75,) * 3),
     World("1816/76/108, A gap .15", PAPER, (0.535, 0.385, 0.535), (0.535,) * 3),
     World("18x50, A gap .20", MANY, (0.55, *(0.75,) * 17), (0.75,) * 18),
+    World("2x250, 2 seeds that nearly agree, fair", (250, 250), (0.85,) * 2, seeds=2, shared=0.96),
     World("3x300, 3 seeds, fair", THIRDS, (0.75,) * 3, seeds=3),
     World("3x300, 3 seeds that matter, fair", THIRDS, (0.75,) * 3, seeds=3, seed_spread=0.03),
     World("3x300, 5 seeds that matter, fair", THIRDS, (0.75,) * 3, seeds=5, seed_spread=0.03),
@@ -595,7 +624,8 @@ STUDIES = (
          "worst covered", "p and interval agree"),
         {world.name: two_methods(world) for world in TWO},
         {"3x300, both fair": "p and interval disagreed in at least half of the boards with p<=.05",
-         "3x300, equal gaps elsewhere": "exchange 38.7 in another world of this kind"},
+         "3x300, equal gaps elsewhere": "exchange 38.7 in another world of this kind",
+         "2x250, 2 seeds that nearly agree, fair": "overall 10"},
     ),
     Study(
         "interaction", "Did a method move the groups unequally?",
@@ -608,10 +638,13 @@ STUDIES = (
          "1537/305/158, .08 removed, .94": removed(LANGUAGES, 0.08, 0.94),
          "10,000, .03 removed, .88": removed((3333,) * 3, 0.03, 0.88),
          "3x300, equal gaps elsewhere, .80": moved_groups(THIRDS, (0.63, 0.75, 0.75), (0.75, 0.75, 0.63), 0.8),
+         "1500/30, 1 % and 15 % flipped": flipped((1500, 30), (0.01, 0.15)),
+         "1800/100, none and 5 % flipped": flipped((1800, 100), (0.0, 0.05)),
          "EqOdds, 3x666, no interaction": moved_classes((0.76,) * 3),
          "EqOdds, 3x666, 15 points of specificity lost in one group": moved_classes((0.8, 0.8, 0.65))},
         {"3x300, .08 removed, .87": "gap difference 24, exchange 55", "3x300, .12 removed, .93": "58, 91",
-         "1537/305/158, .08 removed, .94": "34, 65", "10,000, .03 removed, .88": "41, 76"},
+         "1537/305/158, .08 removed, .94": "34, 65", "10,000, .03 removed, .88": "41, 76",
+         "1500/30, 1 % and 15 % flipped": "interaction 17", "1800/100, none and 5 % flipped": "22"},
         worlds=4000,
     ),
     Study(
@@ -670,10 +703,13 @@ STUDIES = (
          "ROUGE, 80/80/50 % zeros, 400/60/60": text_scores((400, 60, 60), (0.8, 0.8, 0.5)),
          "0/1, 40 patients of 1 to 20 rows": skewed_clusters(40, 0.7),
          "0/1, 40 patients of 1 to 20 rows, gap .2": skewed_clusters(40, 0.7, 0.2),
+         "0/1, 300 patients of one row, 30 of ten, .95": few_large_patients(300, 30, 10, 0.95, 0.9),
+         "0/1, 300 patients of one row, 60 of ten, .8": few_large_patients(300, 60, 10, 0.8, 0.6),
          "groups of 5/10/15 at .97": small_groups(0.97), "groups of 5/10/15 at .7": small_groups(0.7)},
         {"ROUGE, 80 % zeros, 400/30/30": "groups 91.6, gap 89.2", "ROUGE, 90 % zeros, 400/60/60": "91.1, 89.2",
          "ROUGE, 95 % zeros, 1500/300/150": "91.4, 91.3", "ROUGE, 95 % zeros, 3x30": "73.7",
          "ROUGE, 80 % zeros, 8/12/15": "80.3", "0/1, 40 patients of 1 to 20 rows": "92.9, 92.2",
+         "0/1, 300 patients of one row, 30 of ten, .95": "p<=.05 17",
          "groups of 5/10/15 at .97": "91.1", "groups of 5/10/15 at .7": "92.4"},
     ),
     Study(

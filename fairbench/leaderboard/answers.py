@@ -182,8 +182,23 @@ class Answers:
     def learned(self, groups: Groups, control: Answers | None = None) -> tuple[str, Difference]:
         """How much better than chance, or than a control's, they tell classes apart, and by which number.
 
-        By AUROC where both have scores and there are two classes, else by balanced accuracy.
+        By AUROC where both have scores and there are two classes, else by balanced accuracy. Where every seed's own
+        model is shown to, p is the largest of theirs: few seeds that differ bound the mean of all that could be
+        trained badly, and are no doubt about those that were.
         """
+        name, mean = self._told_apart(groups, control)
+        if len(self.seeds) == 1 or mean.p is None:
+            return name, mean
+        each = []
+        for seed in self.seeds:
+            other = control.only([seed]) if control and len(control.seeds) > 1 else control
+            each.append(self.only([seed])._told_apart(groups, other)[1])
+        alike = all((one.value or 0) * (mean.value or 0) > 0 for one in each)
+        largest = max(1.0 if one.p is None else one.p for one in each) if alike else 1.0
+        return name, replace(mean, p=min(mean.p, largest))
+
+    def _told_apart(self, groups: Groups, control: Answers | None) -> tuple[str, Difference]:
+        """Return the same of the mean over seeds."""
         every = [*self.predictions, *(control.predictions if control else ())]
         target, cluster = self.predictions[0].target.astype(np.int64), groups.cluster
         if len(self.predictions[0].classes) == 2 and all(p.has_probabilities for p in every):

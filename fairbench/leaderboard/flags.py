@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fairbench.jobs.job import Record
 from fairbench.leaderboard.answers import Answers, constant, contrast, shared_seeds
-from fairbench.leaderboard.board import Flag
+from fairbench.leaderboard.board import Flag, Row
 from fairbench.leaderboard.row import Contender, Entry, provenance
 from fairbench.metrics.metric import ACCURACY
 from fairbench.predictions.groups import UNRECORDED, Groups
@@ -17,6 +17,7 @@ from fairbench.statistics.ranking import holm
 from fairbench.statistics.results import ALPHA, Difference, Gap, Interaction
 
 NOT_LEARNED = "has not learned"
+ONE_ANSWER = "one answer"
 CASE_MIX = "case mix"
 LEVELLING_DOWN = "levelling down"
 BELOW = "below a reference"
@@ -26,9 +27,11 @@ MISSING_SEEDS = "missing seeds"
 
 # What a flag means, in one sentence. The keys are printed in the table, the sentences under it.
 LEGEND = {
-    NOT_LEARNED: "It does not tell patients apart beyond noise: its AUROC (where there are no scores, its balanced"
-    " accuracy) does not exceed chance, or that of the same training on blank images; its gap says nothing about"
-    " fairness.",
+    NOT_LEARNED: "It is not shown to tell patients apart: its AUROC (where there are no scores, its balanced"
+    " accuracy) does not exceed chance beyond noise, or that of the same training on blank images, neither in the"
+    " mean nor in every seed; its gap says nothing about fairness.",
+    ONE_ANSWER: "Every seed of it gives all patients one answer: its EqOdds is 0 and its gaps are the groups' mix"
+    " of classes, whatever its scores could tell.",
     BELOW: "It tells patients apart less well than the reference named, beyond noise: its training or its backbone,"
     " not the method, is the limit.",
     LEVELLING_DOWN: "Its best-off group lost, beyond noise, the worst-off group did not gain as much, and groups"
@@ -118,9 +121,15 @@ def record_flags(record: Record) -> Iterable[Flag]:
     yield from (Flag(code) for code, holds in zip(OF_RECORDS, told, strict=True) if holds)
 
 
+def learned(row: Row) -> bool:
+    """Whether a row is shown to tell patients apart, and answers them apart: what its gaps mean anything by."""
+    return not any(flag.code in (NOT_LEARNED, ONE_ANSWER) for flag in row.flags)
+
+
 def gap_flags(gap: Gap, standardised: Gap, worst_group: Gap, odds: Gap) -> Iterable[Flag]:
     """Flag what a row's own disparities must be read with."""
-    if _beyond(gap) and standardised.p is not None and standardised.p > ALPHA:
+    same_groups = gap.coverage == standardised.coverage
+    if _beyond(gap) and same_groups and standardised.p is not None and standardised.p > ALPHA:
         yield Flag(CASE_MIX)
     if worst_group.group is not None and UNRECORDED in worst_group.group.split("×"):
         yield Flag("unrecorded worst")
@@ -140,8 +149,15 @@ def worst_group_worse(changes: Mapping[str, Difference]) -> bool:
     return change.significant and (change.value or 0) < 0
 
 
+def idle_flags(contender: Contender, controls: Sequence[Contender], groups: Groups) -> Iterable[Flag]:
+    """Flag a row whose gaps mean nothing: it is not shown to have learned, or answers everybody alike."""
+    yield from not_learned(contender, controls, groups)
+    if contender.answers.constant:
+        yield Flag(ONE_ANSWER)
+
+
 def not_learned(contender: Contender, controls: Sequence[Contender], groups: Groups) -> Iterable[Flag]:
-    """Flag a row that does not tell patients apart beyond noise, or no better than a control.
+    """Flag a row that is not shown to tell patients apart beyond noise, or better than a control.
 
     A control that shares no seed with the row is not compared; `missing seeds` says so.
     """

@@ -13,8 +13,10 @@ from fairbench.leaderboard.flags import (
     CASE_MIX,
     LEVELLING_DOWN,
     NOT_LEARNED,
+    ONE_ANSWER,
     STALE,
     gap_flags,
+    learned,
     levelling_down,
     worst_group_worse,
 )
@@ -24,7 +26,7 @@ from fairbench.statistics.ranking import Ranking as Order
 from fairbench.statistics.ranking import dominance, holm
 from fairbench.statistics.results import Difference
 
-FIRST = (STALE, NOT_LEARNED, BELOW)  # flags that come before those which follow from adjusted p-values
+FIRST = (STALE, NOT_LEARNED, ONE_ANSWER, BELOW)  # flags that come before those which follow from adjusted p-values
 ADJUSTED = (LEVELLING_DOWN, "worst group worse", CASE_MIX, "unrecorded worst", "partial")
 
 
@@ -98,8 +100,7 @@ def _each_kind(
 
 def _disparities(rows: Sequence[Row]) -> list[Row]:
     """Adjust the gaps of the rows that have learned."""
-    learned = {row.label: row for row in rows if all(flag.code != NOT_LEARNED for flag in row.flags)}
-    tested = with_adjusted(learned)
+    tested = with_adjusted({row.label: row for row in rows if learned(row)})
     return [tested.get(row.label) or disparities_adjusted(row, None, None) for row in rows]
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from fairbench.leaderboard.board import Row, Table
-from fairbench.leaderboard.flags import CASE_MIX, NOT_LEARNED
+from fairbench.leaderboard.flags import CASE_MIX, NOT_LEARNED, ONE_ANSWER, learned
 from fairbench.statistics.intervals import FEW_OF_A_CLASS, MINIMUM
 from fairbench.statistics.permutation import WIDE
 from fairbench.statistics.results import ALPHA, Contrast, Difference, Gap
@@ -21,24 +19,29 @@ def finding(table: Table) -> list[str]:
     if not table.rows:
         reason = "No job of this table finished." if table.attribute else "This dataset records no attribute."
         return [reason]
-    idle = [row.label for row in table.rows if not learned(row)]
-    if len(idle) == len(table.rows):
-        return ["No method here has learned to tell patients apart: this table says nothing about fairness."]
+    if not any(map(learned, table.rows)):
+        return ["No method here is shown to tell patients apart: this table says nothing about fairness."]
     if table.baseline is None:
         said = ["There is no baseline in this table, so nothing says what the methods changed."]
         said += [_chance(table), *_case_mix(table)]
     else:
         conclusion = " ".join([*_problem(table), _conclusion(table)])
         said = [conclusion, _chance(table), *_case_mix(table), *_changes(table), *_moved(table)]
-    if idle:
-        are = "has" if len(idle) == 1 else "have"
-        said.append(f"{named(idle)} {are} not learned to tell patients apart, so {_their(idle)} gaps mean nothing.")
-    return said
+    return [*said, *_idle(table)]
 
 
-def learned(row: Row) -> bool:
-    """Whether a row tells patients apart beyond noise."""
-    return not any(flag.code == NOT_LEARNED for flag in row.flags)
+def _idle(table: Table) -> Iterable[str]:
+    """Say whose gaps mean nothing, and why."""
+    codes = {row.label: {flag.code for flag in row.flags} for row in table.rows}
+    unlearned = [label for label, own in codes.items() if NOT_LEARNED in own]
+    alike = [label for label, own in codes.items() if ONE_ANSWER in own and NOT_LEARNED not in own]
+    if unlearned:
+        are = "is" if len(unlearned) == 1 else "are"
+        own = _their(unlearned)
+        yield f"{named(unlearned)} {are} not shown to tell patients apart, so {own} gaps mean nothing."
+    if alike:
+        give = "gives" if len(alike) == 1 else "give"
+        yield f"{named(alike)} {give} everybody one answer, so {_their(alike)} gaps mean nothing."
 
 
 def _their(names: Sequence[str]) -> str:
@@ -63,7 +66,7 @@ def _case_mix(table: Table) -> Iterable[str]:
             always = f"; always answering “{constant.answer}” shows {points(constant.gap)}"
         yield (
             f"With the same mix of classes in every group, the {table.measure.gap} of"
-            f" {named(mixed, len(table.rows))} does not exceed chance{always}."
+            f" {named(mixed, len(table.rows))} is not shown to exceed chance{always}."
         )
 
 
@@ -96,8 +99,12 @@ def beyond_chance(
     name = next(iter(gaps))
     if len(sizes) < len(known):
         return f"{text}; some group is too small for any {name} it holds to be found reliably."
-    larger = f", and in one of {len(first)} rows also a larger one" if len(first) > 1 else ""
-    return f"{text}; a true {name} below {points(float(np.median(sizes)))} may go unnoticed{larger}."
+    tests = sum(gap.p is not None for methods in gaps.values() for gap in methods.values())
+    larger = f", and a larger one too among {tests} tests" if tests > 1 else ""
+    return (
+        f"{text}; a true {name} below {points(min(sizes))} may go unnoticed where the least favourable group"
+        f" departs{larger}."
+    )
 
 
 def _changes(table: Table) -> Iterable[str]:
@@ -115,7 +122,13 @@ def _changes(table: Table) -> Iterable[str]:
     if parts:
         yield f"{'; '.join(parts)}."
     elif rows:
-        yield f"No method's {' or '.join(names.values())} is shown to differ from {table.baseline}'s."
+        known = [
+            name
+            for key, name in names.items()
+            if any(key in row.changes and row.changes[key].p is not None for row in rows)
+        ]
+        if known:
+            yield f"No method's {' or '.join(known)} is shown to differ from {table.baseline}'s."
     changes = {row.label: row.changes["score"] for row in rows if "score" in row.changes and learned(row)}
     for word, sign in (("gained", 1), ("lost", -1)):
         apart = _apart(changes, sign)
@@ -210,7 +223,7 @@ def _conclusion(table: Table) -> str:
         )
     if more:
         return f"Nothing here is shown to treat groups more alike than {table.baseline}.{more}"
-    return f"Nothing here is shown to be fairer than {table.baseline}: these data support no other choice."
+    return f"Nothing here is shown to be fairer than {table.baseline}."
 
 
 def _shown(row: Row, key: str, sign: int) -> bool:

@@ -32,7 +32,13 @@ def withhold(table: Table, minimum: int) -> Table:
         for part in (table.rows, table.controls)
     )
     further = tuple(
-        replace(one, rows=tuple(replace(row, gap=_noteless(row.gap)) for row in one.rows)) for one in table.further
+        replace(
+            one,
+            rows=tuple(
+                replace(row, gap=_noteless(row.gap), equity_scaled=_noteless(row.equity_scaled)) for row in one.rows
+            ),
+        )
+        for one in table.further
     )
     evidence = table.evidence and _counts(table.evidence, names, small, unsplit)
     return replace(

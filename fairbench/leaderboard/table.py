@@ -16,8 +16,8 @@ from fairbench.leaderboard.flags import (
     below_references,
     entry_flags,
     gap_flags,
+    idle_flags,
     levelling_down,
-    not_learned,
     worst_group_worse,
 )
 from fairbench.leaderboard.measure import describe, further_metrics
@@ -87,7 +87,7 @@ def _rows(
     of_entries = entry_flags([*chosen, *others])
     contending = bool(placed)
     levelled = levelling_down({label: (s.changes, s.interactions) for label, s in placed.items() if s.changes})
-    idle = {c.label: [*not_learned(c, others, groups)] if contending else [] for c in chosen}
+    idle = {c.label: [*idle_flags(c, others, groups)] if contending else [] for c in chosen}
     below = below_references(chosen if contending else (), others, groups)
     measured = {c.label: measure(c.answers, groups) for c in chosen}
     tested = with_adjusted({label: one for label, one in measured.items() if contending and not idle[label]})

@@ -100,7 +100,8 @@ def improvement(table: Table) -> Iterable[Paragraph]:
     yield Paragraph(
         plain(
             f"{what}, whichever group holds the gap: {size}. For one trained model of each, taking as true what"
-            f" was measured: {table.baseline}'s {table.measure.noun} of {percent(smallest.score)} % and gap of"
+            f" was measured: {table.baseline}'s {table.measure.noun} of {percent(smallest.score)} % where the group"
+            f" is recorded and gap of"
             f" {percent(smallest.gap)} points, and {percent(smallest.agreement)} % of rows (median of the methods)"
             f" on {alike}."
         )

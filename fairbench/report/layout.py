@@ -47,11 +47,16 @@ TERMS = (
         " steeply in the first points of a gap, so that on few patients it is mostly noise: a fair method of 80 %"
         " can show anything from 9 to 41.",
     ),
-    ("[low, high]", "95 % interval, simultaneous over groups for gaps, so that it covers the true gap."),
+    (
+        "[low, high]",
+        "95 % interval of this number alone, simultaneous over groups for gaps, so that it covers the true gap. p"
+        " (Holm) is adjusted for the other rows, too, so an interval may leave out 0 where p shows nothing.",
+    ),
     (
         "By chance",
         "What the same answers give when groups are shuffled over patients: mean and 95th percentile. p is the"
-        " share of such draws with a gap at least as large.",
+        " share of such draws in which some two groups are as many standard errors apart: a small gap of large"
+        " groups may be clear, and a large one of small groups nothing.",
     ),
     (
         "MaxAccGap at one class mix",

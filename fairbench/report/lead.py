@@ -148,8 +148,9 @@ def constant_cells(table: Table) -> dict[str, str]:
     scaled = None if best.gap is None else best.score / (1 + 100 * best.gap)
     # What is undefined for every row, as where there is one group or one class, is so for this one.
     rows = (*table.rows, *table.controls)
-    auroc = 0.5 if any(row.auroc.value is not None for row in rows) else None
-    odds = 0.0 if any(row.eq_odds_max.value is not None for row in rows) else None
+    # An answer for each question is not one answer: its rates are not told.
+    auroc = 0.5 if best.one_class and any(row.auroc.value is not None for row in rows) else None
+    odds = 0.0 if best.one_class and any(row.eq_odds_max.value is not None for row in rows) else None
     return {
         f"{table.measure.title} (%)>": percent(best.score),
         "AUROC>": fraction(auroc),

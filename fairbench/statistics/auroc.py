@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fairbench.errors import FairbenchError
@@ -118,7 +118,8 @@ def chance_gaps(rows: Scored, repeats: int, rng: np.random.Generator) -> tuple[F
     """Draws of the gap and of the largest difference in standard errors, each (repeats,), and the observed one."""
     spread = np.array([part.variance for part in rows.each])
     if rows.positive.size > ROWS:
-        values, variances = normal_draws(rows.each, repeats, rng)
+        spread = np.nan_to_num(spread) + [least_variance(part.positives, part.negatives) for part in rows.each]
+        values, variances = normal_draws(rows.each, spread, repeats, rng)
         observed = np.array([[part.value for part in rows.each]]), spread[None]
         return np.ptp(values, axis=1), studentised(values, variances), float(studentised(*observed)[0])
     values, variances = permuted_aurocs(rows.positive, rows.score, rows.group, rows.cluster, repeats, rng)
@@ -188,8 +189,14 @@ def sorted_aurocs(
                 units = (member @ owner > 0).sum(axis=1)
                 spread = ((np.nan_to_num(part) @ owner) ** 2).sum(axis=1) * units / np.maximum(units - 1, 1)
         values.append(value)
-        variances.append(spread + 1 / (4 * np.minimum(m, n).clip(1) ** 2))  # never infinitely certain
+        variances.append(spread + least_variance(m, n))
     return np.stack(values, axis=1), np.stack(variances, axis=1)
+
+
+def least_variance(positives: ArrayLike, negatives: ArrayLike) -> Floats:
+    """Variance that is added to an AUROC's own: one row of the smaller class is never infinitely certain."""
+    least: Floats = 1 / (4.0 * np.minimum(positives, negatives).clip(1) ** 2)
+    return least
 
 
 def beaten(rows: Flags, first: Ints, last: Ints) -> Floats:
@@ -231,9 +238,10 @@ def permuted_aurocs(
     return np.concatenate(values), np.concatenate(variances)
 
 
-def normal_draws(groups: Sequence[Auroc], repeats: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Draw AUROCs of equal mean with each group's own DeLong variance; (repeats, groups) twice."""
-    variance = np.array([part.variance for part in groups])
+def normal_draws(
+    groups: Sequence[Auroc], variance: Floats, repeats: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Draw AUROCs of equal mean with each group's own variance, (groups,); (repeats, groups) twice."""
     centre = np.average([part.value for part in groups], weights=1 / np.maximum(variance, 1e-12))
     values = centre + rng.standard_normal((repeats, len(groups))) * np.sqrt(variance)
     return values, np.broadcast_to(variance, values.shape)

@@ -3,19 +3,24 @@
 One distribution gives a test and all simultaneous intervals: its upper 5 % point is the critical value of
 every pairwise difference, so that p <= .05 exactly where some interval leaves 0 out (a max-t procedure;
 Westfall and Young 1993). Any statistic is exact when group labels are exchangeable; studentising keeps the
-level where groups scatter differently at equal means (Chung and Romano 2013).
+level where groups scatter differently at equal means (Chung and Romano 2013), if groups are large. In a small
+group that scatters much beside a large one that hardly does, a draw deals the small group what the large one has,
+and the draws are too narrow: so no pair is found apart either which the two groups' own scatter does not show
+(Welch 1947, with Bonferroni's share of the pairs).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
 
 from fairbench.statistics.intervals import Floats, Ints
 from fairbench.statistics.moments import group_features, unit_counts
 from fairbench.statistics.resampling import Table, affordable, permuted, rounded
+from fairbench.statistics.results import ALPHA
 from fairbench.statistics.seeds import SeedVariance
 from fairbench.statistics.tail import CLOSE, critical_value, p_value
 
@@ -46,7 +51,9 @@ class Cells:
 class MaxT:
     """The observed largest t of every rate, its draws under the null, the critical value and p.
 
-    largest: (rates,); draws: (draws, rates); observed: the Cells with the seeds' variance added.
+    largest: (rates,); draws: (draws, rates); observed: the Cells with the seeds' variance added; freedom: (rates,
+    pairs), degrees of freedom of every pair's difference by the two groups' own scatter, infinite where the draws
+    are exact.
     """
 
     observed: Cells
@@ -54,6 +61,18 @@ class MaxT:
     draws: Floats
     p: float
     critical: float
+    freedom: Floats
+
+    def reach(self) -> Floats:
+        """How many standard errors every pair's interval reaches, (rates, pairs)."""
+        share = ALPHA / max(1, self.freedom.size)
+        quantile: Floats = np.maximum(self.critical, stats.t.ppf(1 - share / 2, self.freedom))
+        return quantile
+
+    def by_scatter(self) -> Floats:
+        """P of every pair by the two groups' own scatter alone, times the number of pairs; (rates, pairs)."""
+        p = np.minimum(1.0, self.freedom.size * 2 * stats.t.sf(pairwise_t(self.observed), self.freedom))
+        return np.where(np.isinf(self.freedom), 0.0, p)
 
 
 def own_cells(sums: Floats, units: Floats) -> Cells:
@@ -117,7 +136,10 @@ def max_t(
     one, all_draws = (top.mean(), null.mean(1)) if together == "mean" else (top.max(), null.max(1))
     freedom = min((part.freedom for part in seeds), default=np.inf)
     critical = critical_value(all_draws) if all_draws.max() > CLOSE else NORMAL
-    return MaxT(observed, top, null, p_value(all_draws, float(one), freedom), critical)
+    exact = pooled or together == "mean"
+    scatter = np.full((rates, len(pairs(groups)[0])), np.inf) if exact else pairs_freedom(own, table, noise)
+    test = MaxT(observed, top, null, p_value(all_draws, float(one), freedom), critical, scatter)
+    return replace(test, p=max(test.p, float(test.by_scatter().min(initial=1.0))))
 
 
 @dataclass(frozen=True)
@@ -178,6 +200,41 @@ def _pairwise(mean: Floats, variance: Floats) -> Iterator[Floats]:
         error[error == 0] = np.inf
         difference /= np.sqrt(error, out=error)
         yield difference
+
+
+def pairs_freedom(own: Cells, table: Table, noise: SeedNoise | None) -> Floats:
+    """Degrees of freedom of every pair's difference, (rates, pairs), by Satterthwaite's (1946) formula.
+
+    own: Cells of one draw, (1, rates, groups). A group's variance has one degree fewer than it has units (of a sum
+    of rates: of the rate that has fewest), the seeds' part its own.
+    """
+    first, second = pairs(own.mean.shape[2])
+    units = unit_counts(table)
+    if len(units) > own.mean.shape[1]:
+        units = units.min(axis=0, keepdims=True)
+    freedom = np.maximum(units - 1, 1)
+    parts = [(own.variance[0], freedom)]
+    if noise is not None:
+        seeds = np.broadcast_to(noise.freedom[:, None], freedom.shape)
+        parts = [(noise.shared[0], freedom), (noise.rest[0], seeds)]
+    total, square = np.zeros((2, len(own.mean[0]), first.size))
+    for variance, degrees in parts:
+        for side in (first, second):
+            total += variance[:, side]
+            square += variance[:, side] ** 2 / degrees[:, side]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        together: Floats = np.where(square > 0, total**2 / square, 1.0)
+    return together
+
+
+def pairwise_t(cells: Cells) -> Floats:
+    """|t| of every pair of one draw, (rates, pairs); 0 where a group is empty or nothing varies."""
+    first, second = pairs(cells.mean.shape[2])
+    mean, variance = cells.mean[0], cells.variance[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(mean[:, first] - mean[:, second]) / np.sqrt(variance[:, first] + variance[:, second])
+    known: Floats = np.nan_to_num(t, nan=0.0, posinf=0.0)
+    return known
 
 
 def pairs(groups: int) -> tuple[Ints, Ints]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fairbench.statistics.contrasts import MaxT, max_t, pairs
+from fairbench.statistics.contrasts import MaxT, max_t, pairs, pairwise_t
 from fairbench.statistics.intervals import Floats, Ints, labelled
 from fairbench.statistics.paired import same_rows
 from fairbench.statistics.ranking import opposite
@@ -79,8 +79,7 @@ def contrasts(
     mean, variance = test.observed.mean[0], test.observed.variance[0]
     first, second = pairs(mean.shape[1])
     difference, error = mean[:, first] - mean[:, second], np.sqrt(variance[:, first] + variance[:, second])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(error > 0, np.abs(difference) / error, 0.0)
+    t, widths, by_scatter = pairwise_t(test.observed), test.reach(), test.by_scatter()
     known = np.argwhere(~np.isnan(difference))
     order = known[np.argsort(-t[known[:, 0], known[:, 1]], kind="stable")][:MOST]
     every = test.draws.max(axis=1)
@@ -89,9 +88,9 @@ def contrasts(
         up, down = first[pair], second[pair]
         if difference[rate, pair] < 0:
             up, down = down, up
-        value, reach = float(abs(difference[rate, pair])), float(test.critical * error[rate, pair])
+        value, reach = float(abs(difference[rate, pair])), float(widths[rate, pair] * error[rate, pair])
         low, high = max(value - reach, -limit), min(value + reach, limit)
-        p = p_value(every, float(t[rate, pair]), freedom)
+        p = max(p_value(every, float(t[rate, pair]), freedom), float(by_scatter[rate, pair]))
         one = Contrast(value, low, high, p=p, group=labels[up], against=labels[down], rate=rates[rate])
         if abs(moved[rate, up]) < abs(moved[rate, down]):
             one = replace(opposite(one), group=one.against, against=one.group)

@@ -75,7 +75,7 @@ def group_moments(table: Table) -> Moments:
         independent = rows**2 / square
     fractions = bool((table.sums >= 0).all() and (table.sums <= table.sizes).all()) or table.binary
     freedom = independent - 1
-    if not table.binary:
+    if uneven(table):
         freedom = np.minimum(freedom, units - _commonest(table))
     return Moments(mean, variance, rows, units, independent, np.maximum(freedom, 1), table.binary, fractions)
 

@@ -455,15 +455,23 @@ def agreeing(value: float, low: float, high: float, critical: float) -> tuple[fl
 
 
 def two_sided(observed: Floats, null: Floats, rng: np.random.Generator) -> Floats:
-    """Draws of |seed mean| without a difference, (draws,); observed: (seeds,), null: (draws, seeds)."""
+    """Draws of |seed mean| without a difference, (draws,); observed: (seeds,), null: (draws, seeds).
+
+    Of several seeds the part of the noise that all share is drawn as it is, and the rest from a normal law whose
+    variance is drawn, too: what the seeds' own scatter allows (a scaled inverse chi-squared of seeds - 1 degrees
+    of freedom, which alone makes a t), but never less than patients give who are answered otherwise from seed to
+    seed: seeds that happen to agree are no proof that training again changes nothing.
+    """
     seeds = observed.size
     draws = null.mean(axis=1)
     if seeds > 1:
-        mean_square = (draws**2).mean()
-        shared = (seeds * mean_square - (null**2).mean()) / (seeds - 1)
-        share = np.clip(shared / mean_square, 0, 1) if mean_square > 0 else 0.0
-        scale = observed.std(ddof=1) / np.sqrt(seeds)
-        draws = np.sqrt(share) * draws + scale * rng.standard_t(seeds - 1, draws.size)
+        freedom = seeds - 1
+        mean_square, each = float((draws**2).mean()), float((null**2).mean())
+        shared = np.clip((seeds * mean_square - each) / freedom, 0, mean_square)
+        share = shared / mean_square if mean_square > 0 else 0.0
+        scatter = observed.var(ddof=1) * freedom / rng.chisquare(freedom, draws.size)
+        own = np.sqrt(np.maximum(scatter, each - shared) / seeds)
+        draws = np.sqrt(share) * draws + own * rng.standard_normal(draws.size)
     size: Floats = np.abs(draws)
     return size
 

@@ -49,6 +49,8 @@ BOUNDLESS = "too few rows differ for an interval"
 WIDE = "few rows differ from the commonest score, so the interval is wider than 95 % needs"
 LEAST = 2_000  # permutations behind chance values
 MOVED = 20_000_000  # units that are moved for them beyond that
+SMALLEST = 1e-12  # p-value below which none is looked for
+HALVINGS = 30  # of the interval in which a p-value is looked for
 
 Statistic = Callable[[Floats, Floats], Floats]
 
@@ -173,10 +175,33 @@ def tested(gap: Gap, rows: Rows, m: Moments, reduce: str, repeats: int, seed: in
     test = max_t(rows.table, rows.weights, parts, repeats, seed, reduce, pooled)
     bounds = gap_bounds(m, reduce, rows.weights, parts)
     largest = float(test.largest.mean() if reduce == "mean" else test.largest.max())
-    low, high = parity_end(bounds, test.p, test.critical, largest, gap.value or 0.0)
+    p = test.p
+    if not pooled and m.fractions and np.any((m.rows > 0) & (m.freedom + 1 < MINIMUM)):
+        p = max(p, p_by_bounds(m, reduce, rows.weights, parts))
+    low, high = parity_end(bounds, p, test.critical, largest, gap.value or 0.0)
     found = detectable(designs(m, parts), reduce).value if rows.weights is None else None
     found = None if found is not None and m.fractions and found > 1 else found
-    return replace(gap, p=test.p, low=low, high=high, detectable=found)
+    return replace(gap, p=p, low=low, high=high, detectable=found)
+
+
+def p_by_bounds(m: Moments, reduce: str, weights: Sequence[float] | None, seeds: Sequence[SeedVariance]) -> float:
+    """The error at which the gap's interval first leaves out 0.
+
+    A group whose few patients are nearly all right by luck hardly scatters, and the test of a gap in standard
+    errors would take that for certainty; limits of a proportion know how few patients there are.
+    """
+
+    def apart(log_error: float) -> bool:
+        low, _ = gap_bounds(m, reduce, weights, seeds, float(np.exp(log_error)))
+        return low is not None and low > 0
+
+    least, most = np.log(SMALLEST), np.log(1 - 1e-6)
+    if not apart(most):
+        return 1.0
+    for _ in range(HALVINGS):
+        middle = (least + most) / 2
+        least, most = (least, middle) if apart(middle) else (middle, most)
+    return float(np.exp(most))
 
 
 def parity_end(
@@ -271,11 +296,15 @@ def _rescaled(sums: Floats, units: Floats, own: Floats) -> Floats:
 
 
 def gap_bounds(
-    m: Moments, reduce: str, weights: Sequence[float] | None = None, seeds: Sequence[SeedVariance] = ()
+    m: Moments,
+    reduce: str,
+    weights: Sequence[float] | None = None,
+    seeds: Sequence[SeedVariance] = (),
+    error: float = ALPHA,
 ) -> tuple[float, float] | tuple[None, None]:
     """Bound a gap so that it is covered whatever the truth; None twice where undefined."""
     rates = 1 if weights is not None else m.mean.shape[0]
-    alpha = pairwise_alpha(m.mean.shape[1], rates, ALPHA)
+    alpha = pairwise_alpha(m.mean.shape[1], rates, error)
     mean, low, high = limits_with_seeds(m, alpha, weights, seeds)
     both = gap_interval(mean, low, high, reduce)
     return ends(*both) if both else (None, None)

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 
 from fairbench.leaderboard.board import Flag
-from fairbench.leaderboard.flags import NOT_LEARNED
-from fairbench.leaderboard.sentences import beyond_chance, finding, learned, named
+from fairbench.leaderboard.flags import NOT_LEARNED, learned
+from fairbench.leaderboard.sentences import beyond_chance, finding, named
 from fairbench.statistics.results import Gap
 
 
@@ -16,7 +16,8 @@ def test_gaps_within_chance_are_said_to_be_so_with_what_could_have_been_found():
     text = beyond_chance({"MaxAccGap": {"vanilla": gap(0.8), "fr": gap(0.3)}}, "ethnicity", 2000)
     assert text == (
         "No method's gap between groups of ethnicity exceeds what chance gives on 2,000 patients (MaxAccGap);"
-        " a true MaxAccGap below 17.9 points may go unnoticed, and in one of 2 rows also a larger one."
+        " a true MaxAccGap below 17.9 points may go unnoticed where the least favourable group departs, and a"
+        " larger one too among 2 tests."
     )
 
 
@@ -52,7 +53,7 @@ def test_a_table_in_which_nobody_has_learned_says_nothing_about_fairness():
         SimpleNamespace(label=label, flags=flags) for label, flags in (("m", (Flag(NOT_LEARNED),)), ("n", ()))
     )
     assert finding(SimpleNamespace(rows=(idle, idle), attribute="race", baseline="m")) == [
-        "No method here has learned to tell patients apart: this table says nothing about fairness."
+        "No method here is shown to tell patients apart: this table says nothing about fairness."
     ]
     assert learned(able)
     assert not learned(idle)

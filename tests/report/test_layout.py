@@ -121,7 +121,7 @@ def test_markdown_shows_values_with_their_units():
         in text
     )
     assert "m (10.0 points) lost accuracy." in text
-    assert "Nothing here is shown to be fairer than vanilla: these data support no other choice.**" in text
+    assert "Nothing here is shown to be fairer than vanilla.**" in text
     assert "| m | accuracy | black | −6.1 \\[−10.3, −2.0\\] | white | 0.002 |" in text
     assert "| m | better than vanilla in the gap, worse overall |" in text
     assert "6.2 \\[0.0, 25.0\\] | 3.0 | 10.0 | \\<0.001" in text

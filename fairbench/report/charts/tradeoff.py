@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from fairbench.leaderboard.board import Row, Table
-from fairbench.leaderboard.sentences import learned
+from fairbench.leaderboard.flags import learned
 from fairbench.report.charts.panel import Figure, Panel, Records, base, fixed
 from fairbench.report.charts.theme import BLUE, VERMILION, Theme
 from fairbench.report.charts.words import CARRIED, MOST, measure, rounded
