@@ -60,12 +60,10 @@ def _spread(table: pd.DataFrame, by: Sequence[str], fractions: Sequence[float], 
 def _dealt(table: pd.DataFrame, by: Sequence[str], fractions: Sequence[float], seed: int) -> pd.Series[Any]:
     """Number each row's part; parts get their `fractions` of the rows, and of any stratum, to within a cluster."""
     strata = table[list(by)].fillna("").astype(str).assign(cluster=table["cluster"])
-    clusters = strata.groupby("cluster").min()
-    clusters["size"] = table.groupby("cluster").size()
-    clusters["order"] = [_hash(f"{seed}:{name}") for name in clusters.index]
-    clusters = clusters.sort_values([*by, "order"])
+    sizes = table.groupby("cluster").size()
+    clusters = _lined_up(strata.groupby("cluster").min(), [_hash(f"{seed}:{name}") for name in sizes.index])
     lacking, place = np.zeros(len(fractions)), np.empty(len(clusters), dtype=np.int64)
-    for number, size in enumerate(clusters["size"]):
+    for number, size in enumerate(sizes[clusters.index]):
         lacking += size * np.asarray(fractions)
         place[number] = lacking.argmax()
         lacking[place[number]] -= size
@@ -81,13 +79,19 @@ def limited(table: pd.DataFrame, limit: int, attributes: Sequence[str]) -> pd.Da
     """
     key = [column for column in ("split", "target", *attributes) if column in table]
     clusters = table.sort_values("id").groupby("cluster")[key].first().fillna("").astype(str)
-    clusters["size"] = table.groupby("cluster").size()
-    clusters["order"] = [_hash(str(name)) for name in clusters.index]
-    clusters = clusters.sort_values([*key, "size", "order"])
+    sizes = table.groupby("cluster").size()
+    clusters = _lined_up(clusters, sizes, [_hash(str(name)) for name in clusters.index])
     passed = (np.arange(len(clusters) + 1) * limit + len(table) // 2) // len(table)
     kept = clusters[np.diff(passed) > 0]
     alone = clusters[~clusters["split"].isin(kept["split"])].drop_duplicates("split")
     return table[table["cluster"].isin([*kept.index, *alone.index])]
+
+
+def _lined_up(clusters: pd.DataFrame, *further: Any) -> pd.DataFrame:
+    """Sort clusters by their columns, whatever those are called, and then by what is `further` known of each."""
+    beside = pd.DataFrame(dict(enumerate(further)), clusters.index)
+    line = pd.concat([clusters, beside], axis=1, ignore_index=True)
+    return clusters.loc[line.sort_values([*line]).index]
 
 
 def _hash(text: str) -> str:

@@ -88,7 +88,7 @@ def joined(entries: Sequence[Finished]) -> tuple[list[Finished], list[Excluded]]
             whole += folds
         elif there == [*range(count)]:
             last = max(folds, key=lambda e: e.record.started)
-            tables = [entry.predictions.table.assign(fold=entry.job.fold) for entry in folds]
+            tables = [entry.predictions.table for entry in folds]
             # Columns of few values are coded, each fold's by its own.
             table = pd.concat([one.astype(dict.fromkeys(one.select_dtypes("category"), object)) for one in tables])
             predictions = replace(last.predictions, table=table.reset_index(drop=True))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fairbench import FairbenchError
-from fairbench.data.splits import folded, split_clusters
+from fairbench.data.splits import folded, limited, split_clusters
 
 FRACTIONS = (0.7, 0.1, 0.2)
 
@@ -64,3 +64,11 @@ def test_over_all_folds_every_row_is_tested_once_by_a_model_that_never_saw_its_c
     assert folded(shuffled, folds, 1, by).sort_index().equals(ways[1])
     with pytest.raises(FairbenchError, match="2 clusters cannot be divided into"):
         folded(table[table["cluster"].isin(table["cluster"].unique()[:2])], folds, 0, by)
+
+
+def test_what_an_attribute_is_called_changes_no_split():
+    table = people(1).assign(id=[f"i{n}" for n in range(900)])
+    table["split"] = split_clusters(table, ("race", "sex"), FRACTIONS, 0)
+    renamed = table.rename(columns={"race": "size", "sex": "order"})
+    assert split_clusters(renamed, ("size", "order"), FRACTIONS, 0).equals(table["split"])
+    assert set(limited(renamed, 90, ["size", "order"])["id"]) == set(limited(table, 90, ["race", "sex"])["id"])

@@ -17,6 +17,7 @@ from fairbench.jobs.store import Store
 from fairbench.leaderboard.answers import Answers
 from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.build import build, gather
+from fairbench.leaderboard.collect import joined, load
 from fairbench.leaderboard.sentences import finding, notes
 from fairbench.leaderboard.tables import Options
 from fairbench.metrics.metric import Metric, registry
@@ -817,6 +818,14 @@ def test_folds_of_a_training_are_one_set_of_answers_over_all_patients(tmp_path):
     (both,) = gather([apart, again], Options(registry(()))).tables
     assert [(row.label, row.score) for row in both.rows] == [(row.label, row.score) for row in one.rows]
     assert [(one.status, one.reason) for one in both.excluded] == [("refused", "a newer job did the same")]
+
+
+def test_a_column_called_fold_stays_what_it_is_when_folds_are_joined(store):
+    people = patients(GROUPS).assign(fold="left")
+    for part in range(3):
+        add(store, "vanilla", True, table=people[part::3], folds=3, fold=part)
+    ((whole,), _) = joined([load(store, record) for record in store.contents().records])
+    assert set(whole.predictions.table["fold"]) == {"left"}
 
 
 def test_a_training_that_lacks_a_fold_is_not_in_the_table(tmp_path):
