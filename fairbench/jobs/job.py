@@ -200,6 +200,8 @@ class Record:
     error: str | None = None
 
     def __post_init__(self) -> None:
+        if self.steps and not self.failed and "train" not in self.seconds:
+            raise ValueError("steps without the seconds that they took: `seconds` has no train")
         for attribute, one in (self.readable or {}).items():
             words = ("layer", "tokens", "reason") if "reason" in one else ("layer", "tokens")
             numbers = () if "reason" in one else READ

@@ -118,6 +118,7 @@ ODD = {
     "a newer version's field": (odd(colour="red"), "unknown field colour"),
     "text for a number": (odd(steps="3"), "'3' is not of type int @ record.steps"),
     "a negative number": (odd(steps=-1), "-1 must be at least 0 @ record.steps"),
+    "steps that took no time": (odd(steps=3, seconds={}), "`seconds` has no train"),
     "a role that is none": (odd(role="winner"), "record.role"),
     "text for a list": (odd(warnings="three"), "'three' is not a list @ record.warnings"),
     "no start": (lambda data: {k: v for k, v in data.items() if k != "started"}, "no field 'started'"),
