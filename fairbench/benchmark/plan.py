@@ -13,9 +13,8 @@ from fairbench.errors import FairbenchError, named
 from fairbench.jobs.job import PARTS, Choice, Job, Precision, Stage
 from fairbench.plugins import Plugins
 from fairbench.settings import suggest
+from fairbench.training import selection
 from fairbench.training.needs import lacking, require
-from fairbench.training.selection import check as check_selection
-from fairbench.training.selection import needs_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,10 +71,10 @@ def parts(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path]) -> 
         for stage in benchmark.stages or backbone.recipe:
             _check_parts(stage)
     for name, dataset in datasets.items():
-        if needs_groups(benchmark.select) and not dataset.classes:
+        if lacks := selection.lacking(benchmark.select, dataset, plugins):
             raise FairbenchError(
-                f"select = {benchmark.select!r} goes by groups' accuracy, and the answers to {name} are free text",
-                'select by a metric of texts ("best:METRIC"), or keep the last epoch (select = "last")',
+                f"select = {benchmark.select!r} needs {', '.join(lacks)}, which the answers to {name} do not have",
+                'select by another metric ("best:METRIC"), or keep the last epoch (select = "last")',
             )
     asked = {choice.name for choice in benchmark.methods}
     crossed = []
@@ -116,7 +115,7 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     planned: dict[str, Job] = {}
     makers: dict[str, Method] = {}
     for backbone_name, dataset_name, method, made in made_of.crossed:
-        by_group = made.uses_attributes or needs_groups(benchmark.select)
+        by_group = made.uses_attributes or selection.needs_groups(benchmark.select)
         ways = made_of.attributes[dataset_name] if by_group else [()]
         three = data[dataset_name], chosen[backbone_name], method
         backbone = made_of.backbones[backbone_name]
@@ -131,7 +130,7 @@ def _check(benchmark: Benchmark, plugins: Plugins) -> None:
     """Refuse what is wrong in a benchmark whatever the data."""
     if benchmark.unrecorded not in POLICIES and not benchmark.unrecorded.startswith("merge:"):
         raise suggest("policy for unrecorded values", benchmark.unrecorded, POLICIES)
-    check_selection(benchmark.select, plugins)
+    selection.check(benchmark.select, plugins)
     for what in ("datasets", "backbones", "methods", "seeds"):
         if not getattr(benchmark, what):
             raise FairbenchError(f"benchmark {benchmark.name} names no {what}", f"give some with --{what}")

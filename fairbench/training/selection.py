@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from fairbench.errors import FairbenchError
 from fairbench.plugins import Plugins
 from fairbench.predictions.predictions import Predictions
 from fairbench.settings import suggest
+
+if TYPE_CHECKING:
+    from fairbench.data.dataset import Dataset
 
 LAST, WORST, DISTANCE = "last", "best:worst-group", "dto"
 
@@ -28,6 +31,16 @@ def check(rule: str, plugins: Plugins) -> None:
         raise suggest("selection rule", rule, known)
 
 
+def lacking(rule: str, dataset: Dataset, plugins: Plugins) -> list[str]:
+    """Return which of the `needs` of a rule's metric the answers to a dataset cannot meet."""
+    if rule == LAST:
+        return []
+    needs = ("classes",) if needs_groups(rule) else plugins.find("metric", rule.removeprefix("best:")).needs
+    text, count = dataset.task == "generate", len(dataset.classes)
+    has = {"classes": count > 0, "two classes": count == 2, "probabilities": not text, "text": text}
+    return [need for need in needs if not has[need]]
+
+
 def choose(rule: str, epochs: Sequence[Predictions], attribute: str, policy: str, plugins: Plugins) -> int:
     """Return the index of the epoch to keep, given each epoch's validation predictions.
 
@@ -42,14 +55,14 @@ def choose(rule: str, epochs: Sequence[Predictions], attribute: str, policy: str
         points = np.array([(values.max(), values.min()) for values in accuracy])
         return int(np.argmin(np.linalg.norm(points.max(axis=0) - points, axis=1)))
     metric = plugins.find("metric", rule.removeprefix("best:"))
-    values = [metric.value(predictions).value for predictions in epochs]
-    if any(value is None for value in values):
+    values = [value for predictions in epochs if (value := metric.value(predictions).value) is not None]
+    if len(values) < len(epochs):
         raise FairbenchError(
             f"selection by {metric.name} is not possible: it is undefined on the validation split",
             'select by another metric, or keep the last epoch (select = "last")',
         )
     sign = 1.0 if metric.higher_is_better else -1.0
-    return int(np.argmax([sign * (-math.inf if value is None else value) for value in values]))
+    return int(np.argmax([sign * value for value in values]))
 
 
 def _group_accuracies(predictions: Predictions, attribute: str, policy: str) -> np.ndarray:

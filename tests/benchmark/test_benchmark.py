@@ -234,11 +234,15 @@ def test_an_unknown_name_is_refused_with_the_nearest(lists, message, hint):
     refused(message, hint, jobs, TOY, **lists)
 
 
-def test_a_planned_comparison_and_a_rule_of_selection_must_make_sense():
+def test_a_planned_comparison_and_a_rule_of_selection_must_make_sense(monkeypatch):
     refused("no method of this run (`primary`) is called `pul`", "`pull`", jobs, replace(TOY, primary=("pul",)))
     refused("is called `best:selection_rate`", "", jobs, replace(TOY, select="best:selection_rate"))
     words = replace(TOY, datasets=("in-words",), select="dto")
-    refused("the answers to in-words are free text", "last", plan.jobs, words, toy_plugins(Plain, Pull, Words), {})
+    needs = "select = 'dto' needs classes, which the answers to in-words do not have"
+    refused(needs, "last", plan.jobs, words, toy_plugins(Plain, Pull, Words), {})
+    monkeypatch.setitem(PLUGINS.tables["metric"], "rouge_l", plugins.load().find("metric", "rouge_l"))
+    needs = "select = 'best:rouge_l' needs text, which the answers to toy do not have"
+    refused(needs, "last", jobs, replace(TOY, select="best:rouge_l"))
 
 
 def test_a_benchmark_that_names_nothing_is_refused():
