@@ -111,7 +111,11 @@ class Predictions:
         check_keys(table, path)
         check_reference(table, path)
         if self.has_probabilities:
-            check_probabilities(table, [f"p_{index}" for index in range(count)], path)
+            columns = [f"p_{index}" for index in range(count)]
+            for column in columns:
+                if column not in table or not pd.api.types.is_numeric_dtype(table[column].dtype):
+                    raise FairbenchError(f"{path}: there is no column `{column}` of numbers", ANEW)
+            check_probabilities(table, columns, path)
 
     def of_split(self, split: str | None) -> Predictions:
         """Return the rows of one split, None for all; where no row says its split, all are of the test split.

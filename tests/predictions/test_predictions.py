@@ -379,6 +379,7 @@ BROKEN = {
     "target ": (["x", "y"], "`target` is no class of 2"),
     "id": (["a", "a"], "the id occurs more than once"),
     "p_1": ([0.9, 0.5], "p_0, p_1 do not sum to 1"),
+    "p_0": (["0.9", "a lot"], "there is no column `p_0` of numbers"),
 }
 
 
@@ -395,6 +396,9 @@ def test_our_own_file_is_read_as_it_is_or_refused(tmp_path, column):
     value, message = BROKEN[column]
     Predictions(table.assign(**{column.strip(): value}), ("x", "y")).save(tmp_path / "p.parquet")
     with pytest.raises(FairbenchError, match=message):
+        Predictions.load(tmp_path / "p.parquet")
+    Predictions(table.drop(columns="p_1"), ("x", "y")).save(tmp_path / "p.parquet")
+    with pytest.raises(FairbenchError, match="there is no column `p_1` of numbers"):
         Predictions.load(tmp_path / "p.parquet")
 
 
