@@ -58,6 +58,9 @@ def index_classes(
     columns = {column: _labels(table, column, path) for column in ("target", "answer")}
     count = _count_probabilities(list(table.columns), path)
     classes = tuple(map(plain, declared)) or _infer_classes(table, columns, count, positive, path)
+    if len(set(classes)) < len(classes):
+        said = f"{path}: the classes {', '.join(classes)} name one twice"
+        raise FairbenchError(said, "name each once (--classes)")
     probabilities = [f"p_{index}" for index in range(count)]
     if not count:
         table, probabilities = _by_class(table, classes, path)

@@ -117,6 +117,8 @@ def test_of_classes_without_an_order_nobody_knows_what_p_0_is(write):
     path = write("target,answer,p_0,p_1\nsick,sick,.9,.1\nwell,well,.2,.8\n")
     with pytest.raises(FairbenchError, match="what p_0 is the probability of"):
         read_predictions(path, positive="sick")
+    with pytest.raises(FairbenchError, match="the classes sick, well, well name one twice"):
+        read_predictions(path, classes=["sick", "well", "well"])
     predictions = read_predictions(path, positive="sick", classes=["sick", "well"])
     assert predictions.classes == ("well", "sick")
     assert predictions.probability(1).tolist() == [0.9, 0.2]
