@@ -20,7 +20,7 @@ from fairbench.jobs.store import RECORD, Store
 from fairbench.jobs.sweep import sweep
 from fairbench.leaderboard.board import Board
 from fairbench.leaderboard.build import build
-from fairbench.leaderboard.details import details, loss_curve
+from fairbench.leaderboard.details import TableDetails, details, loss_curve
 from fairbench.metrics.metric import Metric
 from fairbench.report import page
 from fairbench.report.format import plain
@@ -51,24 +51,39 @@ class Watched:
     seen: object = None
     ended: threading.Event = field(default_factory=threading.Event)
 
+    def __post_init__(self) -> None:
+        self._show()
+
     def refresh(self) -> None:
-        """Build the page anew where a job has ended since."""
-        seen = []
-        for path in sorted(self.store.root.glob(f"*/{RECORD}")):
-            with contextlib.suppress(FileNotFoundError):  # a failure that is run again
-                seen.append((path.parent.name, path.stat().st_mtime_ns))
-        if seen == self.seen:
-            return
-        board, drawn, self.problem = Board(plain(self.store.name), (), __version__), None, ""
+        """Build the page anew where a job has ended since; where that fails, say why and leave it as it is."""
+        seen = None
         try:
+            seen = self._records()
+            if seen == self.seen:
+                return
             if seen:
                 board = build(self.store, title=self.store.name, metrics=self.metrics)
-                drawn = details(self.store, board, self.metrics)
-        except Exception as error:  # whatever a record or metric does, the sweep is still worth watching
+                self._show(board, details(self.store, board, self.metrics))
+            else:
+                self._show()
+            self.problem = ""
+        except Exception as error:  # whatever a disk, record or metric does, the sweep is still worth watching
             self.problem = error.message if isinstance(error, FairbenchError) else named(error)
-        self.version += 1
-        self.text = page.render(board, drawn, live=str(self.version))
         self.seen = seen
+
+    def _records(self) -> list[tuple[str, int]]:
+        """Return which jobs have ended, and when."""
+        records = []
+        for path in sorted(self.store.root.glob(f"*/{RECORD}")):
+            with contextlib.suppress(FileNotFoundError):  # a failure that is run again
+                records.append((path.parent.name, path.stat().st_mtime_ns))
+        return records
+
+    def _show(self, board: Board | None = None, drawn: Sequence[TableDetails] | None = None) -> None:
+        """Draw a board, None for one without a table."""
+        board = board or Board(plain(self.store.name), (), __version__)
+        self.text = page.render(board, drawn, live=str(self.version + 1))
+        self.version += 1
 
     def watch(self) -> None:
         """Refresh until the server ends, and leave the processor to the jobs most of the time."""

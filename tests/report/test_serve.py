@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 from builders import scored_runs
@@ -149,6 +150,23 @@ def test_a_board_that_cannot_be_built_is_no_end(store, monkeypatch):
     watched.refresh()
     assert watched.state()["problem"] == "ValueError: a metric fell over"
     assert watched.text.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("where", ["fairbench.report.page.render", "pathlib.Path.glob"])
+def test_what_fails_once_stops_no_later_refresh(store, monkeypatch, where):
+    watched = Watched(store)
+    watched.refresh()
+    before = watched.text
+    store.save(Record(begun(store), "2026-11-23", error="out of luck", versions={}))
+    with monkeypatch.context() as failing:
+        failing.setattr(where, lambda *_, **__: Path("/nowhere").stat())
+        watched.refresh()
+        assert "No such file" in watched.problem
+        assert watched.text == before
+    store.save(Record(begun(store, seed=1), "2026-11-23", error="out of luck", versions={}))
+    watched.refresh()
+    assert watched.problem == ""
+    assert "out of luck" in watched.text
 
 
 def test_an_empty_folder_waits_and_what_is_none_is_an_error(tmp_path, server):
