@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fairbench.errors import FairbenchError
@@ -70,17 +71,18 @@ class Remote:
     def fetch(self, name: str, target: Path) -> bool:
         """Copy a file here, whole or not at all; False where it is not there."""
         files, base = self._opened
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
         with self._reaching():
             try:
                 with files.open_input_stream(f"{base}/{name}") as source:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with part.open("wb") as file:
-                        while block := source.read(1 << 22):
-                            file.write(block)
+                    with TemporaryDirectory(prefix=".", dir=target.parent) as folder:  # nobody else writes there
+                        part = Path(folder) / target.name
+                        with part.open("wb") as file:
+                            while block := source.read(1 << 22):
+                                file.write(block)
+                        os.replace(part, target)
             except FileNotFoundError:
                 return False
-            os.replace(part, target)
         return True
 
     def send(self, paths: Iterable[Path], root: Path) -> None:

@@ -1,7 +1,9 @@
 """Results behind a URL: over there once all of it is there, done once whoever asks, and lost nowhere on the way."""
 
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from builders import call
@@ -9,6 +11,7 @@ from object_store import object_store
 
 from fairbench import FairbenchError, Store
 from fairbench.jobs.job import Choice, Job, Record, Stage
+from fairbench.jobs.remote import Remote
 from fairbench.jobs.store import LOG, PREDICTIONS, RECORD
 
 TOYS = str(Path(__file__).parents[1] / "toys.py")
@@ -97,6 +100,20 @@ def test_predictions_that_changed_on_the_way_are_refused(server, elsewhere):
     assert [one.key for one in Store(server.url).refused([job()])] == [job().key]
     with pytest.raises(FairbenchError, match="not what its record describes"):
         Store(server.url).predictions(record)
+
+
+def test_a_file_that_two_threads_fetch_at_once_is_whole(tmp_path):
+    class Stream(io.BytesIO):
+        def read(self, size):
+            if not others:  # the other thread begins and ends meanwhile
+                others.append(True)
+                assert remote.fetch("x", tmp_path / "x")
+            return super().read(size)
+
+    others, remote = [], Remote("s3://bucket")
+    remote._opened = SimpleNamespace(open_input_stream=lambda _: Stream(b"whole")), "bucket"
+    assert remote.fetch("x", tmp_path / "x")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x", b"whole")]
 
 
 def test_a_folder_by_its_url_is_the_same_without_a_server(tmp_path, elsewhere):
