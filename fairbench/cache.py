@@ -112,14 +112,10 @@ def _today() -> int:
 
 
 def _shrink(database: sqlite3.Connection) -> None:
-    """Let go of the days that were used longest ago while all values together are too much."""
-    total = 0
-    sizes = "SELECT day, SUM(LENGTH(value)) FROM entries GROUP BY day ORDER BY day DESC"
-    for day, size in database.execute(sizes).fetchall():
-        total += size
-        if total > MOST:
-            database.execute("DELETE FROM entries WHERE day <= ?", (day,))
-            return
+    """Let go of what was used longest ago while all values together are too much, never of what came last."""
+    total = "SELECT rowid, SUM(LENGTH(value)) OVER (ORDER BY day DESC, rowid DESC) AS total FROM entries"
+    over = f"SELECT rowid FROM ({total}) WHERE total > ? AND rowid <> last_insert_rowid()"
+    database.execute(f"DELETE FROM entries WHERE rowid IN ({over})", (MOST,))
 
 
 def signature(status: os.stat_result) -> str:

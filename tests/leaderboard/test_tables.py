@@ -199,11 +199,15 @@ def test_several_processes_write_at_once(tmp_path):
 
 
 def test_what_is_too_much_or_too_old_is_let_go(tmp_path, monkeypatch):
-    cache, day = Cache(tmp_path / "c.sqlite"), iter([1, 2, 2, 200])
+    cache, day = Cache(tmp_path / "c.sqlite"), iter([1, 2, 2, 2, 2, 200])
     monkeypatch.setattr("fairbench.cache._today", lambda: next(day))
     monkeypatch.setattr("fairbench.cache.MOST", 1500)
     cache.write("k", {"a": ("", b"x" * 1000)})
     cache.write("k", {"b": ("", b"x" * 1000)})
+    assert set(cache.read("k")) == {"b"}
+    cache.write("k", {"b": ("", b"x" * 900), "n": ("", b"x" * 1000)})  # of one day what came last is kept
+    assert set(cache.read("k")) == {"n"}
+    cache.write("k", {"b": ("", b"x" * 2000)})  # and that though it is too much alone
     assert set(cache.read("k")) == {"b"}
     cache.touch("k", ["b"])
     cache.write("k", {"c": ("", b"x")})
