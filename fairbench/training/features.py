@@ -191,15 +191,17 @@ class Examples:
         return self._source.with_prompt(int(self._where[split][row]), prompt)
 
 
-def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype) -> str:
-    """Hash what decides the features: weights, processor, images, prompt, number format, the plugins' versions.
+def cache_key(job: Job, backbone: Backbone, dtype: torch.dtype, maker: Mapping[str, str]) -> str:
+    """Hash what decides the features: weights, processor, images, prompt, number format, versions of all software.
+
+    `maker` says which software beside the plugins, and which device, computes them.
 
     Settings that every backbone has are about what is trained, which `encode` never looks at.
     """
     own = {key: value for key, value in backbone.settings().items() if key not in Backbone.fields()}
-    settings = json.dumps(own, sort_keys=True)
+    settings, made_by = json.dumps(own, sort_keys=True), json.dumps(maker, sort_keys=True)
     seer = [job.backbone.name, job.backbone.version, backbone.fingerprint(), settings]
-    text = "\0".join([*seer, job.dataset.name, job.dataset.version, job.dataset.fingerprint, str(dtype)])
+    text = "\0".join([*seer, job.dataset.name, job.dataset.version, job.dataset.fingerprint, str(dtype), made_by])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

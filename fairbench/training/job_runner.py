@@ -284,7 +284,7 @@ class JobRunner:
         return backbone
 
     def _encoded(self, prepared: Prepared, precision: torch.dtype) -> Encoded | Prepared:
-        name = cache_key(self.job, self.backbone, precision)
+        name = cache_key(self.job, self.backbone, precision, self._maker())
         report = self.resources.report
         return encode(
             self.backbone,

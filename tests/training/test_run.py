@@ -486,8 +486,15 @@ def test_features_are_seen_again_by_another_version_of_a_plugin():
         parts = [
             Choice(name, version=version) for name, version in zip(("toy", "toy-backbone"), versions, strict=True)
         ]
-        keys.add(cache_key(Job(*parts, Choice("plain"), STAGES), backbone, torch.float32))
+        keys.add(cache_key(Job(*parts, Choice("plain"), STAGES), backbone, torch.float32, {}))
     assert len(keys) == 3
+
+
+def test_features_of_other_software_are_not_taken(tmp_path, monkeypatch):
+    train(Plain, out=tmp_path)
+    monkeypatch.setattr("fairbench.training.job_runner.versions", lambda _: {"pillow": "another"})
+    train(Plain, out=tmp_path, seed=1)
+    assert len([*tmp_path.glob(".features/*")]) == 2
 
 
 def test_records_say_what_it_cost(tmp_path: Path):
