@@ -107,7 +107,7 @@ def show(each: list[Foresight], assumed: Assumed, console: Console) -> None:
         chance = f"{_points(item.floor_mean)} / {_points(item.floor_95)}"
         sizes = (item.gap, item.interaction, item.improvement, item.accuracy)
         shown = (chance, *map(_points, sizes))
-        table.add_row(item.dataset, item.attribute, escape(groups), *shown)
+        table.add_row(escape(item.dataset), escape(item.attribute), escape(groups), *shown)
     console.print(table)
     for item in each:
         for reason in item.reasons:

@@ -1,8 +1,11 @@
 """What a test set can show is read off the data, not off a trained model."""
 
-import pytest
+from dataclasses import replace
 
-from fairbench.benchmark.power_plan import Assumed, foresee
+import pytest
+from rich.console import Console
+
+from fairbench.benchmark.power_plan import Assumed, foresee, show
 from fairbench.errors import FairbenchError
 from fairbench.testing import ToyDataset
 
@@ -33,6 +36,11 @@ def test_what_cannot_be_shown_is_none_with_a_reason():
     planned = toy(24, attribute="site")
     assert planned.improvement is None
     assert planned.reasons
+
+
+def test_names_are_shown_as_they_are(capsys):
+    show([replace(toy(200), attribute="age[years]")], ASSUMED, Console(width=200))
+    assert "age[years]" in capsys.readouterr().out
 
 
 def test_assumptions_are_shares():
