@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -24,7 +24,7 @@ from fairbench.models.generation import before_end, greedy
 from fairbench.models.lora import last_token_only, share_inputs
 from fairbench.models.pooling import answered, pool
 from fairbench.models.sharding import in_turn, shard
-from fairbench.settings import Configurable, Count, Fraction, Positive
+from fairbench.settings import Configurable, Count, Positive, Range
 
 ALL_LINEAR = "all-linear"
 
@@ -39,7 +39,7 @@ class Backbone(Configurable, nn.Module):
     readout: Literal["head", "words"] = "head"
     rank: Count = 32
     alpha: Positive = 64.0
-    dropout: Fraction = 0.05
+    dropout: Annotated[float, Range(0, 0.99)] = 0.05  # of all, nothing would be left to scale up
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     checkpointing: bool = False
 

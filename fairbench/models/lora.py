@@ -32,7 +32,7 @@ def dropped(x: Tensor, share: float) -> Tensor:
     if x.device.type != "cpu":
         return functional.dropout(x, share)
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    cut = round(share * 65536)
+    cut = min(round(share * 65536), 65535)  # a share next to 1 would drop all and divide by 0
     kept = (bits[: x.numel()] >= cut - 32768).view(x.shape)
     return x * kept.to(x.dtype).mul_(65536 / (65536 - cut))
 

@@ -5,7 +5,9 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
+from fairbench import FairbenchError
 from fairbench.models.lora import dropped, last_token_only, share_inputs
+from fairbench.testing import ToyBackbone
 
 SHAPE = {
     "vocab_size": 50,
@@ -76,6 +78,12 @@ def test_dropout_keeps_the_mean_and_drops_the_share(share):
     spread = (share * (1 - share) / x.numel()) ** 0.5
     assert (x == 0).float().mean().item() == pytest.approx(share, abs=5 * spread + 1e-5)
     assert x.mean().item() == pytest.approx(1, abs=5 * spread / (1 - share) + 1e-4)
+
+
+def test_dropout_of_nearly_all_is_finite_and_of_all_is_refused():
+    assert dropped(torch.ones(9), 0.999999).isfinite().all()
+    with pytest.raises(FairbenchError, match=r"dropout = 1\.0 must be at most 0\.99"):
+        ToyBackbone(dropout=1.0)
 
 
 def test_dropout_repeats_with_its_seed():
