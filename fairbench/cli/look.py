@@ -98,9 +98,9 @@ def _table(
     from fairbench.report.charts.heat import place
 
     if runs.is_file():
-        if attributes or measure:
+        if attributes or measure or files:
             raise FairbenchError(
-                f"{runs} is a leaderboard as it was built", "give --attr and --measure with its runs"
+                f"{runs} is a leaderboard as it was built", "give --attr, --measure and --plugin with its runs"
             )
         board = read_board(runs)
         drawn = published(board)

@@ -213,6 +213,7 @@ BUILDING = {
     "primary": "--primary",
     "also": "--also",
     "min_cell": "--min-cell",
+    "files": "--plugin",
 }
 
 

@@ -67,8 +67,10 @@ def test_a_planned_comparison_of_nothing_is_refused(store, board):
 
 def test_a_published_board_is_shown_without_its_runs(board):
     assert "## toy · tiny · race" in run("leaderboard", board, "--format=md")[0]
-    error = run("leaderboard", board, "--attr=race", "--min-cell=5", status=2)[1]
-    assert "is a leaderboard as it was built\nhint: give --attr, --min-cell with its runs" in error
+    error = run("leaderboard", board, "--attr=race", "--min-cell=5", "--plugin=mine.py", status=2)[1]
+    assert "is a leaderboard as it was built\nhint: give --attr, --min-cell, --plugin with its runs" in error
+    drawn = "plot", board, "--kind=groups", "--out", board.with_suffix(".svg")
+    assert "--plugin with its runs" in run(*drawn, "--plugin=mine.py", status=2)[1]
 
 
 def test_a_published_board_holds_the_values_of_single_seeds(board):
