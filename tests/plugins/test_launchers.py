@@ -13,6 +13,7 @@ from builders import call
 
 from fairbench.benchmark.launcher import Work
 from fairbench.benchmark.pull import Setup
+from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Choice, Job, Stage
 
 ROOT = Path(__file__).parents[2]
@@ -234,6 +235,19 @@ def test_work_is_written_and_read_whole(tmp_path):
     command = work.command()
     assert command[1:3] == ["-m", "fairbench.benchmark.work"]
     assert Work.read(Path(command[3])) == work
+
+
+def test_accelerate_is_not_started_for_ever_where_no_job_ends(monkeypatch, tmp_path):
+    """As where a finished job's probe fails: the process says 0, and the job is left."""
+    from fairbench_plugins.launchers.accelerate import Accelerate
+
+    starts = []
+    monkeypatch.setattr(Accelerate, "starter", lambda self: starts.append(1) or ["-c", "pass"])
+    monkeypatch.setattr(Work, "left", lambda self: ["one"])
+    monkeypatch.setattr(Work, "follow", lambda self, watch, ended: None)
+    with pytest.raises(FairbenchError, match="status 0, and no job with it"):
+        Accelerate(processes=2).launch(some_work(tmp_path), lambda event: None)
+    assert starts == [1]
 
 
 def test_slurm_asks_for_what_was_said(tmp_path, monkeypatch):

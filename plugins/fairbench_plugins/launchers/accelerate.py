@@ -37,7 +37,7 @@ class Accelerate(Launcher):
                 process.terminate()
                 process.wait()
             before, left = left, len(work.left())
-            if process.returncode and left == before:
+            if left == before:
                 raise FairbenchError(
                     f"accelerate ended with status {process.returncode}, and no job with it",
                     "what it printed says why; finished jobs are safe",
