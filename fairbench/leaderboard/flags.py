@@ -128,8 +128,7 @@ def learned(row: Row) -> bool:
 
 def gap_flags(gap: Gap, standardised: Gap, worst_group: Gap, odds: Gap) -> Iterable[Flag]:
     """Flag what a row's own disparities must be read with."""
-    same_groups = gap.coverage == standardised.coverage
-    if _beyond(gap) and same_groups and standardised.p is not None and standardised.p > ALPHA:
+    if _beyond(gap) and standardised.p is not None and standardised.p > ALPHA:
         yield Flag(CASE_MIX)
     if worst_group.group is not None and UNRECORDED in worst_group.group.split("×"):
         yield Flag("unrecorded worst")
