@@ -21,6 +21,7 @@ ONE_ANSWER = "one answer"
 CASE_MIX = "case mix"
 LEVELLING_DOWN = "levelling down"
 BELOW = "below a reference"
+UNRECORDED_WORST = "unrecorded worst"
 STALE = "stale"
 OTHER_RECIPE = "other recipe"
 MISSING_SEEDS = "missing seeds"
@@ -39,7 +40,7 @@ LEGEND = {
     "worst group worse": "Its worst group fares worse than the baseline's worst group, beyond noise.",
     CASE_MIX: "Its accuracy gap exceeds chance, and is not shown to remain at the same mix of classes in every"
     " group: that groups differ in how many of their patients are ill may be all of it.",
-    "unrecorded worst": "Its worst group are the patients whose value is not recorded, who are no group of people.",
+    UNRECORDED_WORST: "Its worst group are the patients whose value is not recorded, who are no group of people.",
     STALE: "It was made with another version of fairbench or of a plugin than the newest rows; run it again"
     " before comparing it.",
     OTHER_RECIPE: "It was trained with other stages, batch size, precision or selection than the baseline, so"
@@ -131,7 +132,7 @@ def gap_flags(gap: Gap, standardised: Gap, worst_group: Gap, odds: Gap) -> Itera
     if _beyond(gap) and standardised.p is not None and standardised.p > ALPHA:
         yield Flag(CASE_MIX)
     if worst_group.group is not None and UNRECORDED in worst_group.group.split("×"):
-        yield Flag("unrecorded worst")
+        yield Flag(UNRECORDED_WORST)
     for used, present in (gap.coverage or (0, 0), odds.coverage or (0, 0)):
         if 0 < used < present:
             yield Flag("partial", f"a gap over {used} of {present} groups")

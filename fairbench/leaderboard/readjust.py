@@ -15,6 +15,7 @@ from fairbench.leaderboard.flags import (
     NOT_LEARNED,
     ONE_ANSWER,
     STALE,
+    UNRECORDED_WORST,
     gap_flags,
     learned,
     levelling_down,
@@ -27,7 +28,7 @@ from fairbench.statistics.ranking import dominance, holm
 from fairbench.statistics.results import Difference
 
 FIRST = (STALE, NOT_LEARNED, ONE_ANSWER, BELOW)  # flags that come before those which follow from adjusted p-values
-ADJUSTED = (LEVELLING_DOWN, "worst group worse", CASE_MIX, "unrecorded worst", "partial")
+ADJUSTED = (LEVELLING_DOWN, "worst group worse", CASE_MIX, UNRECORDED_WORST, "partial")
 
 
 def readjust(table: Table) -> Table:

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from fairbench.leaderboard.board import Cell, Evidence, Group, Row, Table
+from fairbench.leaderboard.flags import UNRECORDED_WORST
 from fairbench.statistics.results import Estimate, Gap, Interaction
 
 
@@ -74,14 +75,17 @@ def _row(row: Row, names: Sequence[str], small: AbstractSet[str], any_withheld: 
     values = tuple(
         Estimate(reason=reason) if name in small else value for name, value in zip(names, row.groups, strict=True)
     )
-    worst = Gap(reason=reason) if row.worst_group.group in small else row.worst_group
+    worst, flags = row.worst_group, row.flags
+    if worst.group in small:
+        worst, flags = Gap(reason=reason), tuple(flag for flag in flags if flag.code != UNRECORDED_WORST)
     if not any_withheld:
-        return replace(row, groups=values, worst_group=worst)
+        return replace(row, groups=values, worst_group=worst, flags=flags)
     # With every other group's value, the variance between groups would give back the one withheld.
     between = Estimate(reason=f"withheld: a group has fewer than {minimum} rows") if small else row.between_groups
     return replace(
         row,
         groups=values,
+        flags=flags,
         worst_group=_noteless(worst),
         between_groups=between,
         gap=_noteless(row.gap),

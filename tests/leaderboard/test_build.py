@@ -12,20 +12,22 @@ import pytest
 from builders import BASE, GROUPS, accuracy_of, add, patients
 
 from fairbench.errors import FairbenchError
+from fairbench.jobs.conversion import to_json
 from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.store import Store
 from fairbench.leaderboard.answers import Answers
-from fairbench.leaderboard.board import Board
+from fairbench.leaderboard.board import Board, FurtherMeasure, MeasuredRow
 from fairbench.leaderboard.build import build, gather
 from fairbench.leaderboard.collect import joined, load
 from fairbench.leaderboard.sentences import finding, notes
+from fairbench.leaderboard.suppression import withhold
 from fairbench.leaderboard.tables import Options
 from fairbench.metrics.metric import Metric, registry
 from fairbench.predictions.groups import Groups
 from fairbench.predictions.predictions import Predictions
 from fairbench.report import render
 from fairbench.statistics.ranking import opposite
-from fairbench.statistics.results import Difference
+from fairbench.statistics.results import Difference, Gap
 
 # A metric that scores rows by something else than right or wrong.
 OVERLAP = Metric(
@@ -748,6 +750,19 @@ def test_small_cells_are_withheld_however_they_are_worded(store, monkeypatch):
         text = render(closed, form)
         assert "persons" not in text
         assert not re.search(r"black[^|\n]{0,12}\b(8|n = 8)\b", text)
+
+
+def test_a_withheld_group_is_named_by_no_note_beside_a_further_measure_and_no_flag(store):
+    people = patients({"black": 40, "white": 400, None: 8})
+    add(store, "vanilla", people["race"].notna().to_numpy(), attributes=(), table=people, about=BASE)
+    (table,) = build(store, attributes=["race"]).tables
+    (row,) = table.rows
+    note = Gap(0.1, notes=("not recorded: only 8 rows (fewer than 20)",))
+    beside = FurtherMeasure(table.measure, (MeasuredRow(row.label, row.score, note, note, Difference()),))
+    assert "unrecorded worst" in codes(row)
+    closed = withhold(replace(table, further=(beside,)), 11)
+    assert "8 rows" not in json.dumps(to_json(closed.further))
+    assert "unrecorded worst" not in codes(closed.rows[0])
 
 
 def test_the_same_runs_give_the_same_board_and_json_gives_it_back(store):

@@ -28,6 +28,7 @@ from fairbench.publication.published import read_board
 from fairbench.report import format, html, terminal
 from fairbench.report.blocks import Fold
 from fairbench.report.layout import lay_out
+from fairbench.report.lead import constant_cells
 from fairbench.statistics.results import Contrast, Difference, Estimate, Gap, Interaction
 from fairbench.statistics.variance import VarianceParts
 
@@ -278,6 +279,18 @@ def test_numbers_for_people():
     assert [format.share(x) for x in (None, 0, 0.002434, 1.0, 0.00000012)] == ["–", "0", "0.24", "100", "0.000012"]
     assert format.signed(Difference(-0.0001, -0.2, 0.1)) == "0.0 [−20.0, +10.0]"
     assert format.plain("a\r\nb\tc\x00‮d") == "a b c d"
+
+
+def test_an_answer_for_each_question_has_no_rates_of_one_answer():
+    table = board().tables[0]
+    ours = [replace(one, eq_odds_max=Gap(0.2), auroc=Estimate(0.9)) for one in table.rows]
+    one, several = (
+        constant_cells(replace(table, rows=tuple(ours), constant=Constant("no", 0.6, 0.25, one_class=alone)))
+        for alone in (True, False)
+    )
+    rates = "AUROC>", "EqOdds(max) (points)>"
+    assert [one[title] for title in rates] == ["0.500", "0.0"]
+    assert not {several[title] for title in rates} & {"0.500", "0.0"}
 
 
 def test_findings_stand_one_to_a_line_under_the_conclusion():
