@@ -131,7 +131,7 @@ def test_markdown_shows_values_with_their_units():
     assert "| – | – | – | – | −4.0 |" in text  # after an undefined EqOdds: no p-value
     assert "| m | 2 | 2.0 | 3.5 | 25.0 | more test patients would help |" in text
     assert "even removing the whole gap would go unnoticed. For one trained model of each" in text
-    assert "accuracy of 81.2 % and gap of 6.2 points, and 85.0 % of rows" in text
+    assert "accuracy of 81.2 % where the group is recorded and gap of 6.2 points, and 85.0 % of rows" in text
     assert "| m | 0, 1 | 0.24 | 123 | 1.50 |" in text
     assert "Undefined (EqOdds(max)): no positives among 9 rows." in text
     assert "1 of them beyond the first of their method" in text
