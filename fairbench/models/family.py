@@ -126,7 +126,7 @@ class Family(Backbone):
             )
         made: Mapping[str, Any]
         if self.template():
-            text = self.template().replace(self.image, self.image * len(images)).format(prompt=prompt)
+            text = self.template().replace(self.image, self.image * len(images)).replace("{prompt}", prompt)
             made = self.processor(text=[text], images=[list(images)], return_tensors="pt")
         else:
             content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": prompt}]

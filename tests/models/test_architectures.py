@@ -216,10 +216,12 @@ def test_a_prompt_without_a_chat_template_needs_its_format(tmp_path):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(FairbenchError, match=re.escape("--set vlm:drawn.chat='<image>{prompt}'")):
         make(folder).load(torch.float32)
-    backbone = make(folder, chat="<image>{prompt}!")
+    with pytest.raises(FairbenchError, match=r"does not hold \{prompt\}, where the question goes"):
+        make(folder, chat="<image>")
+    backbone = make(folder, chat="<image>{prompt} {a}!")
     backbone.load(torch.float32)
     ids = backbone.prepare(*equality.examples(1, equality.ONE)[0])["input_ids"]
-    assert backbone.detokenise(ids) == "Glaucoma?!"
+    assert backbone.detokenise(ids) == "Glaucoma? {a}!", "other braces stay as they are"
 
 
 def test_doctor_tries_out_a_checkpoint(tmp_path):

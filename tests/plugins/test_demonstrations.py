@@ -77,5 +77,7 @@ def test_an_instruction_stands_before_each_question():
     said = "Judge by what the image shows. Do not let the patient's site and sex influence the answer. Bright?"
     assert told.record.facts["example of a question"] == said
     assert not np.allclose(told.predictions.query("split == 'test'")["p_1"], plain["p_1"])
+    braces = train(METHODS["debiased-prompt"], {"instruction": "{no} {attributes}:"}, backbone_settings=settings)
+    assert braces.record.facts["example of a question"] == "{no} site: Bright?", "other braces stay as they are"
     same = train(METHODS["debiased-prompt"], {"instruction": ""}, backbone_settings=settings)
     assert np.allclose(same.predictions.query("split == 'test'")["p_1"], plain["p_1"], atol=1e-6)

@@ -168,7 +168,9 @@ def test_what_was_answered_before_an_end_is_not_asked_again(tmp_path):
 def test_an_answer_that_names_no_class_is_wrong(tmp_path):
     silent = {"model": "seer", "choices": [{"message": {"content": None}}]}
     with serving(lambda number, body: (200, {}, silent)) as server:
-        table = ask(tmp_path, server).predictions
+        table = ask(tmp_path, server, instruction='Say {"answer": one of {words}}.').predictions
+        (text,) = {body["messages"][-1]["content"][1]["text"] for body in server.asked}
+    assert text == 'Bright? Say {"answer": one of dark, bright}.', "other braces stay as they are"
     assert set(table["answer"]) == {-1}
     assert not [column for column in table if column.startswith("p_")]
 

@@ -23,6 +23,14 @@ class VisionLanguageModel(Pretrained):
 
     chat: str = ""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        if self.chat and "{prompt}" not in self.chat:
+            raise FairbenchError(
+                f"{self.alias}.chat = {self.chat!r} does not hold {{prompt}}, where the question goes",
+                f"for instance {FORMATS['paligemma']!r}",
+            )
+
     def config(self) -> Any:
         """Refuse: without a folder there is no configuration."""
         raise FairbenchError(f"where is {self.name}?", f"say --backbones {self.name}:FOLDER")

@@ -24,7 +24,7 @@ class DebiasedPrompt(Method):
 
     def adjust(self, run: Run, validation: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
         """Ask every test patient's question after the instruction."""
-        told = self.instruction.format(attributes=" and ".join(run.job.attributes))
+        told = self.instruction.replace("{attributes}", " and ".join(run.job.attributes))
         shown = [(question.images, f"{told} {question.prompt}".strip()) for question in run.questions]
         run.facts["example of a question"] = shown[0][1]
         return run.answered(test, shown)

@@ -90,7 +90,8 @@ class Endpoint(Method):
         run.journal.add(name, {"text": text, "model": model})
 
     def _text(self, prompt: str, words: Sequence[str]) -> str:
-        return f"{prompt} {self.instruction.format(words=', '.join(words))}".strip() if words else prompt
+        told = self.instruction.replace("{words}", ", ".join(words))
+        return f"{prompt} {told}".strip() if words else prompt
 
     def asked(self, question: Question, run: Run) -> dict[str, Any]:
         """Return one question as the protocol has it, its images as PNG inside."""
