@@ -185,6 +185,8 @@ def test_an_answer_that_names_no_class_is_wrong(tmp_path):
         ({"address": "http://127.0.0.1.example.org/v1"}, ["another machine"]),
         ({"address": "http://me:word@127.0.0.1/v1"}, ["is no address", "key_variable"]),
         ({"address": "127.0.0.1:8000"}, ["is no address"]),
+        ({"address": "http://127.0.0.1:abc/v1"}, ["is no address", "http://HOST:PORT/v1"]),
+        ({"address": "http://[::1/v1"}, ["is no address", "http://HOST:PORT/v1"]),
         ({"key_variable": "NOT_SET_ANYWHERE"}, ["NOT_SET_ANYWHERE is not set"]),
     ],
 )

@@ -116,8 +116,14 @@ class Endpoint(Method):
 
     def server(self) -> SplitResult:
         """Return the address; raises FairbenchError for one that cannot be, or that is not this machine's."""
-        address = urlsplit(self.address)
-        if address.scheme not in ("http", "https") or not address.hostname or address.username or address.query:
+        address = _parts(self.address)
+        if (
+            not address
+            or address.scheme not in ("http", "https")
+            or not address.hostname
+            or address.username
+            or address.query
+        ):
             raise FairbenchError(
                 f"{self.name}.address = {self.address!r} is no address",
                 "write http://HOST:PORT/v1; a key goes into an environment variable that `key_variable` names",
@@ -172,6 +178,15 @@ class Endpoint(Method):
             return response.status, response.headers, response.read()
         finally:
             connection.close()
+
+
+def _parts(address: str) -> SplitResult | None:
+    """Return an address's parts; None where it leaves a bracket open, or its port is no number from 1 to 65535."""
+    try:
+        parts = urlsplit(address)
+        return None if parts.port == 0 else parts
+    except ValueError:
+        return None
 
 
 def _is_here(host: str) -> bool:
