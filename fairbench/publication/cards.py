@@ -62,8 +62,8 @@ def _card(publication: Publication, record: Record, placed: list[tuple[Table, Ro
     parts = [
         f"# {escape(plain(name))}",
         f"What training by {escape(job.method.label)} changed of {escape(job.backbone.label)}, on"
-        f" {escape(job.dataset.label)} (data {job.dataset.fingerprint}), seed {job.seed}: a LoRA adapter, and what"
-        " else was trained beside it, as safetensors.",
+        f" {escape(job.dataset.label)} (data {escape(job.dataset.fingerprint)}), seed {job.seed}: a LoRA adapter,"
+        " and what else was trained beside it, as safetensors.",
         "It is a research artefact of a benchmark on fairness. It is no medical device, was not tested on"
         " anybody but the patients counted below, and must not be used to diagnose.",
         *(_section(table, row) for table, row in placed),
@@ -83,7 +83,7 @@ def _results(table: Table, row: Row) -> Iterator[EvalResult]:
                 dataset_name=plain(f"{table.dataset}, groups of {table.attribute}"),
                 dataset_split="test",
                 metric_type=key,
-                metric_name=name.format(title=table.measure.title, gap=table.measure.gap),
+                metric_name=plain(name.format(title=table.measure.title, gap=table.measure.gap)),
                 metric_value=round(float(value), 6),
             )
 
@@ -93,7 +93,7 @@ def _section(table: Table, row: Row) -> str:
     lines: list[tuple[str, int | None, Estimate]] = [("all", table.rows_tested, row.score)]
     lines += [(g.name, g.n, value) for g, value in zip(table.groups, row.groups, strict=True)]
     title = f"{table.measure.title} (%), mean of {len(row.seeds)} seeds"
-    grid = [f"| {escape(plain(table.attribute))} | n | {title} |", "| :--- | ---: | ---: |"]
+    grid = [f"| {escape(plain(table.attribute))} | n | {escape(title)} |", "| :--- | ---: | ---: |"]
     grid += [f"| {escape(plain(name))} | {_count(n)} | {_value(one)} |" for name, n, one in lines]
     said = [(flag.code, f"{LEGEND.get(flag.code, '')} {plain(flag.detail)}") for flag in row.flags]
     flags = [f"- **{escape(code)}**: {escape(meaning)}" for code, meaning in said]

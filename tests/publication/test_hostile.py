@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from fairbench.cli.main import main
 from fairbench.errors import FairbenchError
 from fairbench.publication import schema as schema_module
+from fairbench.publication.cards import cards
 from fairbench.publication.check import CheckRequest, verdict_on
 from fairbench.publication.published import FORMAT, Publication, read
 from fairbench.publication.schema import schema_of
@@ -154,7 +155,19 @@ def test_every_text_of_a_stranger_is_escaped_wherever_it_is_shown(honest):
     mine["versions"]["method"] = f"{bad} 1.0"
     data["board"]["fairbench"] = "1\n\\input{/etc/passwd}\n=====\n"
     table(data)["measure"] = {"name": "m", "title": "m\n=====\nwww.example.org", "gap": "g\n", "about": "a\n# b"}
-    board = Publication.from_json(data).board
+    for one in data["jobs"]:
+        one["steps"] = 1
+        one["job"]["dataset"]["fingerprint"] = bad
+    mine["keys"] = [record.job.key for record in Publication.from_json(data).jobs]  # they hold the fingerprint
+    publication = Publication.from_json(data)
+    written = dict(cards(publication))
+    assert set(written) == set(mine["keys"])
+    for card in written.values():
+        assert "=====" not in card.splitlines()
+        body = card.split("---\n", 2)[2]
+        assert "<img" not in body.replace("\\<img", "")
+        assert "www.example" not in body
+    board = publication.board
     assert not any(line.startswith(("=====", "# b", "\\input")) for line in render(board, "md").splitlines())
     assert not any(line.startswith("\\input") for line in render(board, "tex").splitlines())
     assert "www.example" not in render(board, "md")
