@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from fairbench.data.dataset import Dataset, rows
+from fairbench.data.dataset import Dataset, columns, rows
 from fairbench.data.splits import SPLITS
 from fairbench.testing import elsewhere
 
@@ -57,18 +57,32 @@ def check_order_and_fingerprint_are_the_same_elsewhere(dataset: Dataset) -> None
 
 
 def check_fingerprint_follows_the_content(dataset: Dataset) -> None:
-    """Its fingerprint changes with what is read: other answers, fewer rows, another question."""
+    """Its fingerprint changes with another question, with fewer rows, and with other answers in its folder.
 
-    class Turned(type(dataset)):  # type: ignore[misc]
+    What needs no folder follows from its code and settings, so its fingerprint may be theirs.
+    """
+    settings, known = dataset.settings(), dataset.fingerprint()
+    half = {**settings, "limit": len(rows(dataset)) // 2}
+    others = {
+        "another question": _like(dataset, type(dataset), {**settings, "prompt": "Well?"}),
+        "fewer rows": _like(dataset, type(dataset), half),
+    }
+    if dataset.folder is not None:
+        answers = [name for name in ("target", "reference") if name in columns(dataset)]
+        others |= {f"another {name}": _like(dataset, _moved(type(dataset), name), settings) for name in answers}
+    for change, other in others.items():
+        assert other.fingerprint() != known, f"its fingerprint is the same with {change}"
+
+
+def _moved(kind: type[Dataset], column: str) -> type[Dataset]:
+    """Return a kind of dataset in which each row has what its neighbour had in one column."""
+
+    class Moved(kind):  # type: ignore[misc, valid-type]
         def table(self) -> pd.DataFrame:
             table: pd.DataFrame = super().table()
-            return table.assign(split=table["split"].map({"train": "val", "val": "train", "test": "test"}))
+            return table.assign(**{column: np.roll(table[column], 1)})
 
-    settings = dataset.settings()
-    others = [{**settings, "prompt": "Well?"}, {**settings, "limit": len(rows(dataset)) // 2}]
-    changed = [_like(dataset, Turned, settings), *(_like(dataset, type(dataset), other) for other in others)]
-    known = dataset.fingerprint()
-    assert any(other.fingerprint() != known for other in changed), "its fingerprint is the same whatever is read"
+    return Moved
 
 
 def _like(dataset: Dataset, kind: type[Dataset], settings: Mapping[str, object]) -> Dataset:

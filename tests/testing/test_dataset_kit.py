@@ -8,6 +8,7 @@ import pytest
 from builders import kit_checks, mutants
 from PIL import Image
 
+from fairbench.data.dataset import digest, rows
 from fairbench.testing import DATASET_CHECKS, ToyDataset
 from fairbench.testing import datasets as kit
 
@@ -85,6 +86,23 @@ class FingerprintForGood(Base):
         return "version-1"
 
 
+class FingerprintOfTheSettings(Base):
+    folder = "a folder"
+
+    def fingerprint(self):
+        return str(self.settings())
+
+
+class FingerprintOfThePrompt(Base):
+    def fingerprint(self):
+        return self.prompt
+
+
+class FingerprintOfTheRows(Base):
+    def fingerprint(self):
+        return digest(rows(self))
+
+
 class Grey(Base):
     def image(self, row):
         return super().image(row).convert("L")
@@ -144,7 +162,10 @@ MUTANTS = [
     (RowsAsASetHoldsThem, kit.check_order_and_fingerprint_are_the_same_elsewhere, "reads its rows differently"),
     (FingerprintByProcess, kit.check_order_and_fingerprint_are_the_same_elsewhere, "from process to process"),
     (FingerprintByHash, kit.check_order_and_fingerprint_are_the_same_elsewhere, "from process to process"),
-    (FingerprintForGood, kit.check_fingerprint_follows_the_content, "the same whatever is read"),
+    (FingerprintForGood, kit.check_fingerprint_follows_the_content, "the same with another question"),
+    (FingerprintOfThePrompt, kit.check_fingerprint_follows_the_content, "the same with fewer rows"),
+    (FingerprintOfTheRows, kit.check_fingerprint_follows_the_content, "the same with another question"),
+    (FingerprintOfTheSettings, kit.check_fingerprint_follows_the_content, "the same with another target"),
     (Grey, kit.check_images_are_rgb, "is L, not RGB"),
     (APath, kit.check_images_are_rgb, "is a str"),
     (DrawnAtRandom, kit.check_an_image_is_its_rows_own, "each time it is opened"),
