@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,14 @@ OBTAIN = (
     'transformers below 5, `python -m venv E`, `E/bin/pip install radgraph "transformers<5"`, '
     f"{PYTHON}=E/bin/python"
 )
-# Run by that other Python. On the CPU, where radgraph loads its weights with weights_only.
+# Both are run by that other Python.
+VERSIONS = """
+import importlib.metadata, json
+print(json.dumps({name: importlib.metadata.version(name) for name in ("radgraph", "transformers")}))
+"""
+# On the CPU, where radgraph loads its weights with weights_only.
 SCORER = """
-import importlib.metadata, json, os, sys
+import json, os, sys
 answer, sys.stdout = sys.stdout, sys.stderr  # the library prints
 from radgraph import F1RadGraph
 job = json.load(sys.stdin)
@@ -30,8 +36,7 @@ cache, model = os.path.split(job["folder"])
 scorer = F1RadGraph(reward_level="partial", model_type=model, model_cache_dir=cache, cuda=-1)
 texts, references = zip(*job["pairs"])
 scores = scorer(refs=list(references), hyps=list(texts))[1]
-versions = {name: importlib.metadata.version(name) for name in ("radgraph", "transformers")}
-json.dump({"scores": [float(score) for score in scores], "versions": versions}, answer)
+json.dump([float(score) for score in scores], answer)
 """
 
 Pair = tuple[str, str]
@@ -50,34 +55,33 @@ class Scorer:
             raise FairbenchError(f"{PYTHON} does not name a Python that has radgraph", OBTAIN)
         self.folder, self.python = folder, python
         self.known: dict[Pair, float] = {}
-        self.versions = ""
 
     def scores(self, pairs: list[Pair]) -> npt.NDArray[np.float64]:
         """Score (text, reference) pairs, (n,); a text without words scores 0."""
         new = list(dict.fromkeys(pair for pair in pairs if pair not in self.known and pair[0].strip()))
         if new:
-            answer = self._run(new)
-            self.known.update(zip(new, answer["scores"], strict=True))
-            self.versions = ", ".join(f"{name} {version}" for name, version in answer["versions"].items())
+            job = {"folder": str(self.folder.absolute()), "pairs": new}
+            self.known.update(zip(new, _asked(self.python, SCORER, json.dumps(job)), strict=True))
         return np.array([self.known.get(pair, 0.0) for pair in pairs], dtype=np.float64)
 
-    def _run(self, pairs: list[Pair]) -> dict:  # type: ignore[type-arg]
-        offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        try:
-            done = subprocess.run(
-                [self.python, "-c", SCORER],
-                input=json.dumps({"folder": str(self.folder.absolute()), "pairs": pairs}),
-                env={**os.environ, **offline},
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            return dict(json.loads(done.stdout))
-        except subprocess.CalledProcessError as error:
-            last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise FairbenchError(f"radgraph failed under {self.python}: {last}", OBTAIN) from error
-        except (OSError, ValueError) as error:
-            raise FairbenchError(f"{PYTHON}={self.python}: {error}", OBTAIN) from error
+
+def _asked(python: str, script: str, job: str = "") -> Any:
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(
+            [python, "-c", script],
+            input=job,
+            env={**os.environ, **offline},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise FairbenchError(f"radgraph failed under {python}: {last}", OBTAIN) from error
+    except (OSError, ValueError) as error:
+        raise FairbenchError(f"{PYTHON}={python}: {error}", OBTAIN) from error
 
 
 @lru_cache(maxsize=1)
@@ -97,7 +101,13 @@ def by_row(rows: Predictions) -> npt.NDArray[np.float64]:
 def version() -> str:
     """Name the library's version and the checkpoint: another one is another score."""
     scorer = _chosen()
-    return f"{scorer.versions}, {scorer.folder.name} {_digest(scorer.folder)}"
+    return f"{_versions(scorer.python)}, {scorer.folder.name} {_digest(scorer.folder)}"
+
+
+@cache
+def _versions(python: str) -> str:
+    # Asked without scoring anything: tables that were made before are found by it.
+    return ", ".join(f"{name} {version}" for name, version in _asked(python, VERSIONS).items())
 
 
 @lru_cache(maxsize=1)
