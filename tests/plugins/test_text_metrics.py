@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -502,6 +503,19 @@ def test_meteor_by_hand(wordnet):
     ]
     expected = [1 - 0.5 / 27, 1 - 0.5, (1 - 0.5) * 0.5, 0]
     np.testing.assert_allclose(scores("meteor", pairs), expected)
+
+
+def test_meteor_names_its_wordnet_by_content_and_not_by_place(wordnet, tmp_path, monkeypatch):
+    made_with, other = METRICS["meteor"].made_with, tmp_path / "other"
+    shutil.make_archive(str(other / "corpora" / "wordnet"), "zip", tmp_path / "corpora", "wordnet")
+    unpacked = made_with()
+    assert re.fullmatch(r"nltk [\d.]+, WordNet sha256 [0-9a-f]{16}", unpacked)
+    monkeypatch.setenv("FAIRBENCH_WORDNET", str(other))
+    assert made_with() == unpacked
+    shutil.copytree(tmp_path / "corpora" / "wordnet", other / "corpora" / "wordnet")
+    (other / "corpora" / "wordnet" / "index.noun").write_text("another")
+    monkeypatch.setenv("FAIRBENCH_WORDNET", f"{other}/")
+    assert made_with() != unpacked
 
 
 def test_a_metric_of_text_needs_no_more_than_each():

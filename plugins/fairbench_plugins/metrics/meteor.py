@@ -48,8 +48,21 @@ def by_row(rows: Predictions) -> npt.NDArray[np.float64]:
 
 
 def made_with() -> str:
-    """Name nltk's version and where WordNet lies."""
-    return f"nltk {version('nltk')}, WordNet of {os.environ[WORDNET]}"
+    """Name nltk's version, and WordNet by its hash."""
+    return f"nltk {version('nltk')}, WordNet sha256 {_digest(os.environ[WORDNET])}"
+
+
+@lru_cache(maxsize=1)
+def _digest(folder: str) -> str:
+    import hashlib
+    import zipfile
+
+    unpacked = Path(folder) / "corpora" / "wordnet"  # where nltk looks first
+    root = unpacked if unpacked.is_dir() else zipfile.Path(unpacked.with_suffix(".zip"), "wordnet/")
+    state = hashlib.sha256()
+    for file in sorted(root.iterdir(), key=lambda file: file.name):
+        state.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return state.hexdigest()[:16]
 
 
 @hookimpl
