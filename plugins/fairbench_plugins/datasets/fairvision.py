@@ -188,10 +188,6 @@ class FairVision(ArchiveFolder):
         )
 
     @property
-    def _table_name(self) -> str:
-        return f"data_summary_{self.disease}.csv"
-
-    @property
     def _summary_name(self) -> str:
         return f"data_summary_{self.disease}.csv"
 
