@@ -96,6 +96,12 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
             f"{folder} adapts {len(absent)} layers that have no LoRA in {backbone.alias}, first {absent[0]}",
             f"--set {backbone.alias}.targets={targets}",
         )
+    halves = [f"{stem}.lora_{half}.weight" for stem in layer_of for half in "AB"]
+    lacking = [name for name in halves if name not in weights]
+    if lacking or not halves:
+        raise FairbenchError(
+            f"{folder / _LORA} holds no {lacking[0] if lacking else 'weights'}", "copy the adapter again"
+        )
     rank = max(weights[f"{stem}.lora_A.weight"].shape[0] for stem in layer_of)
     if rank > backbone.rank:
         raise FairbenchError(

@@ -102,6 +102,17 @@ def test_what_cannot_be_expressed_is_refused(base, tmp_path, options, settings, 
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_an_adapter_that_lost_weights_is_refused(base, tmp_path):
+    adapted(base)[1].save_pretrained(tmp_path)
+    file, backbone = tmp_path / "adapter_model.safetensors", built(base)
+    whole = load_file(file)
+    halves = {name: value for name, value in whole.items() if "lora_A" in name}
+    for kept, words in ((halves, r"holds no .*q_proj\.lora_B\.weight"), ({}, "holds no weights")):
+        save_file(kept, file)
+        with pytest.raises(FairbenchError, match=words):
+            adopt(backbone, tmp_path)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"target_modules": r".*visual.*\.(qkv|proj)"}],
