@@ -38,6 +38,7 @@ class Family(Backbone):
     architecture: ClassVar[Any] = None  # the `…ForConditionalGeneration`; None: whatever the configuration names
     shape: ClassVar[Mapping[str, Any]]  # of one size, for `config`
     takes_several: ClassVar[bool] = True
+    format_setting: ClassVar[str] = ""  # the setting that gives a prompt's format where there is no chat template
 
     @abstractmethod
     def config(self) -> Any:
@@ -71,10 +72,11 @@ class Family(Backbone):
                 "the tokenizer in the folder belongs to another checkpoint; copy this one's own",
             )
         if not (self.template() or processor.chat_template):
+            setting = self.format_setting
             raise FairbenchError(
                 f"{self.alias}: the folder has no chat template",
                 "copy chat_template.jinja or tokenizer_config.json"
-                + (f", or say --set {self.alias}.chat='{self.image}{{prompt}}'" if hasattr(self, "chat") else ""),
+                + (f", or say --set {self.alias}.{setting}='{self.image}{{prompt}}'" if setting else ""),
             )
 
     def build(self, *arguments: Any, **options: Any) -> Backbone:

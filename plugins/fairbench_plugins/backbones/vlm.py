@@ -19,6 +19,7 @@ class VisionLanguageModel(Pretrained):
     """
 
     name = "vlm"
+    format_setting = "chat"
     recipe = (Stage(name="lora", train=("lora", "head"), epochs=3, lr=1e-4, warmup=100),)
 
     chat: str = ""
