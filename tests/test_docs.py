@@ -14,7 +14,7 @@ import pytest
 from builders import call
 from click import Group, Option
 
-from fairbench import Backbone, Dataset, Method, hookspecs, report
+from fairbench import Backbone, Dataset, Method, Stage, hookspecs, report
 from fairbench import plugins as plugin_loader
 from fairbench.benchmark import benchmark as benchmarks
 from fairbench.cli.main import main
@@ -193,6 +193,35 @@ def test_every_method_is_explained_with_its_settings(name):
     assert fields or "No settings" in section
     choices = {option for kind, _ in fields.values() for option in describe(kind).split(" | ") if "-" in option}
     assert all(f"`{option}`" in text("docs/methods.md") for option in choices)
+
+
+def marks(kind: type[Method]) -> set[str]:
+    """What a board puts after the name of a method with default settings."""
+    method = kind(**{name: "x" for name, (_, default) in kind.fields().items() if default is REQUIRED})
+    told = (Stage("lora", ("lora", "head"), epochs=1, lr=1e-3),)
+    planned = method.plan(told)
+    holds = {
+        "†": kind.role in ("contender", "baseline") and planned != told,
+        "‡": kind.group_at_test,
+        "§": any(stage.split == "val" for stage in planned),
+        "¶": 'run.answers("val")' in inspect.getsource(kind),
+    }
+    return {mark for mark, held in holds.items() if held}
+
+
+def test_every_method_stands_in_the_first_table_as_it_is():
+    table = text("docs/methods.md").partition("## vanilla")[0]
+    rows = re.findall(r"^\| \[`([\w-]+)`\]\(#\1\) \|(.*)\|$", table, re.MULTILINE)
+    said = {name: [cell.strip() for cell in row.split("|")] for name, row in rows}
+    assert len(rows) == len(said)
+    assert {name: (role, uses != "no", {*marked.split()}) for name, (role, _, uses, marked, _) in said.items()} == {
+        name: (kind.role, kind.uses_attributes, marks(kind)) for name, kind in METHODS.items()
+    }
+
+
+def test_every_dataset_is_named_on_the_page_of_datasets():
+    names = plugin_loader.load(("dataset",)).tables["dataset"]
+    assert [name for name in names if f"`{name}`" not in text("docs/datasets.md")] == []
 
 
 @pytest.mark.slow
