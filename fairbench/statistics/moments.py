@@ -132,7 +132,7 @@ def limits(m: Moments, alpha: float) -> tuple[Floats, Floats]:
     if not m.binary or np.any(m.units < m.rows):
         with np.errstate(divide="ignore", invalid="ignore"):
             own = effective_rows(m) if m.binary else m.mean * (1 - m.mean) / m.variance
-        shrunk = own * (stats.norm.ppf(1 - alpha / 2) / t) ** 2
+            shrunk = own * (stats.norm.ppf(1 - alpha / 2) / t) ** 2
         trials = np.fmax(np.where(np.isfinite(shrunk), shrunk, 0), m.independent)
     return proportion_limits(m.mean, trials, alpha)
 

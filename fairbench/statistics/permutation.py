@@ -49,7 +49,7 @@ BOUNDLESS = "too few rows differ for an interval"
 WIDE = "few rows differ from the commonest score, so the interval is wider than 95 % needs"
 LEAST = 2_000  # permutations behind chance values
 MOVED = 20_000_000  # units that are moved for them beyond that
-SMALLEST = 1e-12  # p-value below which none is looked for
+SMALLEST, LARGEST = 1e-12, 0.99  # p-values beyond which none is looked for
 HALVINGS = 30  # of the interval in which a p-value is looked for
 
 Statistic = Callable[[Floats, Floats], Floats]
@@ -195,7 +195,7 @@ def p_by_bounds(m: Moments, reduce: str, weights: Sequence[float] | None, seeds:
         low, _ = gap_bounds(m, reduce, weights, seeds, float(np.exp(log_error)))
         return low is not None and low > 0
 
-    least, most = np.log(SMALLEST), np.log(1 - 1e-6)
+    least, most = np.log(SMALLEST), np.log(LARGEST)
     if not apart(most):
         return 1.0
     for _ in range(HALVINGS):
