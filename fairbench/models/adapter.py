@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +24,13 @@ from fairbench.models.checkpoint import ADAPTER, read_json
 # peft.PeftModel.from_pretrained(language_model, folder) expects its own prefix on every name.
 _PREFIX = "base_model.model."
 _LORA = "adapter_model.safetensors"
+UNCHANGED = (
+    "true",
+    "false",
+    "gaussian",
+    "orthogonal",
+    "eva",
+)  # of peft's init_lora_weights: the base stays as it is
 OTHER_BASE = "it was trained on another model, or on one with other settings: give it the base that its card names"
 
 
@@ -36,7 +44,8 @@ def save(backbone: Backbone, folder: Path) -> None:
     told.save_pretrained(str(folder))
     for part, module in backbone.trained_modules().items():
         values = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
-        save_file(values, folder / f"{part}.safetensors")
+        about = {"classes": json.dumps(backbone.classes)} if part == "head" else None
+        save_file(values, folder / f"{part}.safetensors", about)
 
 
 def load(backbone: Backbone, folder: Path) -> None:
@@ -113,10 +122,32 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
     for part, module in backbone.trained_modules().items():
         file = folder / f"{part}.safetensors"
         if file.is_file():
-            module.load_state_dict(load_file(file), strict=True)
+            values = _in_order(file, backbone.classes) if part == "head" else load_file(file)
+            try:
+                module.load_state_dict(values, strict=True)
+            except RuntimeError as error:
+                raise FairbenchError(f"{file} does not fit {backbone.alias}: {error}", OTHER_BASE) from error
         elif part == "head":
             raise FairbenchError(f"{folder} has no head", f"--set {backbone.alias}.readout=words")
     return {**provenance(folder), "rank": rank, "layers": len(layer_of)}
+
+
+def _in_order(file: Path, classes: Sequence[str]) -> dict[str, Tensor]:
+    """Return a saved head's weights, a row for each of these classes in their order.
+
+    A head without its classes' names, which fairbench did not write, is taken as it stands.
+    """
+    with safe_open(file, "pt") as opened:
+        named = (opened.metadata() or {}).get("classes")
+    values = load_file(file)
+    own = json.loads(named) if named else list(classes)
+    if sorted(own) != sorted(classes):
+        raise FairbenchError(
+            f"{file} tells apart {', '.join(own)}, and the data {', '.join(classes)}",
+            "judge it on data of its own classes, or by words (readout=words)",
+        )
+    order = [own.index(name) for name in classes]
+    return {name: value[order] for name, value in values.items()}
 
 
 def is_adapter(folder: Path) -> bool:
@@ -180,6 +211,10 @@ def _refuse(config: Mapping[str, Any], folder: Path) -> None:
         (config.get("modules_to_save"), f"LoRA with whole modules ({config.get('modules_to_save')})"),
         (config.get("bias", "none") != "none", "LoRA with biases"),
         (config.get("alpha_pattern"), "LoRA with a scale of its own for some layers"),
+        (
+            str(config.get("init_lora_weights", True)).lower() not in UNCHANGED,
+            f"LoRA that began by changing its base (init_lora_weights = {config.get('init_lora_weights')})",
+        ),
     )
     for holds, what in reasons:
         if holds:

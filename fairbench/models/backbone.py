@@ -158,6 +158,7 @@ class Backbone(Configurable, nn.Module):
         self.padding_side: Literal["right", "left"] = "right"
         self.head: nn.Linear | None = None
         self.word_ids: list[int] = []
+        self.classes: tuple[str, ...] = ()
         self.mesh: DeviceMesh | None = None  # the processes that hold a part of the frozen weights each
         self.facts: dict[str, Any] = {}  # what loading found out, for the record
 
@@ -212,7 +213,7 @@ class Backbone(Configurable, nn.Module):
         if self.checkpointing:
             # Reentrant checkpointing gives no gradient and no error where only inputs are asked for.
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        self.generates = generates
+        self.generates, self.classes = generates, tuple(classes)
         if generates:
             pass
         elif self.readout == "head":

@@ -84,11 +84,23 @@ def weight_files(folder: Path) -> list[Path]:
             f"checkpoint {folder} holds only pickled weights (*.bin), which can run code",
             "use a safetensors version of it, or convert it with transformers' save_pretrained",
         )
-    named = sorted(set(read_json(index).get("weight_map", {}).values())) if index.is_file() else []
+    named = _shards(index) if index.is_file() else []
     absent = [name for name in named if not (folder / name).is_file()]
     if absent or not named:
         raise FairbenchError(f"checkpoint {folder} lacks {', '.join(absent) or single.name}", _whole(folder))
     return [folder / name for name in named]
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files that an index lists; they stand beside it, as transformers writes them."""
+    placed = read_json(index).get("weight_map")
+    names: list[Any] = list(placed.values()) if isinstance(placed, dict) else [None]
+    odd = [name for name in names if not isinstance(name, str) or not name or Path(name).name != name]
+    if odd:
+        raise FairbenchError(
+            f"checkpoint {index.parent}: {index.name} names {odd[0]!r}, which is no file beside it", _whole(index)
+        )
+    return sorted(set(names))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -171,6 +183,7 @@ def from_checkpoint(folder: Path, architecture: Any, dtype: torch.dtype, **optio
                 folder,
                 dtype=dtype,
                 local_files_only=True,
+                trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
                 **options,

@@ -110,7 +110,7 @@ class Pretrained(Family):
         if reason:
             raise FairbenchError(f"checkpoint {folder} is {reason}", self.conversion)
         try:
-            return AutoConfig.from_pretrained(folder, local_files_only=True)
+            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise FairbenchError(
                 f"cannot load checkpoint {folder}: config.json: {error}", "get the checkpoint again, whole"

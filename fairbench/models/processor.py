@@ -13,6 +13,8 @@ _DECLARED = ("processor_config.json", "preprocessor_config.json", "tokenizer_con
 
 
 Pixels = Literal["pil", "torchvision"]
+# Left out, transformers asks on the terminal whether it shall run what the folder brings.
+OWN_CODE = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_processor(folder: Path, config: Any, pixels: Pixels = "pil") -> Any:
@@ -47,9 +49,14 @@ def load_processor(folder: Path, config: Any, pixels: Pixels = "pil") -> Any:
             "code that a checkpoint brings is never run; convert it to a format of transformers",
         )
     try:
-        return images_and_text(kind, pixels).from_pretrained(folder, local_files_only=True)
+        return images_and_text(kind, pixels).from_pretrained(folder, **OWN_CODE)
     except (OSError, ValueError, TypeError, ImportError) as error:
         reason = str(error).split(". ")[0]  # what follows are all the processors there are
+        if "trust_remote_code" in str(error):
+            raise FairbenchError(
+                f"checkpoint {folder}: its image processor or tokenizer is code of the folder (auto_map)",
+                "code that a checkpoint brings is never run; convert it to a format of transformers",
+            ) from error
         raise FairbenchError(
             f"cannot load checkpoint {folder}: {declared or kind.__name__}: {reason}",
             "copy the folder again, whole: preprocessor_config.json or processor_config.json, and the tokenizer",
@@ -77,10 +84,8 @@ def images_and_text(kind: Any, pixels: Pixels = "pil") -> Any:
 
     def parts(cls: Any, folder: Any, processor_dict: Any = None, /, **_: Any) -> list[Any]:
         loaders = {
-            "image_processor": lambda: AutoImageProcessor.from_pretrained(
-                folder, backend=pixels, local_files_only=True
-            ),
-            "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True),
+            "image_processor": lambda: AutoImageProcessor.from_pretrained(folder, backend=pixels, **OWN_CODE),
+            "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, **OWN_CODE),
         }
         return [loaders.get(name, OmittedPart)() for name in cls.get_attributes()]
 

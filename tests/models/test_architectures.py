@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from fairbench import FairbenchError, plugins
 from fairbench.cli.main import main
 from fairbench.jobs.job import Choice
+from fairbench.models.checkpoint import weight_files
 from fairbench.models.family import SUFFIX_TYPE
 from fairbench.models.supported import unsupported
 
@@ -191,6 +192,25 @@ def test_what_cannot_be_held_is_refused_by_name_with_the_reason(tmp_path, config
     with pytest.raises(FairbenchError) as caught:
         make(tmp_path).construct()
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_code_that_a_folder_brings_is_neither_run_nor_asked_for(tmp_path, monkeypatch):
+    """Left alone, transformers asks on the terminal, and runs it for a `y`."""
+    folder = architectures.save(HELD["llava"], tmp_path / "drawn")
+    (folder / "evil.py").write_text("raise SystemExit('run')")
+    declared = json.loads((folder / "preprocessor_config.json").read_text())
+    declared |= {"image_processor_type": "Own", "auto_map": {"AutoImageProcessor": "evil.Own"}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(declared))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(FairbenchError, match="is code of the folder"):
+        make(folder).build(("no", "yes"), ("no", "yes"), torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/elsewhere.safetensors", 7, ""])
+def test_an_index_names_files_beside_it_alone(tmp_path, name):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(FairbenchError, match="which is no file beside it"):
+        weight_files(tmp_path)
 
 
 def test_a_model_whose_features_are_not_what_its_forward_uses_is_refused(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from served import transformers_serve
 from fairbench import FairbenchError, Store, plugins
 from fairbench.cli.main import main
 from fairbench.jobs.job import Choice
-from fairbench.models.adapter import adopt, trained_on
+from fairbench.models.adapter import adopt, save, trained_on
 from fairbench.publication.published import read_board
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -86,6 +86,8 @@ def test_an_adapter_is_what_peft_makes_of_it(base, tmp_path, whole, options, set
     [
         ({"use_dora": True}, {}, ["is DoRA", "NAME:FOLDER"]),
         ({"modules_to_save": ["lm_head"]}, {}, ["whole modules (['lm_head'])", "merged into its base"]),
+        ({"init_lora_weights": "pissa"}, {}, ["began by changing its base", "= pissa", "merged into its base"]),
+        ({"init_lora_weights": "olora"}, {}, ["began by changing its base"]),
         ({"r": 16}, {"rank": 8}, ["has rank 16", "--set vlm:base.rank=16"]),
         (
             {"target_modules": r".*language_model.*\.(q_proj|up_proj)"},
@@ -100,6 +102,24 @@ def test_what_cannot_be_expressed_is_refused(base, tmp_path, options, settings, 
     with pytest.raises(FairbenchError) as caught:
         adopt(built(base, **settings), tmp_path)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_heads_classes_are_those_that_it_was_trained_for_in_whatever_order(base, tmp_path):
+    """Of data whose positive class is the other one, every answer was turned round without a word."""
+
+    def headed(*classes):
+        backbone = PLUGINS.make("backbone", Choice("vlm:base", {}), {"vlm:base": base})
+        backbone.build(classes, classes, torch.float32, CPU)
+        backbone.reset(len(classes[0]))
+        return backbone
+
+    mine = headed("no", "yes")
+    save(mine, tmp_path)
+    adopt(turned := headed("yes", "no"), tmp_path)
+    assert torch.equal(turned.head.weight, mine.head.weight[[1, 0]])
+    assert torch.equal(turned.head.bias, mine.head.bias[[1, 0]])
+    with pytest.raises(FairbenchError, match=r"tells apart no, yes, and the data ill, well"):
+        adopt(headed("ill", "well"), tmp_path)
 
 
 def test_an_adapter_that_lost_weights_is_refused(base, tmp_path):
