@@ -5,8 +5,8 @@ every pairwise difference, so that p <= .05 exactly where some interval leaves 0
 Westfall and Young 1993). Any statistic is exact when group labels are exchangeable; studentising keeps the
 level where groups scatter differently at equal means (Chung and Romano 2013), if groups are large. In a small
 group that scatters much beside a large one that hardly does, a draw deals the small group what the large one has,
-and the draws are too narrow: so no pair is found apart either which the two groups' own scatter does not show
-(Welch 1947, with Bonferroni's share of the pairs).
+and the draws are too narrow: so two groups that scatter UNLIKE are not found apart either where their own scatter
+does not show it (Welch 1947, with Bonferroni's share of the pairs).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fairbench.statistics.tail import CLOSE, critical_value, p_value
 
 PAIRS = 40_000_000  # differences between two groups that are computed at most, in all draws together
 FEWEST = 2_000  # draws that are made whatever they cost
+UNLIKE = 3.0  # times another's a group's scatter per unit, from which on the draws alone are not trusted
 NORMAL = 1.96  # critical value where no draw differs from another: units that all agree are not certainty
 
 
@@ -53,7 +54,7 @@ class MaxT:
 
     largest: (rates,); draws: (draws, rates); observed: the Cells with the seeds' variance added; freedom: (rates,
     pairs), degrees of freedom of every pair's difference by the two groups' own scatter, infinite where the draws
-    are exact.
+    are trusted.
     """
 
     observed: Cells
@@ -66,7 +67,8 @@ class MaxT:
     def reach(self) -> Floats:
         """How many standard errors every pair's interval reaches, (rates, pairs)."""
         share = ALPHA / max(1, self.freedom.size)
-        quantile: Floats = np.maximum(self.critical, stats.t.ppf(1 - share / 2, self.freedom))
+        own = np.where(np.isinf(self.freedom), 0.0, stats.t.ppf(1 - share / 2, self.freedom))
+        quantile: Floats = np.maximum(self.critical, own)
         return quantile
 
     def by_scatter(self) -> Floats:
@@ -139,7 +141,19 @@ def max_t(
     exact = pooled or together == "mean"
     scatter = np.full((rates, len(pairs(groups)[0])), np.inf) if exact else pairs_freedom(own, table, noise)
     test = MaxT(observed, top, null, p_value(all_draws, float(one), freedom), critical, scatter)
-    return replace(test, p=max(test.p, float(test.by_scatter().min(initial=1.0))))
+    return test if np.isinf(scatter).all() else replace(test, p=smallest(test, freedom))
+
+
+def smallest(test: MaxT, freedom: float) -> float:
+    """The smallest p of any pair, by the draws and by the two groups' own scatter: the pairs by falling t."""
+    every, t, own = test.draws.max(axis=1), pairwise_t(test.observed).ravel(), test.by_scatter().ravel()
+    least = 1.0
+    for pair in np.argsort(-t, kind="stable"):
+        by_draws = p_value(every, float(t[pair]), freedom)
+        if by_draws >= least:
+            break
+        least = min(least, max(by_draws, float(own[pair])))
+    return least
 
 
 @dataclass(frozen=True)
@@ -203,7 +217,7 @@ def _pairwise(mean: Floats, variance: Floats) -> Iterator[Floats]:
 
 
 def pairs_freedom(own: Cells, table: Table, noise: SeedNoise | None) -> Floats:
-    """Degrees of freedom of every pair's difference, (rates, pairs), by Satterthwaite's (1946) formula.
+    """Degrees of freedom of the difference of pairs that scatter UNLIKE, (rates, pairs), by Satterthwaite (1946).
 
     own: Cells of one draw, (1, rates, groups). A group's variance has one degree fewer than it has units (of a sum
     of rates: of the rate that has fewest), the seeds' part its own.
@@ -223,8 +237,12 @@ def pairs_freedom(own: Cells, table: Table, noise: SeedNoise | None) -> Floats:
             total += variance[:, side]
             square += variance[:, side] ** 2 / degrees[:, side]
     with np.errstate(divide="ignore", invalid="ignore"):
-        together: Floats = np.where(square > 0, total**2 / square, 1.0)
-    return together
+        together = np.where(square > 0, total**2 / square, 1.0)
+        unit = own.variance[0] * units
+        ratio = unit[:, first] / unit[:, second]
+        unlike = np.maximum(ratio, 1 / ratio) >= UNLIKE
+    trusted: Floats = np.where(unlike, together, np.inf)
+    return trusted
 
 
 def pairwise_t(cells: Cells) -> Floats:
