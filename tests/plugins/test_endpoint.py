@@ -198,11 +198,25 @@ def test_images_stay_here_unless_told_otherwise(settings, words):
     assert ENDPOINT(model="m", address="http://[::1]:8000/v1").concurrency == 4
 
 
+def test_an_answer_that_drips_is_bounded_as_a_whole():
+    """Each byte comes in time, and all of them never."""
+
+    class Dripping:
+        def read1(self, _):
+            time.sleep(0.01)
+            return b" "
+
+    server = ENDPOINT(model="seer", timeout=0.05)
+    with pytest.raises(TimeoutError, match=r"no whole answer in 0\.05 s"):
+        server._body(Dripping(), time.monotonic() + server.timeout)
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         ((302, {"Location": "http://example.org/"}, b""), "status 302"),  # followed by nobody
         ((200, {}, b"<html>hello"), "answers what no chat completion is: <html>hello"),
+        ((200, {}, b"x" * (17 << 20)), "more than 16 MiB"),
         ((400, {}, {"error": "no such model: seer"}), "no such model: seer"),
     ],
 )

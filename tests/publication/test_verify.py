@@ -385,7 +385,7 @@ TAMPERINGS = {
     dropped_failure: ("two", r"trials, published and listed: trainings: published 7, recomputed 6"),
     dropped_seed: ("two", r"better on race.*seed 1.*: it is in no table"),
     smaller_p: ("two", r"better: changes\.gap: published 0\.001, recomputed"),
-    better_rank: ("two", r"worse: rank: published 1, recomputed 2-3"),
+    better_rank: ("two", r"worse: rank: published 1, recomputed (2-)?3"),
     lost_flag: ("two", r"worse: flags"),
     another_provider: (
         "two",

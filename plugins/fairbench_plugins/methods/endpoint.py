@@ -18,6 +18,7 @@ from fairbench import Count, FairbenchError, Method, NonNegative, Positive, Ques
 
 TRANSIENT = (408, 409, 425, 429, *range(500, 600))  # what may be otherwise the next time
 SLOWEST = 60.0  # seconds between two tries, at most
+LARGEST = 16 << 20  # bytes of a reply, at most: an answer has some thousand
 AHEAD = 2  # questions prepared beside each that is under way
 
 
@@ -167,6 +168,7 @@ class Endpoint(Method):
     def _post(self, server: SplitResult, asked: dict[str, Any]) -> tuple[int, Any, bytes]:
         # Not urllib: it would follow redirections, and the proxies that the environment names, to other machines.
         kind = http.client.HTTPSConnection if server.scheme == "https" else http.client.HTTPConnection
+        until = time.monotonic() + self.timeout
         connection = kind(server.hostname or "", server.port, timeout=self.timeout)
         headers = {"Content-Type": "application/json"}
         if self.key_variable:
@@ -175,9 +177,22 @@ class Endpoint(Method):
             path = server.path.rstrip("/") + "/chat/completions"
             connection.request("POST", path, json.dumps(asked), headers)
             response = connection.getresponse()
-            return response.status, response.headers, response.read()
+            return response.status, response.headers, self._body(response, until)
         finally:
             connection.close()
+
+    def _body(self, response: http.client.HTTPResponse, until: float) -> bytes:
+        """Read a reply, in bounds: the connection's own timeout is begun anew with every byte that drips in."""
+        body = bytearray()
+        while piece := response.read1(1 << 16):
+            body += piece
+            if len(body) > LARGEST:
+                raise FairbenchError(
+                    f"{self.address} answers with more than {LARGEST >> 20} MiB", "does it speak OpenAI's protocol?"
+                )
+            if time.monotonic() > until:
+                raise TimeoutError(f"no whole answer in {self.timeout:g} s")
+        return bytes(body)
 
 
 def _parts(address: str) -> SplitResult | None:
