@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fairbench.plugins import Plugins
 
 
+WARNINGS = 10  # lines of what jobs have warned of, at most
 ALONE = "--shard divides a backbone over the processes that share a job, and"
 SEVERAL = "start several: by torchrun, or by a launcher that does (`fairbench list launchers`, docs/scale.md)"
 
@@ -154,6 +155,7 @@ def execute(
     setup = Setup(store.address, roots, files, how, plugins.unkeyed)
     _do(missing, setup, planned, workers, elsewhere)
     _publish(store, {job.key for job in planned.jobs}, benchmark, chosen["files"], changed=bool(missing))
+    _tell_warnings(store, missing)
     return store.sheet(benchmark.name, "json"), _well(store, planned)
 
 
@@ -214,6 +216,19 @@ def _launcher(
     kind.check()
     made: Launcher = kind(**{key.strip(): value.strip() for key, _, value in pairs})
     return made
+
+
+def _tell_warnings(store: Store, jobs: Sequence[Job]) -> None:
+    """Say what the jobs that ran have warned of, each warning once; their records keep them all."""
+    told: dict[str, list[str]] = {}
+    for record in filter(None, map(store.record, jobs)):
+        for text in record.warnings:
+            told.setdefault(text, []).append(record.job.key)
+    for text, keys in [*told.items()][:WARNINGS]:
+        many = f"{len(keys)} jobs, first " if len(keys) > 1 else ""
+        say(f"warning: {text} ({many}{store.name}/{keys[0]})")
+    if len(told) > WARNINGS:
+        say(f"and {len(told) - WARNINGS} other warnings: `fairbench show {store.name}/KEY` has them")
 
 
 def _well(store: Store, planned: Planned) -> bool:

@@ -27,6 +27,7 @@ from fairbench.models.supported import architecture_of
 
 TOKEN_TYPES = "token_type_ids"  # ends the name of what goes with each token
 SHAPE = ".shape"  # ends the name of the tensor that holds each example's shape of another
+QUESTION = "Is there a finding?"  # that a chat template is tried with
 SUFFIX_TYPE = {"paligemma": 1}  # the token type of an answer, where it is not that of a question's text, 0
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 140, 3), dtype=np.uint8))
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of logits, in units of their standard deviation
@@ -77,6 +78,26 @@ class Family(Backbone):
                 f"{self.alias}: the folder has no chat template",
                 "copy chat_template.jinja or tokenizer_config.json"
                 + (f", or say --set {self.alias}.{setting}='{self.image}{{prompt}}'" if setting else ""),
+            )
+        if not self.template():
+            self._hold_template()
+
+    def _hold_template(self) -> None:
+        """Refuse a chat template that cannot be filled, or that leaves out the question."""
+        from jinja2 import TemplateError
+
+        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+        try:
+            text = self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as error:
+            raise FairbenchError(
+                f"{self.alias}: the folder's chat template cannot be filled: {error}", "copy the checkpoint's own"
+            ) from error
+        if QUESTION not in text:
+            raise FairbenchError(
+                f"{self.alias}: the folder's chat template leaves out the question", "copy the checkpoint's own"
             )
 
     def build(self, *arguments: Any, **options: Any) -> Backbone:

@@ -231,6 +231,21 @@ def test_a_model_whose_features_are_not_what_its_forward_uses_is_refused(tmp_pat
         backbone.build(("no", "yes"), ("no", "yes"), torch.float32, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for m in messages %}{{ m.role }}: <image>{% endfor %} ASSISTANT:", "leaves out the question"),
+        ("{{ foo( }}", "cannot be filled"),
+        ("{{ raise_exception('no images') }}", "cannot be filled: no images"),
+    ],
+)
+def test_a_chat_template_that_loses_the_question_is_refused(tmp_path, template, words):
+    folder = architectures.save(HELD["llava"], tmp_path / "drawn")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(FairbenchError, match=words):
+        make(folder).load(torch.float32)
+
+
 def test_a_prompt_without_a_chat_template_needs_its_format(tmp_path):
     folder = architectures.save(HELD["llava"], tmp_path / "drawn")
     (folder / "chat_template.jinja").unlink()

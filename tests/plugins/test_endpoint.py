@@ -198,6 +198,18 @@ def test_images_stay_here_unless_told_otherwise(settings, words):
     assert ENDPOINT(model="m", address="http://[::1]:8000/v1").concurrency == 4
 
 
+def test_what_a_job_warns_of_is_said_where_it_was_run(tmp_path):
+    """Once, however many jobs warn; it had stood in the record alone."""
+
+    def renamed(number, body):
+        status, headers, said = looks(number, body)
+        return status, headers, {**said, "model": f"seer-{number % 2}"}
+
+    with serving(renamed) as server:
+        result = run(tmp_path / "runs", *at(server))
+    assert result.output.count("warning: the server called its model by several names: seer-0, seer-1") == 1
+
+
 def test_an_answer_that_drips_is_bounded_as_a_whole():
     """Each byte comes in time, and all of them never."""
 
