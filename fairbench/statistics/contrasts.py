@@ -150,7 +150,7 @@ def smallest(test: MaxT, freedom: float) -> float:
     least = 1.0
     for pair in np.argsort(-t, kind="stable"):
         by_draws = p_value(every, float(t[pair]), freedom)
-        if by_draws >= least:
+        if by_draws >= least:  # and no later pair's is smaller
             break
         least = min(least, max(by_draws, float(own[pair])))
     return least

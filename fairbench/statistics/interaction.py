@@ -47,7 +47,8 @@ def interaction(
     those with the largest t are listed.
 
     Exact with one seed where d is exchangeable between groups, and asymptotically where it only has equal
-    means. A cluster that spans groups counts as one unit in each, which is cautious. Raises FairbenchError
+    means; cautious between groups that scatter unlike (`contrasts.UNLIKE`). A cluster that spans groups counts as
+    one unit in each, which is cautious. Raises FairbenchError
     where the rows or seeds of A and B differ.
     """
     left, right, codes, clusters = same_rows(a, b, group, cluster)

@@ -109,12 +109,19 @@ def effective_rows(m: Moments) -> Floats:
     return rows
 
 
+def few_units(m: Moments) -> NDArray[np.bool_]:
+    """Which groups have few independent units, or few beside the commonest score, to tell their scatter by; (rates,
+    groups).
+    """
+    return (m.rows > 0) & (m.freedom + 1 < MINIMUM)
+
+
 def few_differ(m: Moments) -> NDArray[np.bool_]:
     """Which groups have so few rows beside the commonest score that their limits are wider than they need be.
 
     Then only the bound for 0/1 rows is known to hold; (rates, groups).
     """
-    return (m.rows > 0) & (m.freedom + 1 < MINIMUM) & (m.fractions and not m.binary)
+    return few_units(m) & (m.fractions and not m.binary)
 
 
 def limits(m: Moments, alpha: float) -> tuple[Floats, Floats]:

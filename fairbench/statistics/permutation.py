@@ -31,6 +31,7 @@ from fairbench.statistics.moments import (
     Moments,
     effective_rows,
     few_differ,
+    few_units,
     group_features,
     group_moments,
     known,
@@ -176,7 +177,7 @@ def tested(gap: Gap, rows: Rows, m: Moments, reduce: str, repeats: int, seed: in
     bounds = gap_bounds(m, reduce, rows.weights, parts)
     largest = float(test.largest.mean() if reduce == "mean" else test.largest.max())
     p = test.p
-    if not pooled and m.fractions and np.any((m.rows > 0) & (m.freedom + 1 < MINIMUM)):
+    if not pooled and m.fractions and few_units(m).any():
         p = max(p, p_by_bounds(m, reduce, rows.weights, parts))
     low, high = parity_end(bounds, p, test.critical, largest, gap.value or 0.0)
     found = detectable(designs(m, parts), reduce).value if rows.weights is None else None
