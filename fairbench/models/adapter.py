@@ -24,13 +24,8 @@ from fairbench.models.checkpoint import ADAPTER, read_json
 # peft.PeftModel.from_pretrained(language_model, folder) expects its own prefix on every name.
 _PREFIX = "base_model.model."
 _LORA = "adapter_model.safetensors"
-UNCHANGED = (
-    "true",
-    "false",
-    "gaussian",
-    "orthogonal",
-    "eva",
-)  # of peft's init_lora_weights: the base stays as it is
+# peft's init_lora_weights that leave the base as it is.
+UNCHANGED = ("true", "false", "gaussian", "orthogonal", "eva")
 OTHER_BASE = "it was trained on another model, or on one with other settings: give it the base that its card names"
 
 

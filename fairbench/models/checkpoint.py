@@ -17,6 +17,8 @@ from fairbench.errors import FairbenchError
 PARTS = ("*.json", "*.model", "*.txt", "*.jinja")  # what a checkpoint holds beside its weights
 WEIGHTS = "*.safetensors"
 ADAPTER = "adapter_config.json"
+# What transformers is told with every load. Left out, it asks on the terminal whether to run what a folder brings.
+FROM_DISK = {"local_files_only": True, "trust_remote_code": False}
 
 
 def locate(checkpoint: str, revision: str = "", download: bool = False) -> Path:
@@ -182,10 +184,9 @@ def from_checkpoint(folder: Path, architecture: Any, dtype: torch.dtype, **optio
             model, report = architecture.from_pretrained(
                 folder,
                 dtype=dtype,
-                local_files_only=True,
-                trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **FROM_DISK,
                 **options,
             )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:

@@ -12,7 +12,14 @@ import torch
 
 from fairbench.errors import FairbenchError
 from fairbench.models.adapter import adapter_fingerprint, base_of, is_adapter, merged, provenance
-from fairbench.models.checkpoint import checkpoint_fingerprint, configuration, from_checkpoint, locate, revision_of
+from fairbench.models.checkpoint import (
+    FROM_DISK,
+    checkpoint_fingerprint,
+    configuration,
+    from_checkpoint,
+    locate,
+    revision_of,
+)
 from fairbench.models.family import Family
 from fairbench.models.processor import Pixels, load_processor
 from fairbench.models.supported import architecture_of, unsupported
@@ -110,7 +117,7 @@ class Pretrained(Family):
         if reason:
             raise FairbenchError(f"checkpoint {folder} is {reason}", self.conversion)
         try:
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return AutoConfig.from_pretrained(folder, **FROM_DISK)
         except (OSError, ValueError) as error:
             raise FairbenchError(
                 f"cannot load checkpoint {folder}: config.json: {error}", "get the checkpoint again, whole"

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairbench.errors import FairbenchError
-from fairbench.models.checkpoint import read_json
+from fairbench.models.checkpoint import FROM_DISK, read_json
 
 _DECLARED = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
 Pixels = Literal["pil", "torchvision"]
-# Left out, transformers asks on the terminal whether it shall run what the folder brings.
-OWN_CODE = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_processor(folder: Path, config: Any, pixels: Pixels = "pil") -> Any:
@@ -49,7 +47,7 @@ def load_processor(folder: Path, config: Any, pixels: Pixels = "pil") -> Any:
             "code that a checkpoint brings is never run; convert it to a format of transformers",
         )
     try:
-        return images_and_text(kind, pixels).from_pretrained(folder, **OWN_CODE)
+        return images_and_text(kind, pixels).from_pretrained(folder, **FROM_DISK)
     except (OSError, ValueError, TypeError, ImportError) as error:
         reason = str(error).split(". ")[0]  # what follows are all the processors there are
         if "trust_remote_code" in str(error):
@@ -84,8 +82,8 @@ def images_and_text(kind: Any, pixels: Pixels = "pil") -> Any:
 
     def parts(cls: Any, folder: Any, processor_dict: Any = None, /, **_: Any) -> list[Any]:
         loaders = {
-            "image_processor": lambda: AutoImageProcessor.from_pretrained(folder, backend=pixels, **OWN_CODE),
-            "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, **OWN_CODE),
+            "image_processor": lambda: AutoImageProcessor.from_pretrained(folder, backend=pixels, **FROM_DISK),
+            "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, **FROM_DISK),
         }
         return [loaders.get(name, OmittedPart)() for name in cls.get_attributes()]
 
