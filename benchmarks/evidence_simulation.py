@@ -28,10 +28,12 @@ from fairbench.statistics.equity import judge_equity_scaled
 from fairbench.statistics.interaction import interaction
 from fairbench.statistics.intervals import auroc_limits, delong
 from fairbench.statistics.learned import auroc_over_chance, balanced_over_chance
-from fairbench.statistics.paired import compare, mean_difference
+from fairbench.statistics.paired import compare, mean_difference, values_by_seed
 from fairbench.statistics.permutation import group_rates, judge
 from fairbench.statistics.power import detectable_gap, detectable_improvement, detectable_interaction
-from fairbench.statistics.ranking import dominance
+from fairbench.statistics.ranking import dominance, holm
+from fairbench.statistics.results import ALPHA
+from fairbench.statistics.seeds import group_priors, seed_priors
 from fairbench.statistics.standardised import by_class, standardised_gap
 from fairbench.statistics.variance import between_group_variance
 
@@ -507,21 +509,78 @@ def levelling(
     return measure
 
 
-def board(rates: dict[str, tuple[float, ...]], odd: str, sizes: Sequence[int] = (300, 300, 300)) -> Measure:
-    """A board of methods that share most of their luck, alike but for the odd one.
+def trained(
+    rng: np.random.Generator,
+    group: np.ndarray,
+    rates: dict[str, tuple[float, ...]],
+    spreads: Sequence[float] = (),
+    seeds: int = 1,
+) -> dict[str, np.ndarray]:
+    """Answers (seeds, n) of methods that share most of their luck, and more of it between their seeds.
+
+    Training again moves a method by its own of `spreads` (standard deviations, used in turn): a half of that
+    variance moves all groups alike.
+    """
+    luck, answers = rng.random(group.size), {}
+    for place, (name, rate) in enumerate(rates.items()):
+        spread = spreads[place % len(spreads)] if spreads else 0.0
+        own = np.where(rng.random(group.size) < 0.8, luck, rng.random(group.size))
+        runs = []
+        for _ in range(seeds):
+            drawn, moved = own, np.array(rate)
+            if seeds > 1:
+                drawn = np.where(rng.random(group.size) < 0.9, own, rng.random(group.size))
+                moved = moved + spread * np.sqrt(0.5) * (rng.standard_normal() + rng.standard_normal(moved.size))
+            runs.append(drawn < moved[group])
+        answers[name] = np.array(runs, dtype=float)
+    return answers
+
+
+def gaps_of_seeds(
+    gaps: Sequence[float], sizes: Sequence[int], spreads: Sequence[float], methods: int = 12
+) -> Measure:
+    """Gaps of a board of three seeds, and whether methods moved groups against the first; with rows' priors.
+
+    gaps: of the last group, used in turn. Holm's p: is a fair method's gap, or a change where nothing differs from
+    the first, found at all; share of the gaps, and of the changes, that are found.
+    """
+    rates = {f"m{index}": (*[0.8] * (len(sizes) - 1), 0.8 - gaps[index % len(gaps)]) for index in range(methods)}
+    apart = np.array([gaps[index % len(gaps)] for index in range(methods)])
+
+    def measure(rng: np.random.Generator, index: int) -> list[float]:
+        group = np.repeat(np.arange(len(sizes)), sizes)
+        first, *others = every = [*trained(rng, group, rates, spreads, 3).values()]
+        priors = group_priors([[one] for one in every], group, None, len(sizes))
+        gap = holm([judge([one], group, repeats=499, seed=index, priors=priors).p for one in every])
+        moved = holm([interaction([a], [first], group, repeats=499, seed=index, priors=priors).p for a in others])
+        result = []
+        for p, truth in ((gap, apart), (moved, apart[1:] - apart[0])):
+            found = np.array(p) <= ALPHA
+            result += [found[truth == 0].any(), found[truth != 0].mean() if truth.any() else np.nan]
+        return result
+
+    return measure
+
+
+def board(
+    rates: dict[str, tuple[float, ...]],
+    odd: str,
+    sizes: Sequence[int] = (300, 300, 300),
+    spreads: Sequence[float] = (),
+    seeds: int = 1,
+) -> Measure:
+    """A board of methods that are alike but for the odd one, drawn as `trained` says.
 
     Is anything else separated; share of the others that stand on the right side of it; whether any does.
     """
 
     def measure(rng: np.random.Generator, index: int) -> list[float]:
         group = np.repeat(np.arange(len(sizes)), sizes)
-        luck, answers = rng.random(group.size), {}
-        for name, rate in rates.items():
-            own = np.where(rng.random(group.size) < 0.8, luck, rng.random(group.size))
-            answers[name] = (own < np.array(rate)[group]).astype(float)
+        answers = trained(rng, group, rates, spreads, seeds)
+        priors = seed_priors([values_by_seed([one], group) for one in answers.values()], [*answers.values()])
         tests = {}
         for a, b in combinations(answers, 2):
-            compared = compare([answers[a]], [answers[b]], group, repeats=499, seed=index)
+            compared = compare([answers[a]], [answers[b]], group, repeats=499, seed=index, priors=priors)
             tests[a, b] = {"score": compared.accuracy, "worst_group": compared.worst_group, "gap": compared.gap}
         above = dominance(list(answers), tests).above
         right = [edge for edge in above if edge[1 if odd == "worse" else 0] == odd]
@@ -600,6 +659,15 @@ TWO = (
 )
 ONE_DISTANCE = (0.8745, 0.8745, 0.6509)  # as far from the optimum as .7 for all: a score of .8, a gap of .2236
 FAIR, WORSE = (0.8, 0.8, 0.8), (0.765, 0.765, 0.72)  # accuracy −5, worst group −8
+TWELVE = {f"m{index}": FAIR for index in range(12)}
+FIVE = {f"m{index}": FAIR for index in range(11)} | {"worse": tuple(rate - 0.05 for rate in FAIR)}
+HALVES = (1000, 1000)
+UNSTEADY = {
+    "SD .2 points": (0.002,),
+    "SD 1 point": (0.01,),
+    "one of SD 3 points": (0.03, *[0.002] * 11),
+    "half of SD 2 points": (0.02, 0.002),
+}
 IDENTICAL = {f"m{index}": FAIR for index in range(10)}
 UNFAIR = {f"m{index}": (0.95, 0.95, 0.45) for index in range(14)}
 
@@ -745,6 +813,27 @@ STUDIES = (
          "fourteen of gap .50, one fair": board(UNFAIR | {"fair": (0.95,) * 3}, "fair")},
         {"ten identical methods": "0 of 150", "fourteen of gap .50, one fair": "nothing separated"},
         worlds=300,
+    ),
+    Study(
+        "seeds", "Ranks of twelve methods of three seeds, 3x667",
+        ("others falsely separated", "the odd one placed against the others", "against any"),
+        {f"identical, {name}": board(TWELVE, "nobody", (667,) * 3, sd, 3) for name, sd in UNSTEADY.items()}
+        | {"one 5 points worse, SD .2 points": board(FIVE, "worse", (667,) * 3, (0.002,), 3),
+           "one 5 points worse, SD 1 point": board(FIVE, "worse", (667,) * 3, (0.01,), 3)},
+        {"one 5 points worse, SD .2 points": "found 0"}, worlds=200,
+    ),
+    Study(
+        "changes", "Gaps of methods of three seeds, and changes against the first",
+        ("a fair one's gap found", "gaps found", "a change where there is none", "changes found"),
+        {**{f"2x1000, twelve fair, {name}": gaps_of_seeds((0,), HALVES, sd) for name, sd in UNSTEADY.items()},
+         **{f"3x667, twelve fair, {name}": gaps_of_seeds((0,), (667,) * 3, sd) for name, sd in UNSTEADY.items()},
+         "2x1000, half with gap .08, SD .2 points": gaps_of_seeds((0, 0.08), HALVES, (0.002,)),
+         "2x1000, half with gap .08, SD 1 point": gaps_of_seeds((0, 0.08), HALVES, (0.01,)),
+         "3x667, half with gap .08, SD .2 points": gaps_of_seeds((0, 0.08), (667,) * 3, (0.002,)),
+         "2x1000, four, half with gap .08, SD .2 points": gaps_of_seeds((0, 0.08), HALVES, (0.002,), 4)},
+        {"2x1000, half with gap .08, SD .2 points": "gaps 55, changes 25",
+         "2x1000, half with gap .08, SD 1 point": "34, 9", "3x667, half with gap .08, SD .2 points": "80, 77",
+         "2x1000, four, half with gap .08, SD .2 points": "89, 79"}, worlds=300,
     ),
     Study(
         "equity", "ES-M",

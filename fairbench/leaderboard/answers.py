@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,15 +25,17 @@ from fairbench.statistics.learned import (
     balanced_difference,
     balanced_over_chance,
 )
-from fairbench.statistics.paired import Comparison, compare, compare_gaps
+from fairbench.statistics.paired import Comparison, compare, compare_gaps, values_by_seed
 from fairbench.statistics.permutation import Rows, group_rates, judge, worst_bounds
 from fairbench.statistics.results import ALPHA, Difference, Estimate, Gap, Interaction
+from fairbench.statistics.seeds import FEWEST, SeedPrior, group_priors, seed_priors
 from fairbench.statistics.standardised import by_class, standardised_gap
 
 NO_SEED = "no seed in common"
 TWO_CLASSES = "defined for two classes only"
 NO_CLASSES = "the predictions have no target and answer classes"
 Kind = Literal["score", "standardised_gap", "eq_odds_max"]  # the disparity whose rates are looked at
+KINDS: tuple[Kind, ...] = ("score", "standardised_gap", "eq_odds_max")
 MOST = 10  # contrasts that a board keeps of one comparison
 
 
@@ -132,25 +134,28 @@ class Answers:
         lower, upper = ends(low, high)
         return Estimate(float(value), lower, upper, notes=tuple(notes))
 
-    def gap(self, groups: Groups) -> Gap:
+    def gap(self, groups: Groups, priors: SeedPriors | None = None) -> Gap:
         """Largest minus smallest group's value (MaxAccGap), mean of the seeds' gaps, with its evidence."""
-        return judge([self.scores], groups.codes, groups.cluster, names=groups.names)
+        known = priors.rates if priors else ()
+        return judge([self.scores], groups.codes, groups.cluster, names=groups.names, priors=known)
 
-    def standardised_gap(self, groups: Groups) -> Gap:
+    def standardised_gap(self, groups: Groups, priors: SeedPriors | None = None) -> Gap:
         """The gap if every group had the classes' mix of all rows together, tested within class."""
         if "target" not in self.predictions[0].table:
             return Gap(reason=NO_CLASSES)
         target = self.predictions[0].target.astype(np.int64)
-        return standardised_gap(self.scores, target, groups.codes, groups.cluster, names=groups.names)
+        known = priors.rates if priors else ()
+        return standardised_gap(self.scores, target, groups.codes, groups.cluster, names=groups.names, priors=known)
 
-    def eq_odds_max(self, groups: Groups) -> Gap:
+    def eq_odds_max(self, groups: Groups, priors: SeedPriors | None = None) -> Gap:
         """EqOdds(max), mean of the seeds' values, with its evidence."""
         if not self.odds:
             return Gap(reason=TWO_CLASSES)
         for rate, lacking in zip(self.odds, (TPR.undefined, FPR.undefined), strict=True):
             if np.isnan(rate).all():
                 return Gap(reason=f"{lacking} among {rate.shape[1]:,} rows")
-        return judge(self.odds, groups.codes, groups.cluster, names=groups.names)
+        known = priors.rates if priors else ()
+        return judge(self.odds, groups.codes, groups.cluster, names=groups.names, priors=known)
 
     def worst_group(self, groups: Groups) -> Gap:
         """The measure in each seed's worst group, averaged; `group` is the commonest if seeds disagree."""
@@ -163,10 +168,12 @@ class Answers:
         low, high = worst_bounds(Rows.of([self.scores], groups.codes, groups.cluster, groups.names), value)
         return Gap(value, low, high, group=commonest, agreeing=names.count(commonest))
 
-    def equity_scaled(self, groups: Groups, gap: Gap | None = None, preset: str = "fairllava") -> Gap:
+    def equity_scaled(self, groups: Groups, gap: Gap | None = None, priors: SeedPriors | None = None) -> Gap:
         """The equity-scaled measure, mean of the seeds' values, beside what chance gives; low is bad."""
-        combine, names = EQUITY[preset].combine, groups.names
-        return judge_equity_scaled(self.scores, groups.codes, combine, groups.cluster, gap, names=names)
+        combine, names, known = EQUITY["fairllava"].combine, groups.names, priors.rates if priors else ()
+        return judge_equity_scaled(
+            self.scores, groups.codes, combine, groups.cluster, gap, names=names, priors=known
+        )
 
     def equity_bounds(self, groups: Groups) -> tuple[float, float] | None:
         """All values of the equity-scaled measure that score and gap allow, computed once."""
@@ -223,6 +230,12 @@ class Answers:
         with np.errstate(invalid="ignore"):
             return np.stack(sums) / n
 
+    def values_by_seed(self, groups: Groups, kind: Kind = "score") -> dict[str, Floats]:
+        """Every measure that `contrast` compares, by seed, each (seeds,)."""
+        rates, _, weights = rates_of(self, self, groups, kind)
+        correct = None if kind == "score" else self.scores
+        return values_by_seed(rates, groups.codes, correct, "max", EQUITY["fairllava"].combine, weights)
+
     def plain_gap(self, groups: Groups) -> float | None:
         """Largest minus smallest group's value, mean of the seeds, without evidence."""
         value = float(max_minus_min(self.by_group(groups)).mean())
@@ -237,40 +250,105 @@ def shared_seeds(a: Answers, b: Answers) -> tuple[Answers, Answers] | None:
     return (a, b) if min(len(a.seeds), len(b.seeds)) == 1 else None
 
 
-def contrast(a: Answers, b: Answers, groups: Groups, kind: Kind = "score", repeats: int = 10_000) -> Comparison:
+@dataclass(frozen=True)
+class SeedPriors:
+    """What a table's rows say together of one row's variance between seeds, in one kind of disparity: of each
+    measure that is compared, and of each rate's groups.
+    """
+
+    measures: Mapping[str, SeedPrior] = field(default_factory=dict)
+    rates: tuple[SeedPrior | None, ...] = ()
+
+    @property
+    def content(self) -> list[Any]:
+        """All that a result depends on, as JSON holds it."""
+        return [
+            {name: astuple(one) for name, one in self.measures.items()},
+            [one and astuple(one) for one in self.rates],
+        ]
+
+    @classmethod
+    def of(cls, rows: Sequence[Answers], groups: Groups, kind: Kind = "score") -> SeedPriors:
+        """Estimate them from the rows of several seeds, on those seeds that all of these have."""
+        able = _of_common_seeds([row for row in rows if kind in row.kinds])
+        if len(able) < FEWEST:
+            return cls()
+        measures = seed_priors([row.values_by_seed(groups, kind) for row in able], [row.scores for row in able])
+        _, _, weights = rates_of(able[0], able[0], groups, kind)
+        rates = [rates_of(row, row, groups, kind)[0] for row in able]
+        return cls(measures, group_priors(rates, groups.codes, groups.cluster, len(groups.names), weights))
+
+
+def priors_of(rows: Sequence[Answers], groups: Groups) -> dict[Kind, SeedPriors]:
+    """Say by all rows of a table how much training again moves one, in every kind of disparity."""
+    return {kind: SeedPriors.of(rows, groups, kind) for kind in KINDS}
+
+
+def _of_common_seeds(rows: Sequence[Answers]) -> list[Answers]:
+    """Keep the rows of at least FEWEST seeds, by the seeds that all of these have; none where these are fewer."""
+    able = [row for row in rows if len(row.seeds) >= FEWEST]
+    common = [seed for seed in able[0].seeds if all(seed in row.seeds for row in able)] if able else []
+    return [row.only(common) for row in able] if len(common) >= FEWEST else []
+
+
+NO_PRIORS = SeedPriors()
+
+
+def contrast(
+    a: Answers,
+    b: Answers,
+    groups: Groups,
+    kind: Kind = "score",
+    repeats: int = 10_000,
+    priors: SeedPriors = NO_PRIORS,
+) -> Comparison:
     """Compare A minus B on the seeds both have; the gap is MaxAccGap, that at the pooled mix of classes
     (`standardised_gap`), or EqOdds(max) (`eq_odds_max`).
 
-    A method with one seed is set against every seed of the other. No seed in common is undefined.
+    A method with one seed is set against every seed of the other. No seed in common is undefined. `priors` are of
+    the rows that the two stand among.
     """
     pair = shared_seeds(a, b)
     if pair is None:
         nothing = Difference(reason=NO_SEED)
         return Comparison(nothing, nothing, nothing, 0)
-    return _contrast(*pair, groups, kind, repeats)
+    return _contrast(*pair, groups, kind, repeats, priors)
 
 
 @remembered(Comparison)
-def _contrast(a: Answers, b: Answers, groups: Groups, kind: Kind, repeats: int) -> Comparison:
+def _contrast(a: Answers, b: Answers, groups: Groups, kind: Kind, repeats: int, priors: SeedPriors) -> Comparison:
     left, right, weights = rates_of(a, b, groups, kind)
     correct = None if kind == "score" else (a.scores, b.scores)
     equity, bounds = EQUITY["fairllava"].combine, (a.equity_bounds(groups), b.equity_bounds(groups))
-    names, cluster = groups.names, groups.cluster
-    return compare(left, right, groups.codes, cluster, correct, "max", repeats, 0, names, equity, weights, bounds)
+    names, cluster, known = groups.names, groups.cluster, priors.measures
+    return compare(
+        left, right, groups.codes, cluster, correct, "max", repeats, 0, names, equity, weights, bounds, known
+    )
 
 
-def gap_contrast(a: Answers, b: Answers, groups: Groups, kind: Kind = "score", repeats: int = 10_000) -> Difference:
+def gap_contrast(
+    a: Answers,
+    b: Answers,
+    groups: Groups,
+    kind: Kind = "score",
+    repeats: int = 10_000,
+    priors: SeedPriors = NO_PRIORS,
+) -> Difference:
     """Return what `contrast` says of the gap, and compute nothing else."""
     pair = shared_seeds(a, b)
-    return _gap_contrast(*pair, groups, kind, repeats) if pair else Difference(reason=NO_SEED)
+    return _gap_contrast(*pair, groups, kind, repeats, priors) if pair else Difference(reason=NO_SEED)
 
 
 @remembered(Difference)
-def _gap_contrast(a: Answers, b: Answers, groups: Groups, kind: Kind, repeats: int) -> Difference:
+def _gap_contrast(
+    a: Answers, b: Answers, groups: Groups, kind: Kind, repeats: int, priors: SeedPriors
+) -> Difference:
     left, right, weights = rates_of(a, b, groups, kind)
     correct = None if kind == "score" else (a.scores, b.scores)
     names, cluster = groups.names, groups.cluster
-    return compare_gaps(left, right, groups.codes, cluster, correct, "max", repeats, 0, names, weights)
+    return compare_gaps(
+        left, right, groups.codes, cluster, correct, "max", repeats, 0, names, weights, priors.measures
+    )
 
 
 def rates_of(
@@ -286,17 +364,19 @@ def rates_of(
     return left, right, weights
 
 
-def interaction_with(a: Answers, b: Answers, groups: Groups, kind: Kind = "score") -> Interaction:
+def interaction_with(
+    a: Answers, b: Answers, groups: Groups, kind: Kind = "score", priors: SeedPriors = NO_PRIORS
+) -> Interaction:
     """Say whether A moved the groups unequally against B: in their measure, in accuracy at the pooled mix of
     classes (`standardised_gap`), or in TPR and FPR (`eq_odds_max`). Of the contrasts those are kept whose
     interval leaves out 0, else the clearest alone.
     """
     pair = shared_seeds(a, b)
-    return _interaction(*pair, groups, kind) if pair else Interaction(reason=NO_SEED)
+    return _interaction(*pair, groups, kind, priors) if pair else Interaction(reason=NO_SEED)
 
 
 @remembered(Interaction)
-def _interaction(a: Answers, b: Answers, groups: Groups, kind: Kind) -> Interaction:
+def _interaction(a: Answers, b: Answers, groups: Groups, kind: Kind, priors: SeedPriors) -> Interaction:
     title = a.measure.title.lower()
     titles = {
         "score": (title,),
@@ -304,7 +384,9 @@ def _interaction(a: Answers, b: Answers, groups: Groups, kind: Kind) -> Interact
         "eq_odds_max": (TPR.title.lower(), FPR.title.lower()),
     }[kind]
     left, right, weights = rates_of(a, b, groups, kind)
-    tested = interaction(left, right, groups.codes, groups.cluster, weights, names=groups.names, rates=titles)
+    tested = interaction(
+        left, right, groups.codes, groups.cluster, weights, names=groups.names, rates=titles, priors=priors.rates
+    )
     apart = tuple(one for one in tested.contrasts if one.apart)[:MOST]
     return replace(tested, contrasts=apart or tested.contrasts[:1])
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fairbench.jobs.job import READ, Record, Role, Stage
-from fairbench.leaderboard.answers import Answers
+from fairbench.leaderboard.answers import NO_PRIORS, Answers, SeedPriors
 from fairbench.leaderboard.board import Improvement, ProbeResult, Row
 from fairbench.leaderboard.remembered import remembered
 from fairbench.predictions.groups import Groups
@@ -98,16 +98,22 @@ class Measured:
 
 
 @remembered(Measured)
-def measure(answers: Answers, groups: Groups) -> Measured:
-    """Measure one row's answers."""
-    gap = answers.gap(groups)
+def measure(
+    answers: Answers,
+    groups: Groups,
+    score: SeedPriors = NO_PRIORS,
+    standardised: SeedPriors = NO_PRIORS,
+    odds: SeedPriors = NO_PRIORS,
+) -> Measured:
+    """Measure one row's answers; the priors are of the rows that it stands among, for each disparity."""
+    gap = answers.gap(groups, score)
     return Measured(
         score=answers.score(groups),
         auroc=answers.auroc(groups),
         gap=gap,
-        standardised_gap=answers.standardised_gap(groups),
-        eq_odds_max=answers.eq_odds_max(groups),
-        equity_scaled=answers.equity_scaled(groups, gap),
+        standardised_gap=answers.standardised_gap(groups, standardised),
+        eq_odds_max=answers.eq_odds_max(groups, odds),
+        equity_scaled=answers.equity_scaled(groups, gap, score),
         worst_group=answers.worst_group(groups),
         groups=answers.group_scores(groups),
         between_groups=between_group_variance([*answers.scores], groups.codes, groups.cluster),

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from fairbench.leaderboard.answers import Answers, contrast, gap_contrast, interaction_with
+from fairbench.leaderboard.answers import Answers, Kind, SeedPriors, contrast, gap_contrast, interaction_with
 from fairbench.leaderboard.board import MeasuredRow, SideEffect
 from fairbench.leaderboard.measure import scores_every_row
 from fairbench.leaderboard.row import Contender
@@ -57,22 +57,26 @@ class Standing:
 def standings(
     contenders: Sequence[Contender],
     groups: Groups,
+    priors: Mapping[Kind, SeedPriors],
     ranking: RankBy = "dominance",
     primary: Collection[str] = (),
 ) -> tuple[dict[str, Standing], Pairs]:
     """Compare the rows of a table on the same patients, and rank them, by label; also return the comparisons.
 
-    `primary` are the labels of rows whose comparison with the baseline is adjusted apart from all others.
+    `priors` say how much training again moves a row; `primary` are the labels of rows whose comparison with the
+    baseline is adjusted apart from all others.
     """
     base = next((c for c in contenders if c.role == "baseline"), None)
     criteria = criteria_of(ranking, bool(contenders and contenders[0].answers.odds))
-    pairs = {(a.label, b.label): _compared(a, b, base, groups, criteria) for a, b in combinations(contenders, 2)}
+    pairs = {
+        (a.label, b.label): _compared(a, b, base, groups, criteria, priors) for a, b in combinations(contenders, 2)
+    }
     planned = [(label, base.label) for label in primary] if base else []
     order = dominance([c.label for c in contenders], pairs, criteria, planned)
     ranks = {rank.name: rank for rank in order.ranks}
     trade_offs = trade_offs_of(order)
-    changes = _changes(contenders, base, pairs, order, groups)
-    moved = _moved(contenders, base, groups)
+    changes = _changes(contenders, base, pairs, order, groups, priors)
+    moved = _moved(contenders, base, groups, priors)
     placed = {
         c.label: Standing(
             rank=ranks[c.label].text,
@@ -92,7 +96,12 @@ def criteria_of(ranking: RankBy, odds: bool) -> dict[str, bool]:
 
 
 def _changes(
-    contenders: Sequence[Contender], base: Contender | None, pairs: Pairs, order: Ranking, groups: Groups
+    contenders: Sequence[Contender],
+    base: Contender | None,
+    pairs: Pairs,
+    order: Ranking,
+    groups: Groups,
+    priors: Mapping[Kind, SeedPriors],
 ) -> dict[str, dict[str, Difference]]:
     """Every row minus the baseline: in what ranks rest on with the ranks' own p, in all else adjusted over rows."""
     if base is None:
@@ -103,7 +112,10 @@ def _changes(
     names = [name for name in each[others[0].label] if name not in counted] if others else []
     more = {name: [each[c.label][name] for c in others] for name in names}
     if base.answers.odds and "eq_odds_max" not in counted:
-        more["eq_odds_max"] = [gap_contrast(c.answers, base.answers, groups, "eq_odds_max") for c in others]
+        more["eq_odds_max"] = [
+            gap_contrast(c.answers, base.answers, groups, "eq_odds_max", priors=priors["eq_odds_max"])
+            for c in others
+        ]
     for name, differences in more.items():
         for c, one in zip(others, adjusted(differences), strict=True):
             each[c.label][name] = one
@@ -111,7 +123,7 @@ def _changes(
 
 
 def _moved(
-    contenders: Sequence[Contender], base: Contender | None, groups: Groups
+    contenders: Sequence[Contender], base: Contender | None, groups: Groups, priors: Mapping[Kind, SeedPriors]
 ) -> dict[str, dict[str, Interaction]]:
     """Whom every row moved against whom, in the measure and in the rates of EqOdds; Holm's p is over the rows."""
     if base is None:
@@ -119,28 +131,40 @@ def _moved(
     others = [c for c in contenders if c is not base]
     moved: dict[str, dict[str, Interaction]] = {c.label: {} for c in others}
     for kind in base.answers.kinds:
-        each = [interaction_with(c.answers, base.answers, groups, kind) for c in others]
+        each = [interaction_with(c.answers, base.answers, groups, kind, priors[kind]) for c in others]
         for c, one, p in zip(others, each, holm([one.p for one in each]), strict=True):
             moved[c.label][kind] = replace(one, adjusted=p)
     return moved
 
 
 def _compared(
-    a: Contender, b: Contender, base: Contender | None, groups: Groups, criteria: Collection[str]
+    a: Contender,
+    b: Contender,
+    base: Contender | None,
+    groups: Groups,
+    criteria: Collection[str],
+    priors: Mapping[Kind, SeedPriors],
 ) -> dict[str, Difference]:
     """Compare two rows, with few draws where these already show no difference (Besag and Clifford 1991)."""
     if base not in (a, b):
-        quick = _differences(a.answers, b.answers, groups, SCREEN, criteria)
+        quick = _differences(a.answers, b.answers, groups, SCREEN, criteria, priors)
         if all(one.p is None or one.p > 4 * ALPHA for one in quick.values()):
             return quick
-    return _differences(a.answers, b.answers, groups, 10_000, criteria)
+    return _differences(a.answers, b.answers, groups, 10_000, criteria, priors)
 
 
 def _differences(
-    a: Answers, b: Answers, groups: Groups, repeats: int, criteria: Collection[str]
+    a: Answers,
+    b: Answers,
+    groups: Groups,
+    repeats: int,
+    criteria: Collection[str],
+    priors: Mapping[Kind, SeedPriors],
 ) -> dict[str, Difference]:
-    whole = contrast(a, b, groups, repeats=repeats)
-    odds = gap_contrast(a, b, groups, "eq_odds_max", repeats) if "eq_odds_max" in criteria else None
+    whole = contrast(a, b, groups, repeats=repeats, priors=priors["score"])
+    odds = None
+    if "eq_odds_max" in criteria:
+        odds = gap_contrast(a, b, groups, "eq_odds_max", repeats, priors["eq_odds_max"])
     return {
         **({"eq_odds_max": odds} if odds else {}),
         "score": whole.accuracy,
@@ -192,13 +216,18 @@ def side_effects(contenders: Sequence[Contender], policy: str) -> tuple[SideEffe
     changes: list[Difference] = []
     known = trained[0].answers.predictions[0]
     by_attribute = {attribute: Groups.of(known.table, attribute, policy) for attribute in known.attributes}
+    every = [c.answers for c in contenders]
+    priors = {attribute: SeedPriors.of(every, groups) for attribute, groups in by_attribute.items()}
     for c in trained:
         for attribute, groups in by_attribute.items():
             if attribute in c.first.job.attributes:
                 continue
             touched.append((c, attribute, c.answers.plain_gap(groups)))
             nothing = Difference(reason="no baseline in this table")
-            changes.append(gap_contrast(c.answers, base.answers, groups, repeats=2_000) if base else nothing)
+            own = priors[attribute]
+            changes.append(
+                gap_contrast(c.answers, base.answers, groups, repeats=2_000, priors=own) if base else nothing
+            )
     return tuple(
         SideEffect(c.label, attribute, gap, change)
         for (c, attribute, gap), change in zip(touched, adjusted(changes), strict=True)
@@ -212,14 +241,19 @@ def measured_rows(contenders: Sequence[Contender], groups: Groups, metric: Metri
     answers = {c.label: c.answers.by(metric) for c in contenders}
     base = next((answers[c.label] for c in contenders if c.role == "baseline"), None)
     compared = [c.label for c in contenders if base is not None and c.role != "baseline"]
-    gaps = [gap_contrast(answers[label], base, groups, repeats=2_000) for label in compared if base is not None]
+    priors = SeedPriors.of([*answers.values()], groups)
+    gaps = [
+        gap_contrast(answers[label], base, groups, repeats=2_000, priors=priors)
+        for label in compared
+        if base is not None
+    ]
     changes = dict(zip(compared, adjusted(gaps), strict=True))
     return tuple(
         MeasuredRow(
             label,
             own.score(groups),
-            own.gap(groups),
-            own.equity_scaled(groups),
+            own.gap(groups, priors),
+            own.equity_scaled(groups, priors=priors),
             changes.get(label, Difference()),
         )
         for label, own in answers.items()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fairbench.leaderboard.answers import constant
+from fairbench.leaderboard.answers import KINDS, Kind, SeedPriors, constant, priors_of
 from fairbench.leaderboard.board import Constant, Flag, FurtherMeasure, Group, Row, Table
 from fairbench.leaderboard.evidence import evidence_of
 from fairbench.leaderboard.flags import (
@@ -49,7 +49,8 @@ def fill(
     predictions, judge = answers.predictions[0], answers.measure
     groups = Groups.of(predictions.table, empty.attribute, empty.unrecorded)
     planned = tuple(c.label for c in methods if {c.label, c.first.job.method.name} & {*primary})
-    placed, pairs = standings(methods, groups, ranking, planned)
+    priors = priors_of([c.answers for c in methods], groups)
+    placed, pairs = standings(methods, groups, priors, ranking, planned)
     methods.sort(key=lambda c: (*placed[c.label].order, c.role != "baseline", c.label))
     base = next((c for c in methods if c.role == "baseline"), None)
     others = [c.answers for c in methods if c is not base]
@@ -65,8 +66,8 @@ def fill(
         groups=_groups(predictions, groups),
         constant=_constant(predictions, groups, judge),
         baseline=base.label if base else None,
-        rows=tuple(_rows(methods, controls, groups, placed)),
-        controls=tuple(_rows(controls, methods, groups, {})),
+        rows=tuple(_rows(methods, controls, groups, priors, placed)),
+        controls=tuple(_rows(controls, methods, groups, priors, {})),
         side_effects=side_effects(methods, empty.unrecorded),
         improvement=improvement(base.answers, others, groups) if base else None,
         measure=describe(judge),
@@ -81,6 +82,7 @@ def _rows(
     chosen: Sequence[Contender],
     others: Sequence[Contender],
     groups: Groups,
+    priors: Mapping[Kind, SeedPriors],
     placed: Mapping[str, Standing],
 ) -> Iterable[Row]:
     """Make rows: measured, tested, flagged and placed. `others` are the controls of methods, and the reverse."""
@@ -89,7 +91,7 @@ def _rows(
     levelled = levelling_down({label: (s.changes, s.interactions) for label, s in placed.items() if s.changes})
     idle = {c.label: [*idle_flags(c, others, groups)] if contending else [] for c in chosen}
     below = below_references(chosen if contending else (), others, groups)
-    measured = {c.label: measure(c.answers, groups) for c in chosen}
+    measured = {c.label: measure(c.answers, groups, *(priors[kind] for kind in KINDS)) for c in chosen}
     tested = with_adjusted({label: one for label, one in measured.items() if contending and not idle[label]})
     for c in chosen:
         own, standing = {**measured, **tested}[c.label], placed.get(c.label, Standing())

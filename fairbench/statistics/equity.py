@@ -15,6 +15,7 @@ from fairbench.statistics.intervals import Floats, Ints
 from fairbench.statistics.moments import group_moments, limits_with_seeds
 from fairbench.statistics.permutation import Rows, gap_bounds, judge, seed_values
 from fairbench.statistics.results import Gap
+from fairbench.statistics.seeds import SeedPrior
 
 OVERALL = 0.01  # error of the overall score's limits, which hardly widen the interval
 Combine = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
@@ -29,16 +30,17 @@ def judge_equity_scaled(
     repeats: int = 10_000,
     seed: int = 0,
     names: Sequence[str] | None = None,
+    priors: Sequence[SeedPrior | None] = (),
 ) -> Gap:
     """Value (mean of the seeds'), interval, value by chance (mean and 5th percentile) and p of ES-M.
 
     rate: (n,) or (seeds, n) row scores of 0 to 1; combine: ES-M of [groups' values (..., groups)] and [overall
     (...)], which falls as groups lie further apart; gap: the same rate's judged max − min, if it is known. With
     M given, ES-M is below M exactly where there is a gap: so p is the gap's, and the interval holds all ES-M of
-    a score within M's interval and groups whose range lies within the gap's.
+    a score within M's interval and groups whose range lies within the gap's. priors: as in `judge`.
     """
     scores = np.atleast_2d(np.asarray(rate, float))
-    gap = gap or judge([scores], group, cluster, repeats=repeats, seed=seed, names=names)
+    gap = gap or judge([scores], group, cluster, repeats=repeats, seed=seed, names=names, priors=priors)
     if gap.value is None:
         return gap
     overall = np.asarray(np.nanmean(scores))
@@ -46,7 +48,7 @@ def judge_equity_scaled(
     def scaled(values: Floats, sizes: Floats) -> Floats:
         return combine([values[:, 0]], [np.broadcast_to(overall, (len(values),))])
 
-    scaled_gap = judge([scores], group, cluster, scaled, repeats, seed, names, higher_is_worse=False)
+    scaled_gap = judge([scores], group, cluster, scaled, repeats, seed, names, higher_is_worse=False, priors=priors)
     bounds = equity_bounds(scores, group, combine, cluster, gap)
     own = seed_values(Rows.of([scores], group, cluster, names))[0][:, 0]
     value = float(combine([own], [np.nanmean(scores, axis=1)]).mean())  # of every seed its own score and gap

@@ -19,7 +19,7 @@ from fairbench.statistics.paired import same_rows
 from fairbench.statistics.ranking import opposite
 from fairbench.statistics.resampling import tabulate
 from fairbench.statistics.results import Contrast, Interaction
-from fairbench.statistics.seeds import seed_variances
+from fairbench.statistics.seeds import SeedPrior, seed_variances
 from fairbench.statistics.tail import p_value
 
 MOST = 200  # contrasts that are listed; of more, those with the largest t
@@ -35,6 +35,7 @@ def interaction(
     seed: int = 0,
     names: Sequence[str] | None = None,
     rates: Sequence[str] | None = None,
+    priors: Sequence[SeedPrior | None] = (),
 ) -> Interaction:
     """Test whether A − B differs between groups, and bound every pairwise difference.
 
@@ -44,7 +45,8 @@ def interaction(
     seed of the other. group: (n,) codes, -1 = not recorded; cluster: (n,). weights: compare the weighted sum
     of the rates instead, such as the classes' accuracies by the pooled class mix (`standardised.by_class`).
     names, rates: what contrasts call groups and rates; without them, their numbers. Of more than MOST contrasts
-    those with the largest t are listed.
+    those with the largest t are listed. priors: what a table's methods say of each rate (`seeds.group_priors`); a
+    difference of two scatters by as much more than its patients give as one method does.
 
     Exact with one seed where d is exchangeable between groups, and asymptotically where it only has equal
     means; cautious between groups that scatter unlike (`contrasts.UNLIKE`). A cluster that spans groups counts as
@@ -61,7 +63,7 @@ def interaction(
     if (present.sum(axis=1) < 2).any():
         reason = "fewer than two groups have rows" + (" of every rate" if len(means) > 1 else "")
         return Interaction(reason=reason)
-    extra = seed_variances(differences, codes, clusters, len(labels), weights)
+    extra = seed_variances(differences, codes, clusters, len(labels), weights, priors=priors)
     test = max_t(table, weights, extra, repeats, seed)
     freedom = min((part.freedom for part in extra), default=np.inf)
     limit = 2 * max(float(np.nanmax(np.abs(rate))) for rate in (*a, *b)) if len(table.sums) else np.inf

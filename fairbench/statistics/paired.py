@@ -7,11 +7,10 @@ answers patient by patient; an interval leaves out 0 exactly where its p is .05 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from fairbench.errors import FairbenchError
 from fairbench.statistics.equity import equity_bounds
@@ -20,6 +19,7 @@ from fairbench.statistics.max_difference import Extreme, extreme
 from fairbench.statistics.ranking import opposite
 from fairbench.statistics.resampling import Table, bootstrapped, checked, swapped, tabulate
 from fairbench.statistics.results import ALPHA, Difference
+from fairbench.statistics.seeds import SeedPrior, SeedScatter
 from fairbench.statistics.tail import CLOSE, critical_value, p_value
 
 DRAWS = 2_000  # bootstrap draws behind intervals
@@ -31,6 +31,7 @@ NO_SCORE = Difference(reason="no accuracy was given beside the rates")
 MEASURES = ("gap", "worst_group", "best_group", "equity_scaled", "distance")
 
 Bounds = tuple[float, float]
+Priors = Mapping[str, SeedPrior]  # by "score" or one of MEASURES
 Equity = Callable[[Sequence[Floats], Sequence[Floats]], Floats]
 
 
@@ -114,6 +115,7 @@ def compare(
     equity: Equity | None = None,
     weights: Sequence[float] | None = None,
     bounds: Sequence[Bounds | None] = (),
+    priors: Priors | None = None,
 ) -> Comparison:
     """Compare A minus B on the same patients and seeds: gap, overall score, worst and best group, jointly.
 
@@ -122,7 +124,8 @@ def compare(
     every seed of the other. reduce: "max" or "mean" over rates of max - min. equity: what ES-M is, of [groups'
     values (..., groups)] and [overall (...)]. weights: the gap is that of the weighted sum of the rates, such as
     the classes' accuracies by the pooled class mix (`standardised.by_class`). bounds: both methods' limits of ES-M
-    (`equity.equity_bounds`), where they are known.
+    (`equity.equity_bounds`), where they are known. priors: what a table's other rows say of the variance between
+    seeds, by measure.
 
     `exchange_p`: the two methods' answers on any one patient could be swapped (Fisher 1935; Pitman 1937); exact
     with one seed. But methods with equal gaps between different groups are not exchangeable, and the swap test
@@ -130,23 +133,24 @@ def compare(
     has the larger gap by chance. So `p` is the largest of it and of the p-values from the sampling noise of the two
     values where they were observed (`Extreme.placed`), and were all groups alike (`Extreme.level`; of ES-M see
     `judged_scaled`). With several
-    seeds the part of that noise that all share is convolved with a t of seeds - 1 degrees of freedom for the
-    rest, so two seeds can hardly show anything. Intervals are `Extreme.bounds`, joined with the seeds' t
-    interval; where they and the test disagree about 0, the test decides (`agreeing`). A cluster is drawn whole
-    in each group that it spans; overall, whole. B against A is the mirror image.
+    seeds the part of that noise that all share is convolved with a t for the rest, of seeds - 1 degrees of freedom
+    or of more with `priors`, so two seeds can hardly show anything. Intervals are `Extreme.bounds`, joined with the
+    seeds' t interval; where they and the test disagree about 0, the test decides (`agreeing`). A cluster is drawn
+    whole in each group that it spans; overall, whole. B against A is the mirror image.
     """
     if later(a, b):
         swap = None if correct is None else (correct[1], correct[0])
         return mirrored(
-            compare(b, a, group, cluster, swap, reduce, repeats, seed, names, equity, weights, bounds[::-1])
+            compare(b, a, group, cluster, swap, reduce, repeats, seed, names, equity, weights, bounds[::-1], priors)
         )
     pair, flags = paired(a, b, group, cluster, correct, reduce, names, equity, weights)
     right = correct or ((a[0], b[0]) if len(a) == 1 else None)
-    overall = mean_difference(*right, cluster, repeats, seed) if right else NO_SCORE
+    priors = priors or {}
+    overall = mean_difference(*right, cluster, repeats, seed, priors.get("score")) if right else NO_SCORE
     if equity and not bounds:
         bounds = [equity_bounds(rate, group, equity, cluster) for rate in right or ()]
     spans = cluster is not None and pair.table.units > np.unique(cluster).size
-    each = _judged_each(pair, bounds, overall if spans else None, repeats, seed)
+    each = _judged_each(pair, bounds, overall if spans else None, repeats, seed, priors)
     return Comparison(accuracy=overall, seeds=pair.seeds, flags=flags, **each)
 
 
@@ -161,17 +165,42 @@ def compare_gaps(
     seed: int = 0,
     names: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
+    priors: Priors | None = None,
 ) -> Difference:
     """Compare the gaps alone: what `compare` says of them, number by number, for a third of its time."""
     if later(a, b):
         swap = None if correct is None else (correct[1], correct[0])
-        return opposite(compare_gaps(b, a, group, cluster, swap, reduce, repeats, seed, names, weights))
+        return opposite(compare_gaps(b, a, group, cluster, swap, reduce, repeats, seed, names, weights, priors))
     pair, _ = paired(a, b, group, cluster, correct, reduce, names, None, weights)
-    return _judged_each(replace(pair, correct=None), (), None, repeats, seed)["gap"]
+    return _judged_each(replace(pair, correct=None), (), None, repeats, seed, priors or {})["gap"]
+
+
+def values_by_seed(
+    rates: Sequence[Floats],
+    group: Ints,
+    correct: Floats | None = None,
+    reduce: str = "max",
+    equity: Equity | None = None,
+    weights: Sequence[float] | None = None,
+) -> dict[str, Floats]:
+    """One method's score and MEASURES by seed, each (seeds,), as `compare` takes them; no undefined one."""
+    both = None if correct is None else (correct, correct)
+    pair, _ = paired(rates, rates, group, None, both, reduce, None, equity, weights)
+    table = pair.table
+    sums, sizes = (table.counts.T @ table.sums)[None], (table.counts.T @ table.sizes)[None]
+    values = dict(zip(MEASURES, pair.measures(sums, sizes)[0, :, 0], strict=True))
+    if pair.correct is not None:
+        values["score"] = pair.overall(sums, sizes)[0, 0]
+    return {name: value for name, value in values.items() if not np.isnan(value).any()}
 
 
 def _judged_each(
-    pair: Pair, bounds: Sequence[Bounds | None], whole: Difference | None, repeats: int, seed: int
+    pair: Pair,
+    bounds: Sequence[Bounds | None],
+    whole: Difference | None,
+    repeats: int,
+    seed: int,
+    priors: Priors,
 ) -> dict[str, Difference]:
     """Judge every one of MEASURES by its own values, swaps and draws; see the functions that do."""
     rng, table = np.random.default_rng(seed), pair.table
@@ -180,15 +209,19 @@ def _judged_each(
     null = exchanged(pair, sums[0], sizes[0], repeats, rng)
     extremes, scaled, noise = resampled(pair, sums, sizes, min(repeats, DRAWS), rng)
     differences = {}
-    for index, (name, observed) in enumerate(zip(MEASURES, own[:, 0] - own[:, 1], strict=True)):
-        if np.isnan(observed).any():
+    for index, name in enumerate(MEASURES):
+        scatter = SeedScatter.of(own[index], priors.get(name))
+        if np.isnan(own[index]).any():
             differences[name] = Difference(reason=undefined(pair, name))
         elif name == "equity_scaled":
-            differences[name] = judged_scaled(own[index], null[:, index], scaled, extremes["score"], bounds, rng)
+            ranges = priors.get("gap") if pair.correct == 0 else None  # the prior of other rates' gap is another
+            differences[name] = judged_scaled(
+                own[index], null[:, index], scaled, scatter, extremes["score"], ranges, bounds, rng
+            )
         elif name == "distance":
-            differences[name] = judged_distance(own, null[:, index], noise, extremes["gap"], whole, rng)
+            differences[name] = judged_distance(own, null[:, index], noise, scatter, extremes["gap"], whole, rng)
         else:
-            one = judged(observed, null[:, index], extremes[name], rng)
+            one = judged(own[index], null[:, index], scatter, extremes[name], rng)
             low, high = within(pair.table, *(one.interval or (-np.inf, np.inf)))
             differences[name] = replace(one, low=low, high=high)
     return differences
@@ -274,11 +307,17 @@ def same_rows(
 
 
 def mean_difference(
-    a: Floats, b: Floats, cluster: Ints | None = None, repeats: int = 10_000, seed: int = 0
+    a: Floats,
+    b: Floats,
+    cluster: Ints | None = None,
+    repeats: int = 10_000,
+    seed: int = 0,
+    prior: SeedPrior | None = None,
 ) -> Difference:
     """Mean of A − B over rows, whole clusters swapped; a, b: (seeds, n) or (n,), NaN outside in both alike.
 
-    With one 0/1 row a cluster this is McNemar's test. p and interval come from the same draws.
+    prior: what a table's rows say of one method's variance between seeds. With one 0/1 row a cluster this is
+    McNemar's test. p and interval come from the same draws.
     """
     rows = np.asarray(a).shape[-1]
     if rows == 0 or np.isnan(np.asarray(a, float)).all():
@@ -289,15 +328,16 @@ def mean_difference(
     split = table.sums.reshape(len(table.sums), 2, seeds)
     half = (split[:, 0] - split[:, 1]) / 2
     total = float((table.counts[:, 0] * table.sizes[:, 0]).sum())
-    observed = 2 * (table.counts[:, 0] @ half) / total
+    own = np.tensordot(table.counts[:, 0], split, axes=1) / total
+    scatter = SeedScatter.of(own, prior)
     rng = np.random.default_rng(seed)
     null = np.concatenate([*swapped(table, half, affordable_swaps(table, repeats), rng)])[:, 0] * 2 / total
-    draws = two_sided(observed, null, rng)
-    value, critical = float(observed.mean()), critical_value(draws)
+    draws = two_sided(scatter, null, rng)
+    value, critical = float((own[0] - own[1]).mean()), critical_value(draws)
     critical = (
         max(critical, 3 / table.units) if critical < CLOSE * 10 else critical
     )  # the rule of three: no certainty
-    p = p_value(draws, abs(value), seeds - 1 if seeds > 1 else np.inf)
+    p = p_value(draws, abs(value), scatter.freedom)
     low, high = within(table, value - critical, value + critical)
     return Difference(value, low, high, p=p, exchange_p=p)
 
@@ -358,15 +398,19 @@ def resampled(
     return extremes, np.stack(scaled), whole - everyone
 
 
-def judged(observed: Floats, null: Floats, extremes_of: Extreme, rng: np.random.Generator) -> Difference:
-    """One difference of extremes with its interval and p-values; observed: (seeds,), null: (draws, seeds)."""
-    value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
+def judged(
+    own: Floats, null: Floats, scatter: SeedScatter, extremes_of: Extreme, rng: np.random.Generator
+) -> Difference:
+    """One difference of extremes with its interval and p-values; own: (2, seeds), null: (draws, seeds)."""
+    value = float((own[0] - own[1]).mean())
     noises = (extremes_of.placed, extremes_of.level)
-    tests = [two_sided(observed, draws, rng) for draws in (null, *(one[:, 0] - one[:, 1] for one in noises))]
-    exchange, placed, level = (p_value(draws, abs(value), freedom) for draws in tests)
+    tests = [two_sided(scatter, draws, rng) for draws in (null, *(one[:, 0] - one[:, 1] for one in noises))]
+    exchange, placed, level = (p_value(draws, abs(value), scatter.freedom) for draws in tests)
     low, high = extremes_of.bounds()
-    reach = seed_reach(observed)
-    low, high = value - float(np.hypot(value - low, reach)), value + float(np.hypot(high - value, reach))
+    low, high = (
+        value - float(np.hypot(value - low, scatter.reach)),
+        value + float(np.hypot(high - value, scatter.reach)),
+    )
     low, high = agreeing(value, low, high, max(map(critical_value, tests)))
     return Difference(value, low, high, p=max(exchange, placed, level), exchange_p=exchange)
 
@@ -375,7 +419,9 @@ def judged_scaled(
     own: Floats,
     null: Floats,
     drawn: Floats,
+    scatter: SeedScatter,
     spread: Extreme,
+    ranges: SeedPrior | None,
     bounds: Sequence[tuple[float, float] | None],
     rng: np.random.Generator,
 ) -> Difference:
@@ -387,16 +433,17 @@ def judged_scaled(
     the groups' scores, `spread`, at half the level each (Bonferroni). The interval is that of A less that of B
     (`equity.equity_bounds`), which holds whatever the bias.
     """
-    observed = own[0] - own[1]
-    value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
+    value, freedom = float((own[0] - own[1]).mean()), scatter.freedom
     noise, level = (np.nan_to_num(one[:, 0] - one[:, 1]) for one in drawn)
     own_draws = rng.spawn(1)[0]  # the measures that follow keep theirs
-    tests = [two_sided(observed, draws, rng) for draws in (null, noise - noise.mean(axis=0))]
+    tests = [two_sided(scatter, draws, rng) for draws in (null, noise - noise.mean(axis=0))]
     exchange, placed = (p_value(draws, abs(value), freedom) for draws in tests)
-    alike = two_sided(observed, level, own_draws)
-    apart, wider = (one[0] - one[1] for one in (spread.of(spread.values), spread.level.swapaxes(0, 1)))
+    alike = two_sided(scatter, level, own_draws)
     by_score = p_value(alike, abs(value), freedom)
-    by_range = p_value(two_sided(apart, wider, own_draws), abs(float(apart.mean())), freedom)
+    spreads, wider = spread.of(spread.values), spread.level
+    apart = SeedScatter.of(spreads, ranges)
+    ranged = two_sided(apart, wider[:, 0] - wider[:, 1], own_draws)
+    by_range = p_value(ranged, abs(float((spreads[0] - spreads[1]).mean())), apart.freedom)
     critical = max(map(critical_value, tests))
     if by_range > ALPHA / 2:
         critical = max(critical, critical_value(alike, ALPHA / 2))
@@ -407,7 +454,13 @@ def judged_scaled(
 
 
 def judged_distance(
-    own: Floats, null: Floats, noise: Floats, gaps: Extreme, whole: Difference | None, rng: np.random.Generator
+    own: Floats,
+    null: Floats,
+    noise: Floats,
+    scatter: SeedScatter,
+    gaps: Extreme,
+    whole: Difference | None,
+    rng: np.random.Generator,
 ) -> Difference:
     """Difference of two distances to the optimum, D = hypot(1 − score, gap).
 
@@ -417,14 +470,13 @@ def judged_distance(
     apart; `whole` is then A − B in the score with clusters whole, and both kinds of draws are stretched to it.
     """
     gap, distance = own[0], np.maximum(own[-1], CLOSE)
-    observed = own[-1, 0] - own[-1, 1]
-    value, freedom = float(observed.mean()), observed.size - 1 if observed.size > 1 else np.inf
+    value = float((own[-1, 0] - own[-1, 1]).mean())
     by_score, by_gap = -np.sqrt(np.maximum(distance**2 - gap**2, 0)) / distance, gap / distance
     stretch = 1.0 if whole is None else _stretch(noise[:, 0] - noise[:, 1], whole)
     moved = [by_score * noise + by_gap * error for error in (gaps.placed, gaps.level)]
     draws = (null, *(one[:, 0] - one[:, 1] for one in moved))
-    tests = [two_sided(observed, stretch * one, rng) for one in draws]
-    exchange, placed, level = (p_value(one, abs(value), freedom) for one in tests)
+    tests = [two_sided(scatter, stretch * one, rng) for one in draws]
+    exchange, placed, level = (p_value(one, abs(value), scatter.freedom) for one in tests)
     reach, bias = critical_value(tests[1]), by_gap.mean(axis=1) * gaps.bias()
     ends = (value - reach - float(bias[0]), value + reach + float(bias[1]))
     low, high = agreeing(value, *ends, max(map(critical_value, tests)))
@@ -454,34 +506,25 @@ def agreeing(value: float, low: float, high: float, critical: float) -> tuple[fl
     return min(low, value), max(high, value)
 
 
-def two_sided(observed: Floats, null: Floats, rng: np.random.Generator) -> Floats:
-    """Draws of |seed mean| without a difference, (draws,); observed: (seeds,), null: (draws, seeds).
+def two_sided(scatter: SeedScatter, null: Floats, rng: np.random.Generator) -> Floats:
+    """Draws of |seed mean| without a difference, (draws,); null: (draws, seeds).
 
     Of several seeds the part of the noise that all share is drawn as it is, and the rest from a normal law whose
-    variance is drawn, too: what the seeds' own scatter allows (a scaled inverse chi-squared of seeds - 1 degrees
-    of freedom, which alone makes a t), but never less than patients give who are answered otherwise from seed to
-    seed: seeds that happen to agree are no proof that training again changes nothing.
+    variance is drawn, too: what the seeds' scatter allows (a scaled inverse chi-squared of its degrees of freedom,
+    which alone makes a t), but never less than patients give who are answered otherwise from seed to seed: seeds
+    that happen to agree are no proof that training again changes nothing.
     """
-    seeds = observed.size
+    seeds = scatter.seeds
     draws = null.mean(axis=1)
     if seeds > 1:
-        freedom = seeds - 1
         mean_square, each = float((draws**2).mean()), float((null**2).mean())
-        shared = np.clip((seeds * mean_square - each) / freedom, 0, mean_square)
+        shared = np.clip((seeds * mean_square - each) / (seeds - 1), 0, mean_square)
         share = shared / mean_square if mean_square > 0 else 0.0
-        scatter = observed.var(ddof=1) * freedom / rng.chisquare(freedom, draws.size)
-        own = np.sqrt(np.maximum(scatter, each - shared) / seeds)
+        drawn = scatter.variance * scatter.freedom / rng.chisquare(scatter.freedom, draws.size)
+        own = np.sqrt(np.maximum(drawn, each - shared) / seeds)
         draws = np.sqrt(share) * draws + own * rng.standard_normal(draws.size)
     size: Floats = np.abs(draws)
     return size
-
-
-def seed_reach(observed: Floats) -> float:
-    """Half width of the 95 % t interval that the seeds alone would give; 0 with one seed."""
-    if observed.size == 1:
-        return 0.0
-    t = stats.t.ppf(1 - ALPHA / 2, observed.size - 1)
-    return float(t * observed.std(ddof=1) / np.sqrt(observed.size))
 
 
 def within(table: Table, low: float, high: float) -> tuple[float, float]:

@@ -43,7 +43,7 @@ from fairbench.statistics.moments import (
 from fairbench.statistics.power import Design, detectable
 from fairbench.statistics.resampling import Table, affordable, checked, permuted, rounded, tabulate
 from fairbench.statistics.results import ALPHA, Estimate, Gap
-from fairbench.statistics.seeds import SeedVariance, seed_variances
+from fairbench.statistics.seeds import SeedPrior, SeedVariance, seed_variances
 from fairbench.statistics.tail import p_value
 
 BOUNDLESS = "too few rows differ for an interval"
@@ -87,6 +87,7 @@ class Rows:
     labels: tuple[str, ...]
     weights: tuple[float, ...] | None
     table: Table
+    priors: tuple[SeedPrior | None, ...] = ()
 
     @classmethod
     def of(
@@ -96,6 +97,7 @@ class Rows:
         cluster: Ints | None,
         names: Sequence[str] | None,
         weights: Sequence[float] | None = None,
+        priors: Sequence[SeedPrior | None] = (),
     ) -> Rows:
         """Check and tabulate. Raises FairbenchError for shapes that do not fit."""
         values, codes, clusters = checked(rates, group, cluster)
@@ -104,7 +106,8 @@ class Rows:
             raise FairbenchError("the rates have different numbers of seeds")
         labels = labelled(codes, names)
         table = tabulate([rate.mean(axis=0) for rate in each], codes, clusters, len(labels))
-        return cls(each, codes, clusters, labels, None if weights is None else tuple(weights), table)
+        shares = None if weights is None else tuple(weights)
+        return cls(each, codes, clusters, labels, shares, table, tuple(priors))
 
     @property
     def seeds(self) -> int:
@@ -113,8 +116,8 @@ class Rows:
 
     def seed_parts(self, contrasts: bool) -> list[SeedVariance]:
         """What training again adds, per rate; empty with one seed."""
-        count = len(self.labels)
-        return seed_variances(self.each, self.group, self.cluster, count, self.weights, contrasts)
+        count, priors = len(self.labels), self.priors if contrasts else ()
+        return seed_variances(self.each, self.group, self.cluster, count, self.weights, contrasts, priors)
 
 
 def judge(
@@ -127,6 +130,7 @@ def judge(
     names: Sequence[str] | None = None,
     higher_is_worse: bool = True,
     weights: Sequence[float] | None = None,
+    priors: Sequence[SeedPrior | None] = (),
 ) -> Gap:
     """Value, interval, value by chance, p-value and detectable size of a disparity between groups.
 
@@ -134,7 +138,8 @@ def judge(
     [correct]; EqOdds: [answered yes on positives, on negatives]); group: (n,) codes, -1 = not recorded; cluster:
     (n,) patient or lesion, rows of which move together. reduce: "max", "mean" (over rates of the gap), "worst"
     (group), or a function of (values, sizes), both (draws, rates, groups), with `higher_is_worse`. weights:
-    judge the weighted sum of the rates as one rate.
+    judge the weighted sum of the rates as one rate. priors: what the rows of a table say of each rate's variance
+    between seeds (`seeds.group_priors`).
     Chance values permute group labels over units within the rates they enter (Fisher 1935; DiCiccio et al. 2020,
     2007.05124), exactly. A gap's p compares the largest studentised difference (`contrasts.max_t`), so that
     rates and groups of any size are heard; its interval leaves out 0 exactly where p <= .05. Else p is the share
@@ -143,7 +148,7 @@ def judge(
     """
     if isinstance(reduce, str) and reduce not in REDUCTIONS:
         raise FairbenchError(f"no reduction is called {reduce!r}", f"choose one of {', '.join(REDUCTIONS)}")
-    rows = Rows.of(rates, group, cluster, names, weights)
+    rows = Rows.of(rates, group, cluster, names, weights, priors)
     m = group_moments(rows.table)
     present = known(m, rows.weights)
     known_of = int(present.all(axis=0).sum()), len(rows.labels)

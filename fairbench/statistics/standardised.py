@@ -14,6 +14,7 @@ from fairbench.errors import FairbenchError
 from fairbench.statistics.intervals import Floats, Ints
 from fairbench.statistics.permutation import judge
 from fairbench.statistics.results import Gap
+from fairbench.statistics.seeds import SeedPrior
 
 
 def by_class(correct: Floats, target: Ints, group: Ints) -> tuple[list[Floats], tuple[float, ...]]:
@@ -40,6 +41,7 @@ def standardised_gap(
     repeats: int = 10_000,
     seed: int = 0,
     names: Sequence[str] | None = None,
+    priors: Sequence[SeedPrior | None] = (),
 ) -> Gap:
     """Largest minus smallest group's accuracy, each group weighted to the pooled class mix; tested within class.
 
@@ -48,4 +50,4 @@ def standardised_gap(
     rates, shares = by_class(correct, target, group)
     if not rates:
         return Gap(reason="no group has rows", coverage=(0, len(names or ())))
-    return judge(rates, group, cluster, repeats=repeats, seed=seed, names=names, weights=shares)
+    return judge(rates, group, cluster, repeats=repeats, seed=seed, names=names, weights=shares, priors=priors)

@@ -15,7 +15,7 @@ from fairbench.errors import FairbenchError
 from fairbench.jobs.conversion import to_json
 from fairbench.jobs.job import Choice, Job, Record, Stage
 from fairbench.jobs.store import Store
-from fairbench.leaderboard.answers import Answers
+from fairbench.leaderboard.answers import Answers, contrast, interaction_with
 from fairbench.leaderboard.board import Board, FurtherMeasure, MeasuredRow
 from fairbench.leaderboard.build import build, gather
 from fairbench.leaderboard.collect import joined, load
@@ -437,6 +437,37 @@ def test_aurocs_of_seeds_that_differ_are_bounded_as_a_sample():
     alone = [Answers((0,), (one,)).auroc(everyone) for one in each]
     assert together.value == pytest.approx(np.mean([one.value for one in alone]))
     assert together.low < min(one.value for one in alone) < max(one.value for one in alone) < together.high
+
+
+def test_all_rows_say_together_how_far_seeds_scatter(store):
+    """Of one row three seeds leave two degrees of freedom for two groups; tests use those of all rows."""
+    rng, n = np.random.default_rng(0), sum(GROUPS.values())
+    luck, white = rng.random(n), np.arange(n) >= GROUPS["black"]
+    rates = {
+        "vanilla": (0.7, 0.8),
+        "fair": (0.8, 0.8),
+        "fairer": (0.8, 0.8),
+        "worst": (0.6, 0.8),
+        "other": (0.7, 0.8),
+    }
+    for name, (black, other) in rates.items():
+        for seed in range(3):
+            drawn = np.where(rng.random(n) < 0.9, luck, rng.random(n))
+            about = BASE if name == "vanilla" else {}
+            add(store, name, drawn < np.where(white, other, black), seed=seed, about=about)
+    (table,) = build(store).tables
+    rows = {row.label: row for row in table.rows}
+    groups = Groups.of(patients(GROUPS), "race", "keep")
+    answers = {}
+    for name in rows:
+        mine = sorted((r for r in store.contents().records if r.job.method.name == name), key=lambda r: r.job.seed)
+        answers[name] = Answers((0, 1, 2), tuple(store.predictions(record) for record in mine))
+    for name in ("vanilla", "worst"):
+        assert rows[name].gap.p < answers[name].gap(groups).p / 3
+    alone = interaction_with(answers["fair"], answers["vanilla"], groups)
+    assert rows["fair"].interactions["score"].p < alone.p / 3
+    assert rows["fair"].interactions["score"].significant
+    assert rows["fair"].changes["gap"].p < contrast(answers["fair"], answers["vanilla"], groups).gap.p
 
 
 def test_eq_odds_of_several_seeds_matches_a_plain_computation(store):
