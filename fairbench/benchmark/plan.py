@@ -94,6 +94,7 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
     jobs' keys then are not those that a run will have.
     """
     from fairbench.data.dataset import rows
+    from fairbench.data.splits import check_folds
 
     plugins.unkeyed.clear()
     made_of = parts(benchmark, plugins, roots)
@@ -110,8 +111,12 @@ def jobs(benchmark: Benchmark, plugins: Plugins, roots: Mapping[str, Path], plan
         for name, dataset in made_of.datasets.items()
     }
     # A benchmark's own stages need no count, and a table can take long to read.
-    counted = {} if benchmark.stages else made_of.datasets
-    counts = {name: row_counts(rows(dataset)) for name, dataset in counted.items()}
+    counts = {}
+    for name, dataset in made_of.datasets.items():
+        if benchmark.folds > 1 or not benchmark.stages:
+            table = rows(dataset)
+            counts[name] = row_counts(table)
+            check_folds(table, benchmark.folds)
     planned: dict[str, Job] = {}
     makers: dict[str, Method] = {}
     for backbone_name, dataset_name, method, made in made_of.crossed:

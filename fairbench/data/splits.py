@@ -39,6 +39,12 @@ def split_clusters(
     return table["cluster"].map(dict(zip(clusters["cluster"], split, strict=True)))
 
 
+def check_folds(table: pd.DataFrame, folds: int) -> None:
+    """Raise FairbenchError where there are fewer clusters than folds."""
+    if (clusters := table["cluster"].nunique()) < folds:
+        raise FairbenchError(f"{clusters:,} clusters cannot be divided into {folds:,} folds", "ask for fewer folds")
+
+
 def folded(table: pd.DataFrame, folds: int, fold: int, by: Sequence[str], seed: int = 0) -> pd.Series[Any]:
     """Assign whole clusters to train, val and test anew, in one of `folds` ways of which each tests other rows.
 
@@ -46,8 +52,7 @@ def folded(table: pd.DataFrame, folds: int, fold: int, by: Sequence[str], seed: 
     The parts are equal in the columns `by`, to within one cluster of any stratum, and depend neither on the order
     of the rows nor on the platform. Raises FairbenchError where there are fewer clusters than folds.
     """
-    if (clusters := table["cluster"].nunique()) < folds:
-        raise FairbenchError(f"{clusters:,} clusters cannot be divided into {folds} folds", "ask for fewer folds")
+    check_folds(table, folds)
     part = _dealt(table, by, [1 / folds] * folds, seed)
     names = {fold: "test", (fold + 1) % folds: "val"}
     return part.map(lambda number: names.get(number, "train"))

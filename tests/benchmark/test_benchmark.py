@@ -381,6 +381,7 @@ def test_folds_are_jobs_of_their_own_and_divide_no_splits_that_come_with_the_dat
     assert {(job.folds, job.fold) for job in folded} == {(4, fold) for fold in range(4)}
     assert {replace(job, folds=1, fold=0).key for job in folded} == {job.key for job in plain}
     refused("2 folds leave none to train on", "3 or more", jobs, TOY, "run.folds=2")
+    refused("clusters cannot be divided into 9,999 folds", "ask for fewer folds", jobs, TOY, "run.folds=9999")
     monkeypatch.setattr(ToyDataset, "own_splits", True)
     refused("the splits of toy come with its data", "run.redraw=true", jobs, TOY, "run.folds=4")
     assert len(jobs(TOY, "run.folds=4", "run.redraw=true")) == len(folded)
