@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fairbench.files import write
 
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # what `save_to_disk` leaves beside its files
 SHARDS = "*-of-*.parquet"  # a table in several files, as the hub keeps them
+SHARD = re.compile(r"(?P<of>.*)-(?P<number>[0-9]+)-of-(?P<count>[0-9]+)(-[0-9a-f]+)?[.]parquet", re.IGNORECASE)
 DONE = "columns.json"
 
 
@@ -38,6 +40,8 @@ class ArrowTable:
         self.parts = self._guarded(lambda: list(_parts(path)))
         if not self.parts:
             raise FairbenchError(f"{name}: {path} holds no table", "is it the folder that save_to_disk wrote?")
+        if path.is_dir() and (absent := _absent_shards(file for _, file in self.parts)):
+            raise FairbenchError(f"{name}: {path} lacks {absent}", "it is one file of a table: get it, too")
         self.schema = self._guarded(lambda: _schema(self.parts[0][1]))
         refuse_twice(self.schema.names, f"{name}: {path}")
         self.embedded = tuple(field.name for field in self.schema if _is_image(field.type))
@@ -136,6 +140,19 @@ def _parts(path: Path) -> Iterator[tuple[str, Path]]:
 def _shards(folder: Path) -> list[Path]:
     """Return the files that a table was divided into, without what macOS leaves beside each (._train-…)."""
     return sorted(path for path in folder.glob(SHARDS) if not path.name.startswith("."))
+
+
+def _absent_shards(files: Iterable[Path]) -> str:
+    """Name the first file that others of its table count and that is not there; "" where all are."""
+    found: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if one := SHARD.fullmatch(file.name):
+            found.setdefault((one["of"], one["count"]), set()).add(int(one["number"]))
+    for (of, count), numbers in found.items():
+        for number in range(int(count)):
+            if number not in numbers and len(numbers) < int(count):
+                return f"{of}-{number:0{len(count)}d}-of-{count}.parquet"
+    return ""
 
 
 def _schema(file: Path) -> Any:

@@ -175,6 +175,14 @@ def test_what_macos_leaves_beside_shards_is_none(tmp_path):
     assert len(rows(at(folder))) == 40
 
 
+def test_a_table_of_several_files_is_read_whole_or_not_at_all(tmp_path):
+    folder = lay_out("shards of the hub", tmp_path / "inside") / "data"
+    (folder / "train-00000-of-00001.parquet").rename(folder / "train-00000-of-00003-0a1b2c.parquet")
+    lacking = r"data lacks train-00001-of-00003\.parquet\nhint: it is one file of a table"
+    with pytest.raises(FairbenchError, match=lacking):
+        rows(at(tmp_path / "inside"))
+
+
 def test_what_was_unpacked_in_part_is_unpacked_again(tmp_path):
     pq.write_table(arrow(people()), tmp_path / "people.parquet")
     dataset = at(tmp_path)
