@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from fairbench.errors import FairbenchError
 
@@ -171,6 +170,18 @@ def without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def reading(folder: Path, what: str, hint: str) -> Iterator[None]:
+    """Make one FairbenchError of whatever is raised over a checkpoint's files: every model fails in its own way."""
+    try:
+        yield
+    except (FairbenchError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FairbenchError(f"cannot load checkpoint {folder}: {what}{said}", hint) from error
+
+
 def from_checkpoint(folder: Path, architecture: Any, dtype: torch.dtype, **options: Any) -> Any:
     """Return the model of a checkpoint, loaded by transformers from disk alone, with every weight in it.
 
@@ -178,19 +189,16 @@ def from_checkpoint(folder: Path, architecture: Any, dtype: torch.dtype, **optio
     """
     configuration(folder, architecture)
     weight_files(folder)
-    try:
-        # transformers fills what a checkpoint lacks with random weights and only logs it, so ask.
-        with without_bars():
-            model, report = architecture.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-                **FROM_DISK,
-                **options,
-            )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise FairbenchError(f"cannot load checkpoint {folder}: {error}", _whole(folder)) from error
+    # transformers fills what a checkpoint lacks with random weights and only logs it, so ask.
+    with reading(folder, "", _whole(folder)), without_bars():
+        model, report = architecture.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **FROM_DISK,
+            **options,
+        )
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise FairbenchError(

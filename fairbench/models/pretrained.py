@@ -18,12 +18,14 @@ from fairbench.models.checkpoint import (
     configuration,
     from_checkpoint,
     locate,
+    reading,
     revision_of,
 )
 from fairbench.models.family import Family
 from fairbench.models.processor import Pixels, load_processor
 from fairbench.models.supported import architecture_of, unsupported
 
+CONFIGURATION = ("config.json: ", "get the checkpoint again, whole")
 BITS = {"8bit": 8, "4bit": 4}
 
 
@@ -61,8 +63,13 @@ class Pretrained(Family):
 
     def construct(self) -> None:
         """Build the architecture: of a folder that was given as its config.json says, else of this size."""
-        config = self.config() if self.root is None else self._configured(self.folder())
-        self.model = architecture_of(config)(config)
+        if self.root is None:
+            super().construct()
+            return
+        folder = self.folder()
+        config = self._configured(folder)
+        with reading(folder, *CONFIGURATION):
+            self.model = architecture_of(config)(config)
 
     def load(self, dtype: torch.dtype) -> None:
         """Read the checkpoint from a folder or the Hugging Face cache."""
@@ -113,15 +120,11 @@ class Pretrained(Family):
     def _configured(self, folder: Path) -> Any:
         from transformers import AutoConfig
 
-        reason = self.unsupported(configuration(folder, self.architecture))
-        if reason:
-            raise FairbenchError(f"checkpoint {folder} is {reason}", self.conversion)
-        try:
+        said = configuration(folder, self.architecture)
+        with reading(folder, *CONFIGURATION):
+            if reason := self.unsupported(said):
+                raise FairbenchError(f"checkpoint {folder} is {reason}", self.conversion)
             return AutoConfig.from_pretrained(folder, **FROM_DISK)
-        except (OSError, ValueError) as error:
-            raise FairbenchError(
-                f"cannot load checkpoint {folder}: config.json: {error}", "get the checkpoint again, whole"
-            ) from error
 
     def _options(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return how transformers shall load; raises FairbenchError for what this machine cannot do."""

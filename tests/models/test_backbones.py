@@ -448,6 +448,23 @@ def test_a_file_that_is_not_json_is_refused(copy, name):
     refused(copy, "cannot load checkpoint", name)
 
 
+@pytest.mark.parametrize("value", ["x", -1, []], ids=str)
+@pytest.mark.parametrize("part", ["vision_config", "vision_config.hidden_size", "vision_config.patch_size"])
+def test_a_configuration_that_makes_no_model_is_one_error(copy, part, value):
+    """Transformers raises TypeError, RuntimeError, validation errors of its own, … each from within."""
+    file = copy / "config.json"
+    config = json.loads(file.read_text())
+    *parents, last = part.split(".")
+    inner = config
+    for name in parents:
+        inner = inner[name]
+    inner[last] = value
+    file.write_text(json.dumps(config))
+    refused(
+        copy, f"cannot load checkpoint {copy}: config.json: ", action=lambda *of: make(*of).load_preprocessing()
+    )
+
+
 def test_a_tokenizer_of_another_checkpoint_is_refused(copy):
     equality.sentences().save_pretrained(copy)
     refused(copy, "the tokenizer has no special token 257")
