@@ -21,6 +21,7 @@ def module(path):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("check", kit_checks(testing.METHOD_CHECKS))
 def test_an_example_passes_the_kit(check, path):

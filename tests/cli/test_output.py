@@ -15,6 +15,7 @@ HOSTILE = "\x1b[2Jred\x9b31m\u202eder\x07"
 RACES = {"naïve×東京": 40, "ağ": 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_stream_of_any_encoding_can_be_written_to(write, encoding):
     path = write(scored(RACES))
@@ -64,6 +65,7 @@ def test_an_error_raised_in_python_is_as_harmless():
     assert "\\u001b[2Jred\\u009b31m\\u202eder\\u0007" in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["list metrics", "run --help", "verify ../leaderboards/glaucoma-table2-tiny.json"]
 )

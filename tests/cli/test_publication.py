@@ -50,6 +50,7 @@ def test_publishing_says_which_jobs_are_in_no_row(store, tmp_path):
     assert "smith" not in error
 
 
+@pytest.mark.slow
 def test_json_comes_last_so_that_where_it_is_new_all_is(store, tmp_path):
     (tmp_path / "a.html").mkdir()  # what is written between the two fails
     error = run("publish", store.root, "--name=a", "--attr=race", "--html", "--out", tmp_path, status=2)[1]

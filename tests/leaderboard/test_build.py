@@ -139,6 +139,7 @@ def codes(row):
     return {flag.code for flag in row.flags}
 
 
+@pytest.mark.slow
 def test_the_glaucoma_paper_is_a_seven_way_tie(store, shared):
     paper = json.loads((shared / "reference" / "glaucoma_tables_1_2.json").read_text())
     table = patients(paper["n"]).rename(columns={"race": "ethnicity"}).drop(columns="gender")

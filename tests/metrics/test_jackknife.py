@@ -60,6 +60,7 @@ def moved(predictions, seeds=1):
     return Jackknife.of(MCC, [predictions] * seeds, Groups.of(predictions.table, "sex"))
 
 
+@pytest.mark.slow
 def test_values_are_sklearns_and_errors_a_bootstraps():
     predictions = world(600, 1)
     found, table = moved(predictions), predictions.table

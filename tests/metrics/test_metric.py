@@ -279,6 +279,7 @@ def test_an_unknown_preset_names_the_nearest():
     assert "fairllava" in refusal.value.hint
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(rows=binary_rows, equity=st.sampled_from(list(EQUITY)))
 def test_what_evidence_resamples_is_the_disparity_itself(rows, equity):

@@ -204,6 +204,7 @@ def test_a_number_relative_to_nothing_is_undefined():
     assert converted["DEOdds"][1].reason == "fewer than two groups with a value: b (no negatives among 1 row)"
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.sampled_from("abc")), min_size=12, max_size=60))
 def test_as_fairlearn_is_fairlearn(rows):

@@ -231,6 +231,7 @@ def test_loss_and_probability_are_those_of_the_answer_alone(learned, model):
     assert kept.tolist() == pytest.approx(losses, rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["vanilla", "fr", "gr", "hybrid"])
 def test_batches_are_exact_on_answers_too(method):
     one = (Stage(epochs=1, lr=3e-3, warmup=2),)
@@ -241,6 +242,7 @@ def test_batches_are_exact_on_answers_too(method):
         assert difference(whole, interviewed(stages=one)) > 100 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_without_strength_a_method_is_the_one_it_builds_on():
     options = {"backbone_settings": {"dropout": 0.1}, "stages": (Stage(epochs=1, lr=3e-3, warmup=2),)}
     plain, weighed = (interviewed(method, **options) for method in ("vanilla", "gr"))

@@ -110,6 +110,7 @@ def _few_plugins(monkeypatch):
     monkeypatch.setenv("FAIRBENCH_PLUGINS", "method-endpoint,method-vanilla,metric-rates,metric-auroc")
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_now_and_then_answers_every_patient_once(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_KEY", SECRET)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # images go to no proxy

@@ -174,6 +174,7 @@ class Plain(Method):
     name = "plain"
 
 
+@pytest.mark.slow
 @installed
 def test_projector_first_then_lora() -> None:
     stages = (

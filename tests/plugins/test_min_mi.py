@@ -402,6 +402,7 @@ def planted(method, seed=0, **settings) -> tuple[float, dict[str, float], float]
     return readable(outcome.weights), outcome.record.facts["notes"], (test["answer"] == test["target"]).mean()
 
 
+@pytest.mark.slow
 def test_an_attribute_that_anybody_could_read_is_hidden_and_the_answer_is_not():
     """Mean of three seeds: how much one hides depends on a processor's last bits, which training magnifies."""
     readable_before, _, accuracy_before = planted(Plain)
@@ -411,6 +412,7 @@ def test_an_attribute_that_anybody_could_read_is_hidden_and_the_answer_is_not():
     assert min(accuracy for _, _, accuracy in after) > accuracy_before - 0.05
 
 
+@pytest.mark.slow
 def test_an_adversary_hides_something_too():
     readable_after, _, accuracy = planted(Adversarial)
     assert readable_after < 0.88, "plain training leaves 0.93 and more, see above"

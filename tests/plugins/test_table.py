@@ -603,6 +603,7 @@ def test_a_row_may_show_several_images_together(tmp_path):
             at(tmp_path, **{"image_column": "left,right", "together": "true", **wrong})
 
 
+@pytest.mark.slow
 def test_a_model_trains_on_several_images_a_row_and_one_that_cannot_is_refused(tmp_path, monkeypatch):
     eyes(tmp_path / "ward")
     settings = {**PLAIN, "image_column": ("left", "right"), "together": True}

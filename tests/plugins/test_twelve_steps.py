@@ -19,6 +19,7 @@ ELSEWHERE = {  # in test_invariance.py and test_fairtune.py; below; or nothing i
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
 def test_twelve_steps_are_those_of_an_independent_implementation(case):
     repeat(case)

@@ -121,6 +121,7 @@ def test_a_fair_method_is_called_unfair_in_five_percent(name):
     assert abs(corrected) < 1e4 * 0.3 * naive
 
 
+@pytest.mark.slow
 def test_away_from_parity_the_interval_covers_and_the_dispersion_is_unbiased():
     world = ONE["3x300 in clusters of 3, gap .15"]
     row = simulation.share(simulation.one_method(world), 200).mean(axis=0)
@@ -375,6 +376,7 @@ def test_two_seeds_that_happen_to_agree_are_no_proof():
     assert overall * worlds <= stats.binom.ppf(0.999, worlds, 0.04)
 
 
+@pytest.mark.slow
 def test_few_patients_of_many_rows_who_are_all_right_are_no_finding():
     """Thirty patients of ten rows, .95 right as all are, and alike within: 17 % of test sets were rejected."""
     worlds = 120

@@ -62,6 +62,7 @@ def test_a_detectable_gap_of_two_rates_is_found_in_either(rate):
     assert detected / WORLDS >= 0.62
 
 
+@pytest.mark.slow
 def test_with_several_seeds_the_detectable_gap_is_that_of_their_mean():
     """Seeds that share most of their luck; a mean of seeds used to be taken for rows that hardly vary: 54 %."""
     rng, detected, group = np.random.default_rng(4), 0, np.repeat([0, 1, 2], THIRDS)

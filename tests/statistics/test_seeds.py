@@ -125,6 +125,7 @@ def test_gaps_and_changes_of_three_seeds_are_found(row, gaps, changes):
     assert found["changes found"] >= changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", ["SD .2 points", "half of SD 2 points", "one of SD 3 points"])
 def test_methods_that_seeds_move_unlike_much_are_not_called_different(spread):
     found = drawn("changes", f"2x1000, twelve fair, {spread}", 40)

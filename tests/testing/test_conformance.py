@@ -10,6 +10,8 @@ from fairbench.testing.methods import tolerance, trained
 LOADED = plugins.load(("backbone", "method"))
 # An adapter's folder and a server have tests of their own.
 TESTED_ALONE = {"adapter", "endpoint"}
+# One of each way to be a method: no change, a loss, a sampler, a game, weights that learn, answers adjusted.
+ONE_OF_EACH = {"vanilla", "gr", "resample", "min-mi", "group-dro", "thresholds"}
 METHODS = [method for name, method in LOADED.tables["method"].items() if name not in TESTED_ALONE]
 BACKBONES = [item for name, item in LOADED.tables["backbone"].items() if name.startswith("tiny")]
 
@@ -18,11 +20,16 @@ def named(items):
     return pytest.mark.parametrize("item", items, ids=lambda item: item.name)
 
 
+def _of_a_kind(method):
+    marks = [] if method.name in ONE_OF_EACH else [pytest.mark.slow]
+    return pytest.param(method, id=method.name, marks=marks)
+
+
 def test_nothing_is_broken():
     assert LOADED.broken == []
 
 
-@named(METHODS)
+@pytest.mark.parametrize("item", [_of_a_kind(method) for method in METHODS])
 @pytest.mark.parametrize("check", [check for check in testing.METHOD_CHECKS if check.__name__ not in ELSEWHERE])
 def test_method(check, item):
     check(item)

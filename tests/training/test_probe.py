@@ -56,6 +56,7 @@ def test_it_is_what_scikit_learn_finds(values):
     assert table["chance"] == 1 / len(values)
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_found_as_often_as_chance_says():
     p = [read(*splits(seed, distance=0.0), ("f", "m"))["p"] for seed in range(60)]
     assert 0 <= np.mean(np.array(p) <= 0.2) <= 0.4
