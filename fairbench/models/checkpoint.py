@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fairbench.errors import FairbenchError
 PARTS = ("*.json", "*.model", "*.txt", "*.jinja")  # what a checkpoint holds beside its weights
 WEIGHTS = "*.safetensors"
 ADAPTER = "adapter_config.json"
+NUMBER = re.compile(r"[.][0-9]+[.]")  # of a layer, in a weight's name
 # What transformers is told with every load. Left out, it asks on the terminal whether to run what a folder brings.
 FROM_DISK = {"local_files_only": True, "trust_remote_code": False}
 
@@ -204,4 +206,16 @@ def from_checkpoint(folder: Path, architecture: Any, dtype: torch.dtype, **optio
         raise FairbenchError(
             f"checkpoint {folder} lacks {len(lacking)} weights, first {lacking[0]}", _whole(folder)
         )
+    if surplus := _surplus(model, report["unexpected_keys"]):
+        raise FairbenchError(
+            f"checkpoint {folder} holds {len(surplus)} weights of layers that its config.json does not count, "
+            f"first {surplus[0]}",
+            "its config.json is another checkpoint's: get this one's own",
+        )
     return model
+
+
+def _surplus(model: torch.nn.Module, unexpected: Iterable[str]) -> list[str]:
+    """Return the weights without a place that are like others but for the number of their layer."""
+    known = {NUMBER.sub(".#.", name) for name in model.state_dict()}
+    return sorted(name for name in unexpected if NUMBER.sub(".#.", name) in known)

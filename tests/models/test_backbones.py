@@ -347,6 +347,16 @@ def test_a_weight_that_is_missing_is_not_made_up(copy):
     refused(copy, "lacks 1 weights", lost.split(".")[-2])
 
 
+def test_layers_that_the_configuration_does_not_count_are_refused(copy):
+    file = copy / "config.json"
+    config = json.loads(file.read_text())
+    text = config["text_config"]
+    text["num_hidden_layers"] -= 1
+    text["layer_types"] = text["layer_types"][:-1]
+    file.write_text(json.dumps(config))
+    refused(copy, "weights of layers that its config.json does not count", f"layers.{text['num_hidden_layers']}.")
+
+
 def test_a_damaged_shard_is_refused(copy):
     shard = sorted(copy.glob("*.safetensors"))[0]
     shard.write_bytes(shard.read_bytes()[:-100])
