@@ -133,6 +133,8 @@ def work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch, worker: W
                 if isinstance(ended, Record):
                     watch(Event(number, job, record=ended))
                 continue
+            if ended is None and _trained_elsewhere(worker, job):
+                continue  # it would wait for that training, while others can be run
             try:
                 record = _leased(worker, job, partial(watch, Event(number, job, "begin")))
             except FairbenchError as error:
@@ -153,6 +155,17 @@ def work(number: int, jobs: Sequence[Job], setup: Setup, watch: Watch, worker: W
     for broken in dict.fromkeys(worker.plugins.broken):
         if broken not in known:  # a tracker or notifier that raised
             click.echo(f"warning: plugin {broken.name} of {broken.source} raised {broken.reason}", err=True)
+
+
+def _trained_elsewhere(worker: Worker, job: Job) -> bool:
+    """Whether another process is at the training that a job takes its weights from."""
+    from fairbench.training.shared import training_of
+
+    if worker.accelerator.num_processes > 1:  # these train each job of their own
+        return False
+    method = worker.plugins.tables["method"].get(job.method.name)
+    name = training_of(job, method) if method else None
+    return name is not None and worker.store.training_held(name)
 
 
 def _worker(number: int, setup: Setup, watch: Watch) -> Worker:

@@ -360,7 +360,7 @@ class Store:
     @contextlib.contextmanager
     def training(self, name: str) -> Iterator[None]:
         """Hold a training that several jobs share, waiting while another process is at it."""
-        lock = FileLock(self.root / LEASES / f"{name}.lock")
+        lock = FileLock(self._training_lease(name))
         with self.writing():
             lock.acquire()
         try:
@@ -370,10 +370,14 @@ class Store:
 
     def held(self, job: Job) -> bool:
         """Whether a process is at work on the job; looks without leaving a lock file behind."""
-        if not self._lease_file(job).exists():
-            return False
-        with self.lease(job) as mine:
-            return not mine
+        return _is_locked(self._lease_file(job))
+
+    def training_held(self, name: str) -> bool:
+        """Whether a process is at a training that several jobs share."""
+        return _is_locked(self._training_lease(name))
+
+    def _training_lease(self, name: str) -> Path:
+        return self.root / LEASES / f"{name}.lock"
 
     def _lease_file(self, job: Job) -> Path:
         return self.root / LEASES / f"{job.key}.lock"
@@ -598,3 +602,16 @@ def write_json(path: Path, data: object) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file; looks without leaving one behind."""
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
