@@ -152,12 +152,12 @@ def seed_variances(
     """
     if len(rates[0]) == 1:
         return []
-    parts = seeds_apart(rates, group, cluster, groups, weights)
+    parts = rates_by_seed(rates, group, cluster, groups, weights)
     each = [*priors, *[None] * len(parts)]
     return [from_groups(values, within, contrasts, own) for (values, within), own in zip(parts, each, strict=False)]
 
 
-def seeds_apart(
+def rates_by_seed(
     rates: Sequence[Floats], group: Ints, cluster: Ints | None, groups: int, weights: Sequence[float] | None = None
 ) -> list[tuple[Floats, Floats]]:
     """What `group_seeds` says of every rate, or of the weighted sum of the rates."""
@@ -184,13 +184,13 @@ def group_priors(
     trained = [row for row in rows if any(np.nan_to_num(rate - rate[0]).any() for rate in row)]
     if len(trained) < FEWEST:
         return ()
-    parts = [seeds_apart(row, group, cluster, groups, weights) for row in trained]
+    parts = [rates_by_seed(row, group, cluster, groups, weights) for row in trained]
     distinct = distinct_rows([np.nan_to_num(np.stack([*row]) - np.mean(row, axis=1)[:, None]) for row in trained])
     made = []
     for each in zip(*parts, strict=True):
-        scattered = [Scattered.of(values, within, contrasts=True) for values, within in each]
-        freedom = scattered[0].freedom
-        made.append(seed_prior([one.at(LEAST) / max(freedom, 1) for one in scattered], freedom, distinct))
+        residuals = [SeedResiduals.of(values, within, contrasts=True) for values, within in each]
+        freedom = residuals[0].freedom
+        made.append(seed_prior([one.at(LEAST) / max(freedom, 1) for one in residuals], freedom, distinct))
     return tuple(made)
 
 
@@ -217,7 +217,7 @@ def group_seeds(scores: Floats, group: Ints, cluster: Ints | None, groups: int) 
 
 
 @dataclass(frozen=True)
-class Scattered:
+class SeedResiduals:
     """How far groups lie from their means over seeds, (seeds, groups), beside the `within` that patients give."""
 
     residuals: Floats
@@ -226,7 +226,7 @@ class Scattered:
     freedom: int
 
     @classmethod
-    def of(cls, values: Floats, within: Floats, contrasts: bool) -> Scattered:
+    def of(cls, values: Floats, within: Floats, contrasts: bool) -> SeedResiduals:
         """Of groups that have rows; values: (seeds, groups), within: (groups,)."""
         known = ~np.isnan(values[0])
         x = values[:, known]
@@ -250,7 +250,7 @@ def from_groups(values: Floats, within: Floats, contrasts: bool, prior: SeedPrio
     group means, and with seed means too for contrasts. A `prior` (of contrasts) counts as so many more residuals of
     its scatter; what the row alone shows is never undercut.
     """
-    own = Scattered.of(values, within, contrasts)
+    own = SeedResiduals.of(values, within, contrasts)
     seeds = len(values)
     if own.freedom < 1:
         return SeedVariance(0.0, within / seeds, np.inf)
@@ -261,7 +261,7 @@ def from_groups(values: Floats, within: Floats, contrasts: bool, prior: SeedPrio
     return SeedVariance(between / seeds, within / seeds, float(own.freedom + prior.freedom))
 
 
-def _balanced(own: Scattered, prior: SeedPrior | None = None) -> float:
+def _balanced(own: SeedResiduals, prior: SeedPrior | None = None) -> float:
     """Find the variance between seeds at which residuals, with those of a prior, are as large as expected."""
     worth, usual = (prior.freedom, prior.freedom * prior.variance) if prior else (0.0, 0.0)
     expected = own.freedom + worth
