@@ -138,8 +138,7 @@ def judge(
     [correct]; EqOdds: [answered yes on positives, on negatives]); group: (n,) codes, -1 = not recorded; cluster:
     (n,) patient or lesion, rows of which move together. reduce: "max", "mean" (over rates of the gap), "worst"
     (group), or a function of (values, sizes), both (draws, rates, groups), with `higher_is_worse`. weights:
-    judge the weighted sum of the rates as one rate. priors: what the rows of a table say of each rate's variance
-    between seeds (`seeds.group_priors`).
+    judge the weighted sum of the rates as one rate. priors: what a table's rows say of each (`seeds.group_priors`).
     Chance values permute group labels over units within the rates they enter (Fisher 1935; DiCiccio et al. 2020,
     2007.05124), exactly. A gap's p compares the largest studentised difference (`contrasts.max_t`), so that
     rates and groups of any size are heard; its interval leaves out 0 exactly where p <= .05. Else p is the share
@@ -158,15 +157,14 @@ def judge(
     sign = -1.0 if reduce == "worst" or not higher_is_worse else 1.0
     value = float(statistic(*seed_values(rows)).mean())
     chance = chance_values(rows, statistic, repeats, seed)
-    mean = float(chance.mean())
     gap = Gap(
         value=value,
         notes=cautions(m, rows),
         coverage=known_of,
-        floor_mean=mean,
+        floor_mean=float(chance.mean()),
         floor_95=float(np.quantile(chance, 0.95 if sign > 0 else 0.05)),
         p=p_value(sign * chance, sign * value),
-        excess=value - mean,
+        excess=value - float(chance.mean()),
     )
     if reduce == "worst":
         low, high = worst_bounds(rows, value)

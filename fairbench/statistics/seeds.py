@@ -117,8 +117,7 @@ def distinct_rows(deviations: Sequence[Floats]) -> float:
     """How many independent rows tell as much of a variance as these do, which may share their trainings.
 
     deviations: each row's scores less their mean over seeds, (seeds, n), on the same patients and seeds. Rows² over
-    the sum of their squared correlations: a row that adjusts another's answers (thresholds by group) counts with it
-    as one.
+    the sum of their squared correlations: a row that only adjusts another's answers counts with it as one.
     """
     flat = np.stack([one.ravel() for one in deviations])
     flat = flat / np.maximum(np.sqrt((flat**2).sum(axis=1, keepdims=True)), 1e-12)
