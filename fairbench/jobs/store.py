@@ -344,10 +344,10 @@ class Store:
 
         The operating system releases the lock when its holder dies, however it dies.
         """
-        lock = FileLock(self._lease_file(job))
+        lock = FileLock(self._lease_file(job.key))
         held = True
         with self.writing():
-            self._lease_file(job).parent.mkdir(parents=True, exist_ok=True)
+            self._lease_file(job.key).parent.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -360,7 +360,7 @@ class Store:
     @contextlib.contextmanager
     def training(self, name: str) -> Iterator[None]:
         """Hold a training that several jobs share, waiting while another process is at it."""
-        lock = FileLock(self._training_lease(name))
+        lock = FileLock(self._lease_file(name))
         with self.writing():
             lock.acquire()
         try:
@@ -369,18 +369,28 @@ class Store:
             lock.release()
 
     def held(self, job: Job) -> bool:
-        """Whether a process is at work on the job; looks without leaving a lock file behind."""
-        return _is_locked(self._lease_file(job))
+        """Whether a process is at work on the job."""
+        return self._is_locked(job.key)
 
     def training_held(self, name: str) -> bool:
         """Whether a process is at a training that several jobs share."""
-        return _is_locked(self._training_lease(name))
+        return self._is_locked(name)
 
-    def _training_lease(self, name: str) -> Path:
+    def _is_locked(self, name: str) -> bool:
+        """Whether a process holds a lock; looks without leaving a lock file behind."""
+        if not self._lease_file(name).exists():
+            return False
+        lock = FileLock(self._lease_file(name))
+        with self.writing():
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return True
+        lock.release()
+        return False
+
+    def _lease_file(self, name: str) -> Path:
         return self.root / LEASES / f"{name}.lock"
-
-    def _lease_file(self, job: Job) -> Path:
-        return self.root / LEASES / f"{job.key}.lock"
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -602,16 +612,3 @@ def write_json(path: Path, data: object) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds a lock file; looks without leaving one behind."""
-    if not path.exists():
-        return False
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False

@@ -39,6 +39,38 @@ KINDS: tuple[Kind, ...] = ("score", "standardised_gap", "eq_odds_max")
 MOST = 10  # contrasts that a board keeps of one comparison
 
 
+@dataclass(frozen=True)
+class SeedPriors:
+    """What a table's rows say together of one row's variance between seeds, in one kind of disparity: of each
+    measure that is compared, and of each rate's groups.
+    """
+
+    measures: Mapping[str, SeedPrior] = field(default_factory=dict)
+    rates: tuple[SeedPrior | None, ...] = ()
+
+    @property
+    def content(self) -> list[Any]:
+        """All that a result depends on, as JSON holds it."""
+        return [
+            {name: astuple(one) for name, one in self.measures.items()},
+            [one and astuple(one) for one in self.rates],
+        ]
+
+    @classmethod
+    def of(cls, rows: Sequence[Answers], groups: Groups, kind: Kind = "score") -> SeedPriors:
+        """Estimate them from the rows of several seeds, on those seeds that all of these have."""
+        able = _of_common_seeds([row for row in rows if kind in row.kinds])
+        if len(able) < FEWEST:
+            return cls()
+        measures = seed_priors([row.values_by_seed(groups, kind) for row in able], [row.scores for row in able])
+        _, _, weights = rates_of(able[0], able[0], groups, kind)
+        rates = [rates_of(row, row, groups, kind)[0] for row in able]
+        return cls(measures, group_priors(rates, groups.codes, groups.cluster, len(groups.names), weights))
+
+
+NO_PRIORS = SeedPriors()
+
+
 @dataclass(frozen=True, eq=False)
 class Answers:
     """Predictions of one method by several seeds; every entry holds the same rows in the same order.
@@ -134,28 +166,27 @@ class Answers:
         lower, upper = ends(low, high)
         return Estimate(float(value), lower, upper, notes=tuple(notes))
 
-    def gap(self, groups: Groups, priors: SeedPriors | None = None) -> Gap:
+    def gap(self, groups: Groups, priors: SeedPriors = NO_PRIORS) -> Gap:
         """Largest minus smallest group's value (MaxAccGap), mean of the seeds' gaps, with its evidence."""
-        known = priors.rates if priors else ()
-        return judge([self.scores], groups.codes, groups.cluster, names=groups.names, priors=known)
+        return judge([self.scores], groups.codes, groups.cluster, names=groups.names, priors=priors.rates)
 
-    def standardised_gap(self, groups: Groups, priors: SeedPriors | None = None) -> Gap:
+    def standardised_gap(self, groups: Groups, priors: SeedPriors = NO_PRIORS) -> Gap:
         """The gap if every group had the classes' mix of all rows together, tested within class."""
         if "target" not in self.predictions[0].table:
             return Gap(reason=NO_CLASSES)
         target = self.predictions[0].target.astype(np.int64)
-        known = priors.rates if priors else ()
-        return standardised_gap(self.scores, target, groups.codes, groups.cluster, names=groups.names, priors=known)
+        return standardised_gap(
+            self.scores, target, groups.codes, groups.cluster, names=groups.names, priors=priors.rates
+        )
 
-    def eq_odds_max(self, groups: Groups, priors: SeedPriors | None = None) -> Gap:
+    def eq_odds_max(self, groups: Groups, priors: SeedPriors = NO_PRIORS) -> Gap:
         """EqOdds(max), mean of the seeds' values, with its evidence."""
         if not self.odds:
             return Gap(reason=TWO_CLASSES)
         for rate, lacking in zip(self.odds, (TPR.undefined, FPR.undefined), strict=True):
             if np.isnan(rate).all():
                 return Gap(reason=f"{lacking} among {rate.shape[1]:,} rows")
-        known = priors.rates if priors else ()
-        return judge(self.odds, groups.codes, groups.cluster, names=groups.names, priors=known)
+        return judge(self.odds, groups.codes, groups.cluster, names=groups.names, priors=priors.rates)
 
     def worst_group(self, groups: Groups) -> Gap:
         """The measure in each seed's worst group, averaged; `group` is the commonest if seeds disagree."""
@@ -168,9 +199,9 @@ class Answers:
         low, high = worst_bounds(Rows.of([self.scores], groups.codes, groups.cluster, groups.names), value)
         return Gap(value, low, high, group=commonest, agreeing=names.count(commonest))
 
-    def equity_scaled(self, groups: Groups, gap: Gap | None = None, priors: SeedPriors | None = None) -> Gap:
+    def equity_scaled(self, groups: Groups, gap: Gap | None = None, priors: SeedPriors = NO_PRIORS) -> Gap:
         """The equity-scaled measure, mean of the seeds' values, beside what chance gives; low is bad."""
-        combine, names, known = EQUITY["fairllava"].combine, groups.names, priors.rates if priors else ()
+        combine, names, known = EQUITY["fairllava"].combine, groups.names, priors.rates
         return judge_equity_scaled(
             self.scores, groups.codes, combine, groups.cluster, gap, names=names, priors=known
         )
@@ -250,35 +281,6 @@ def shared_seeds(a: Answers, b: Answers) -> tuple[Answers, Answers] | None:
     return (a, b) if min(len(a.seeds), len(b.seeds)) == 1 else None
 
 
-@dataclass(frozen=True)
-class SeedPriors:
-    """What a table's rows say together of one row's variance between seeds, in one kind of disparity: of each
-    measure that is compared, and of each rate's groups.
-    """
-
-    measures: Mapping[str, SeedPrior] = field(default_factory=dict)
-    rates: tuple[SeedPrior | None, ...] = ()
-
-    @property
-    def content(self) -> list[Any]:
-        """All that a result depends on, as JSON holds it."""
-        return [
-            {name: astuple(one) for name, one in self.measures.items()},
-            [one and astuple(one) for one in self.rates],
-        ]
-
-    @classmethod
-    def of(cls, rows: Sequence[Answers], groups: Groups, kind: Kind = "score") -> SeedPriors:
-        """Estimate them from the rows of several seeds, on those seeds that all of these have."""
-        able = _of_common_seeds([row for row in rows if kind in row.kinds])
-        if len(able) < FEWEST:
-            return cls()
-        measures = seed_priors([row.values_by_seed(groups, kind) for row in able], [row.scores for row in able])
-        _, _, weights = rates_of(able[0], able[0], groups, kind)
-        rates = [rates_of(row, row, groups, kind)[0] for row in able]
-        return cls(measures, group_priors(rates, groups.codes, groups.cluster, len(groups.names), weights))
-
-
 def priors_of(rows: Sequence[Answers], groups: Groups) -> dict[Kind, SeedPriors]:
     """Say by all rows of a table how much training again moves one, in every kind of disparity."""
     return {kind: SeedPriors.of(rows, groups, kind) for kind in KINDS}
@@ -289,9 +291,6 @@ def _of_common_seeds(rows: Sequence[Answers]) -> list[Answers]:
     able = [row for row in rows if len(row.seeds) >= FEWEST]
     common = [seed for seed in able[0].seeds if all(seed in row.seeds for row in able)] if able else []
     return [row.only(common) for row in able] if len(common) >= FEWEST else []
-
-
-NO_PRIORS = SeedPriors()
 
 
 def contrast(
