@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from fairbench.errors import FairbenchError
 from fairbench.models.backbone import Backbone
-from fairbench.models.checkpoint import ADAPTER, read_json
+from fairbench.models.checkpoint import ADAPTER, read_json, reading
 
 # peft.PeftModel.from_pretrained(language_model, folder) expects its own prefix on every name.
 _PREFIX = "base_model.model."
 _LORA = "adapter_model.safetensors"
 # peft's init_lora_weights that leave the base as it is.
 UNCHANGED = ("true", "false", "gaussian", "orthogonal", "eva")
+AGAIN = "copy the adapter again, whole"
 OTHER_BASE = "it was trained on another model, or on one with other settings: give it the base that its card names"
 
 
@@ -47,7 +49,7 @@ def load(backbone: Backbone, folder: Path) -> None:
     """Put saved parts into a backbone that was attached for the same classes, refusing a partial fit."""
     if not (folder / _LORA).is_file():
         raise FairbenchError(f"{folder} holds no adapter", f"expected {_LORA} in it")
-    lora = {name.removeprefix(_PREFIX): value for name, value in load_file(folder / _LORA).items()}
+    lora = {name.removeprefix(_PREFIX): value for name, value in _weights(folder / _LORA).items()}
     expected = set(get_peft_model_state_dict(backbone.language_model))
     if set(lora) != expected:
         odd = sorted(set(lora) ^ expected)
@@ -56,7 +58,21 @@ def load(backbone: Backbone, folder: Path) -> None:
         )
     set_peft_model_state_dict(backbone.language_model, lora)
     for part, module in backbone.trained_modules().items():
-        module.load_state_dict(load_file(folder / f"{part}.safetensors"), strict=True)
+        module.load_state_dict(_weights(folder / f"{part}.safetensors"), strict=True)
+
+
+def _weights(file: Path) -> dict[str, Tensor]:
+    """Read a file of weights, refusing one that is damaged or of a training that diverged."""
+    try:
+        values = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise FairbenchError(f"cannot read {file}: {error}", AGAIN) from error
+    if odd := sorted(name for name, value in values.items() if not value.isfinite().all()):
+        raise FairbenchError(
+            f"{file} holds {len(odd)} weights that are not finite, first {odd[0]}",
+            "the training that wrote it diverged: give an adapter of before",
+        )
+    return values
 
 
 MERGE = "give its folder as a backbone's, NAME:FOLDER: it is then merged into its base, and judged untrained"
@@ -86,10 +102,7 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
     """
     config = read_json(folder / ADAPTER)
     _refuse(config, folder)
-    try:
-        weights = load_file(folder / _LORA)
-    except (OSError, SafetensorError) as error:
-        raise FairbenchError(f"cannot read {folder / _LORA}: {error}", "copy the adapter again") from error
+    weights = _weights(folder / _LORA)
     layers = {name: m for name, m in backbone.language_model.named_modules() if isinstance(m, LoraLayer)}
     stems = {re.sub(r"\.lora_[AB]\.weight$", "", name): name for name in weights}
     layer_of = {stem: _within(stem.removeprefix(_PREFIX), backbone) for stem in stems}
@@ -103,10 +116,8 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
     halves = [f"{stem}.lora_{half}.weight" for stem in layer_of for half in "AB"]
     lacking = [name for name in halves if name not in weights]
     if lacking or not halves:
-        raise FairbenchError(
-            f"{folder / _LORA} holds no {lacking[0] if lacking else 'weights'}", "copy the adapter again"
-        )
-    rank = max(weights[f"{stem}.lora_A.weight"].shape[0] for stem in layer_of)
+        raise FairbenchError(f"{folder / _LORA} holds no {lacking[0] if lacking else 'weights'}", AGAIN)
+    rank = _rank([weights[f"{stem}.lora_A.weight"] for stem in layer_of], config, folder)
     if rank > backbone.rank:
         raise FairbenchError(
             f"{folder} has rank {rank}, and {backbone.alias} {backbone.rank}",
@@ -117,7 +128,7 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
     for part, module in backbone.trained_modules().items():
         file = folder / f"{part}.safetensors"
         if file.is_file():
-            values = _in_order(file, backbone.classes) if part == "head" else load_file(file)
+            values = _in_order(file, backbone.classes) if part == "head" else _weights(file)
             try:
                 module.load_state_dict(values, strict=True)
             except RuntimeError as error:
@@ -132,10 +143,13 @@ def _in_order(file: Path, classes: Sequence[str]) -> dict[str, Tensor]:
 
     A head without its classes' names, which fairbench did not write, is taken as it stands.
     """
+    values = _weights(file)
     with safe_open(file, "pt") as opened:
         named = (opened.metadata() or {}).get("classes")
-    values = load_file(file)
-    own = json.loads(named) if named else list(classes)
+    try:
+        own = [str(name) for name in json.loads(named)] if named else list(classes)
+    except (TypeError, ValueError) as error:
+        raise FairbenchError(f"{file} does not list its classes: {named!r:.80}", AGAIN) from error
     if sorted(own) != sorted(classes):
         raise FairbenchError(
             f"{file} tells apart {', '.join(own)}, and the data {', '.join(classes)}",
@@ -169,12 +183,10 @@ def merged(model: Any, folder: Path) -> Any:
     from peft import PeftConfig, get_peft_model
 
     adapter_fingerprint(folder)  # refuses a folder without weights that can be read safely
-    adapted = get_peft_model(model, PeftConfig.from_pretrained(str(folder)))
-    weights = load_file(folder / _LORA)
-    try:
+    weights = _weights(folder / _LORA)
+    with reading(folder, "its adapter does not fit its base: ", OTHER_BASE):
+        adapted = get_peft_model(model, PeftConfig.from_pretrained(str(folder)))
         report = set_peft_model_state_dict(adapted, weights)
-    except RuntimeError as error:
-        raise FairbenchError(f"the adapter in {folder} does not fit its base: {error}", OTHER_BASE) from error
     wanted = set(get_peft_model_state_dict(adapted))
     odd = sorted({*report.unexpected_keys, *(wanted ^ set(weights))})
     if odd:
@@ -232,16 +244,29 @@ def _within(stem: str, backbone: Backbone) -> str:
     )
 
 
+def _rank(halves: Sequence[Tensor], config: Mapping[str, Any], folder: Path) -> int:
+    """Return the largest rank of an adapter's A halves, (r, in) each, which its configuration must bear out."""
+    ranks = {half.shape[0] if half.ndim == 2 else 0 for half in halves}
+    alone = None if config.get("rank_pattern") else config.get("r", 8)  # peft's default, as of alpha below
+    alpha = config.get("lora_alpha", 8)
+    if 0 in ranks or (alone is not None and ranks != {alone}):
+        told = "" if alone is None else f", and its {ADAPTER} says r = {alone!r}"
+        raise FairbenchError(f"the weights in {folder} have rank {', '.join(map(str, sorted(ranks)))}{told}", AGAIN)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise FairbenchError(f"{folder / ADAPTER}: lora_alpha is {alpha!r}, which is no number", AGAIN)
+    return max(ranks)
+
+
 @torch.no_grad()
 def _fill(layer: LoraLayer, a: Tensor, b: Tensor, config: Mapping[str, Any]) -> None:
     """Put A (r, in) and B (out, r) into a layer of rank r or more; the scale goes into B."""
     own_a, own_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     rank = a.shape[0]
-    if a.shape[1] != own_a.shape[1] or b.shape[0] != own_b.shape[0]:
+    if a.shape[1] != own_a.shape[1] or tuple(b.shape) != (own_b.shape[0], rank):
         raise FairbenchError(
             f"the adapter's layers are {tuple(b.shape)} × {tuple(a.shape)}, those of its base other", OTHER_BASE
         )
-    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    scale = config.get("lora_alpha", 8) / (rank**0.5 if config.get("use_rslora") else rank)
     own_b.zero_()
     own_a[:rank] = a.to(own_a.dtype)
     own_b[:, :rank] = b.to(own_b.dtype) * (scale / layer.scaling["default"])

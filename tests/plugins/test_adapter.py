@@ -134,6 +134,40 @@ def test_an_adapter_that_lost_weights_is_refused(base, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("weight", "config", "words"),
+    [
+        (lambda value: torch.full_like(value, torch.nan), {}, "12 weights that are not finite"),
+        (lambda value: value[:0], {}, "have rank 0"),
+        (lambda value: value.flatten(), {}, "have rank 0"),
+        (lambda value: value, {"r": 8}, r"have rank 4, and its adapter_config.json says r = 8"),
+        (lambda value: value, {"lora_alpha": "12"}, "lora_alpha is '12', which is no number"),
+        (lambda value: value, {"peft_type": "OF_TOMORROW"}, "of type OF_TOMORROW"),
+    ],
+    ids=["not finite", "no rank", "no matrix", "another rank", "alpha", "type"],
+)
+def test_damaged_adapters_are_refused_as_a_row_and_as_a_backbone(base, tmp_path, weight, config, words):
+    folder = tmp_path / "mine"
+    adapted(base)[1].save_pretrained(folder)
+    file, about = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    save_file({name: weight(value) for name, value in load_file(file).items()}, file)
+    about.write_text(json.dumps({**json.loads(about.read_text()), **config}))
+    with pytest.raises(FairbenchError, match=words):
+        adopt(built(base), folder)
+    with pytest.raises(FairbenchError):
+        built(folder)
+
+
+def test_a_head_that_does_not_list_its_classes_is_refused(base, tmp_path):
+    backbone = PLUGINS.make("backbone", Choice("vlm:base", {}), {"vlm:base": base})
+    backbone.build(("no", "yes"), ("no", "yes"), torch.float32, CPU)
+    backbone.reset(0)
+    save(backbone, tmp_path)
+    save_file(load_file(tmp_path / "head.safetensors"), tmp_path / "head.safetensors", {"classes": "[no, yes"})
+    with pytest.raises(FairbenchError, match=r"does not list its classes: '.no, yes'"):
+        adopt(backbone, tmp_path)
+
+
+@pytest.mark.parametrize(
     "options",
     [{}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"target_modules": r".*visual.*\.(qkv|proj)"}],
     ids=["LoRA", "DoRA", "a whole module", "of the vision tower"],
