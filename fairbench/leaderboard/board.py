@@ -319,6 +319,10 @@ class Board:
                 if len(row.groups) != len(table.groups):
                     said = f"it has values of {len(row.groups)} groups, and the table has {len(table.groups)}"
                     raise FairbenchError(f"{where}: {said}", "give a value for each group, undefined with a reason")
+                stages = row.recipe.get("stages", [])
+                if not (isinstance(stages, list) and all(isinstance(s, dict) and "name" in s for s in stages)):
+                    said = f"recipe.stages is {stages!r:.60}, not the stages of a training"
+                    raise FairbenchError(f"{where}: {said}", "list them, each an object with its name")
                 lacking = {*COMPARED} - {*row.changes} if row.changes else set()
                 if lacking or (row.changes and "score" not in row.interactions):
                     absent = ", ".join(sorted(lacking)) or "whom it moved"

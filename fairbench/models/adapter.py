@@ -64,7 +64,7 @@ def load(backbone: Backbone, folder: Path) -> None:
 def _weights(file: Path) -> dict[str, Tensor]:
     """Read a file of weights, refusing one that is damaged or of a training that diverged."""
     try:
-        values = load_file(file)
+        values: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
         raise FairbenchError(f"cannot read {file}: {error}", AGAIN) from error
     if odd := sorted(name for name, value in values.items() if not value.isfinite().all()):

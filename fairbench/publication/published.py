@@ -16,6 +16,7 @@ from fairbench.statistics.results import RankBy
 
 FORMAT = "fairbench-publication-1"
 LARGEST = 64 << 20  # bytes of a file that is read at all
+BEYOND = 1e300  # no number of a board is as large, and a hundred times as much must still be a number
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def _parsed(path: Path) -> Any:
         if path.stat().st_size > LARGEST:
             raise FairbenchError(f"it is larger than {LARGEST >> 20} MiB", "no published board is")
         written = path.read_text(encoding="utf-8")
-        data = json.loads(written, parse_constant=_no_number, object_pairs_hook=_each_once)
+        data = json.loads(
+            written, parse_constant=_no_number, parse_float=_number, parse_int=_whole, object_pairs_hook=_each_once
+        )
         json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair is no text
         return data
     except FairbenchError as error:
@@ -150,6 +153,18 @@ def _parsed(path: Path) -> Any:
 
 def _no_number(word: str) -> None:
     raise FairbenchError(f"{word} is no number", "write null for what is undefined")
+
+
+def _number(written: str) -> float:
+    number = float(written)
+    if abs(number) > BEYOND:
+        raise FairbenchError(f"{written:.40} is beyond what any measure is", "write null for what is undefined")
+    return number
+
+
+def _whole(written: str) -> int:
+    _number(written)
+    return int(written)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -39,6 +39,14 @@ HOSTILE = {
         lambda d: row(d, "better")["changes"].pop("gap"),
         "row better: it is compared with the baseline, and not in gap",
     ),
+    "stages that are a word": (
+        lambda d: row(d, "better")["recipe"].update(stages="joint"),
+        "row better: recipe.stages is 'joint', not the stages",
+    ),
+    "stages that are words": (
+        lambda d: row(d, "better")["recipe"].update(stages=["joint"]),
+        "row better: recipe.stages is",
+    ),
     "short of who was moved": (lambda d: row(d, "better").update(interactions={}), "and not in whom it moved"),
     "no reading of a probe": (
         lambda d: d["jobs"][0].update(readable={"race": {"x": 1}}),
@@ -58,6 +66,8 @@ HOSTILE = {
 NO_JSON = {
     '{"format": "x", "format": "fairbench-publication-1"}': "stands twice",
     '{"format": NaN}': "NaN is no number",
+    '{"format": -1e301}': "-1e301 is beyond what any measure is",
+    f'{{"format": {"9" * 400}}}': "9999 is beyond what any measure is",
     "[" * 100_000: "nested too deeply",
     "not json": "is not JSON",
 }
