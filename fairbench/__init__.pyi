@@ -57,6 +57,7 @@ from .predictions.missing import MISSING as MISSING
 from .predictions.missing import is_missing as is_missing
 from .predictions.predictions import Predictions as Predictions
 from .predictions.read import read_predictions as read_predictions
+from .predictions.spelling import alike as alike
 from .settings import Count as Count
 from .settings import Fraction as Fraction
 from .settings import NonNegative as NonNegative

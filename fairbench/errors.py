@@ -4,12 +4,15 @@ import re
 import traceback
 from pathlib import Path
 
-# What commands a terminal (C0 but tab and newline, DEL, C1) or turns the direction of the text around it.
-_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# What commands a terminal (C0 but tab and newline, DEL, C1), turns the direction of the text around it, or is not
+# seen (but for U+200C and U+200D, which write Persian and emoji).
+_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def visible(text: str) -> str:
-    """Write control characters and marks of direction as escapes, such as \\u001b."""
+    """Write control characters, marks of direction and what is not seen as escapes, such as \\u001b."""
     return _COMMANDS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

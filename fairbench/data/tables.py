@@ -34,6 +34,7 @@ OTHER = {
 SAVED = "save the table as csv, xlsx or parquet, without a password and under a name that ends so"
 SAID = re.compile(r'"?sep=(.)"?[ \t]*(?:\r\n|\r|\n)', re.IGNORECASE)  # Excel's own first line says the separator
 FORMULA = re.compile(rb"<(?:\w+:)?f[\s/>]")
+MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s")
 TO_COMPUTE = re.compile(rb'\bfullCalcOnLoad="(?:1|true)"')  # as programs write that compute nothing
 EXACT = 2**53  # from it on, neighbouring whole numbers are one floating point number
 LONGEST_CELL = 1 << 24  # characters; csv's own limit is shorter than some notes
@@ -108,11 +109,17 @@ def _sheet(path: Path, where: str, hint: str) -> list[list[str | None]]:
             opening = file.read(512)
         if opening.startswith(WORKBOOK):
             rows, formulas, stale = _cells(path, values=True), *_formulas(path)
+            merged = _merged(path)
     except Exception as error:  # zipfile, XML and openpyxl raise nearly anything on damaged input
         raise FairbenchError(f"{where} cannot be read: {error}", f"it may be damaged; {hint}") from error
     if not opening.startswith(WORKBOOK):
         _refuse_other(opening, where)
         raise FairbenchError(f"{where} is no workbook", "a table of text has a name that ends in .csv or .tsv")
+    if merged:
+        raise FairbenchError(
+            f"{where}: {merged} are merged into one cell, of which only the first has the value",
+            "unmerge them and write the value into each row that it is true of",
+        )
     for cell in (cell for row in rows for cell in row if formulas):
         computed = not stale if cell.value is not None else cell.data_type == "str"  # which may be an empty text
         if not computed and getattr(cell, "coordinate", "") in formulas:  # a cell that was left out has no place
@@ -145,6 +152,20 @@ def _formulas(path: Path) -> tuple[set[str], bool]:
         return set(), False
     stale = any(TO_COMPUTE.search(part) for name, part in parts.items() if "/worksheets/" not in name)
     return {cell.coordinate for row in _cells(path, values=False) for cell in row if cell.data_type == "f"}, stale
+
+
+def _merged(path: Path) -> str:
+    """Return the first range of merged cells of a workbook's first sheet that is not empty, or ""."""
+    import openpyxl
+
+    with zipfile.ZipFile(path) as archive:
+        sheets = (archive.read(name) for name in archive.namelist() if re.match(r"xl/worksheets/.*\.xml$", name))
+        if not any(MERGED.search(sheet) for sheet in sheets):
+            return ""
+    book = openpyxl.load_workbook(path)  # whole in memory: only so openpyxl knows of merged cells
+    sheet = book.worksheets[0]
+    ranges = [one for one in sheet.merged_cells.ranges if one.start_cell.value is not None]
+    return str(min(ranges, key=lambda one: (one.min_row, one.min_col))) if ranges else ""
 
 
 def _word(cell: Any, where: str) -> str | None:

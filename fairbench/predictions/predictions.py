@@ -178,6 +178,13 @@ class Predictions:
         return self.table[[f"p_{index}" for index in range(len(self.classes))]].to_numpy()
 
     @property
+    def contradicted(self) -> float:
+        """The share of rows, a fraction of those whose answer names a class, in which another is more probable."""
+        named = self.answer != UNPARSED
+        chances, rows = self.probabilities[named], np.arange(int(named.sum()))
+        return float((chances[rows, self.answer[named]] < chances.max(axis=1)).mean()) if len(rows) else 0.0
+
+    @property
     def pairs(self) -> list[tuple[str, str]]:
         """What was written and what should have been, of every row; a missing text is an empty one."""
         written = (self.table[column].fillna("").astype(str) for column in ("text", "reference"))

@@ -143,13 +143,16 @@ def _any_match(column: pa.ChunkedArray, pattern: str) -> bool:
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return the names that differ in capitals, signs, spaces, encoding of accents or a number's spelling alone."""
+    """Return the names that differ in capitals, signs, spaces, accents' encoding, what is not seen, or a number's
+    spelling alone.
+    """
     return _sets(names, lambda name: folded(_plain_number(name)))
 
 
 def folded(name: str) -> str:
-    """Return a name without capitals, with a space for each run of spaces, hyphens and underscores."""
-    plain = unicodedata.normalize("NFKC", name).casefold()
+    """Return a name without capitals and what is not seen, a space for each run of spaces, hyphens, underscores."""
+    shown = (letter for letter in name if unicodedata.category(letter) != "Cf")
+    plain = unicodedata.normalize("NFKC", "".join(shown)).casefold()
     return re.sub(r"[\s_\-\u2010-\u2015]+", " ", plain).strip()
 
 

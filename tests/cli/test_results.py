@@ -411,14 +411,27 @@ def test_scoring_imports_no_torch(write):
 
 def test_groups_that_may_be_one_are_named(write):
     rows = [
-        f"{group},{n % 2},{n % 2}" for n in range(12) for group in ("White", "white", "African-American", "asian")
+        f"{group},{n % 2},{n % 2}"
+        for n in range(12)
+        for group in ("White", "white", "African-American", "asian", "mixed", "mixed\u200b")
     ]
     rows[2] = rows[2].replace("-", "_")
     path = write("\n".join(["race,target,answer", *rows]))
     told = builders.call("score", path, "--attr", "race").stderr
     assert "race has White and white, which may be one group" in told
     assert "African-American and African_American" in told or "African_American and African-American" in told
+    assert "race has mixed and mixed\\u200b, which may be one group" in told, "what is not seen is written out"
     assert "asian" not in told
+
+
+def test_probabilities_that_are_not_those_of_the_answers_are_cautioned(write):
+    frame = pd.DataFrame({"race": ["a", "b"] * 10, "target": ["no", "yes"] * 10, "answer": ["no", "yes"] * 10})
+    chance = np.where(frame["answer"] == "yes", 0.9, 0.2)
+    for order, warned in ((("p_0", "p_1"), False), (("p_1", "p_0"), True)):
+        path = write(frame.assign(**dict(zip(order, (1 - chance, chance), strict=True))))
+        told = builders.call("score", path, "--attr", "race").stderr
+        assert ("in 100% of the rows another class than the answer is the most probable" in told) == warned
+        assert ("(p_0 of no and p_1 of yes)" in told) == warned
 
 
 def test_an_attribute_and_a_split_that_are_not_there_are_refused(write):

@@ -55,6 +55,22 @@ def workbook(folder, *changes, values=("m", 3)):
     return read_table(folder / "t.xlsx", "toy", "get it again")
 
 
+def test_merged_cells_are_refused_where_they_hold_a_value(tmp_path):
+    """The rows after the first would be patients of no recorded sex."""
+    book = openpyxl.Workbook()
+    for row in (["id", "sex", "note"], [1, "m", None], [2, None, None], [3, "f", None]):
+        book.active.append(row)
+    book.active.merge_cells("C2:C4")
+    book.create_sheet("notes").merge_cells("A1:B1")
+    book.save(tmp_path / "t.xlsx")
+    table = read_table(tmp_path / "t.xlsx", "toy", "get it again")
+    assert table["sex"].tolist() == ["m", None, "f"]
+    book.active.merge_cells("B2:B3")
+    book.save(tmp_path / "t.xlsx")
+    with pytest.raises(FairbenchError, match=r"t\.xlsx: B2:B3 are merged into one cell.*\nhint: unmerge them"):
+        read_table(tmp_path / "t.xlsx", "toy", "get it again")
+
+
 COMPUTED = ('fullCalcOnLoad="1"', "")
 RESULT = r"(<f>[^<]*</f>)<v(?: ?/>|></v>)"
 

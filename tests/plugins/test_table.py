@@ -484,7 +484,8 @@ def test_attributes_that_say_nothing(folder, columns, settings, message):
         ({"bins": "age 0-44"}, "is not `name: item, item`"),
         ({"values": "sex: w"}, "'w' is not written=meant"),
         ({"values": "race: w=white"}, "its name is not among sex, age, target, split"),
-        ({"encoding": "utf-9"}, "table.encoding = 'utf-9' is unknown"),
+        ({"encoding": "utf-9"}, "table.encoding = 'utf-9': unknown encoding: utf-9"),
+        ({"encoding": "hex"}, "table.encoding = 'hex': 'hex' is not a text encoding"),
         ({"fractions": "0.5,0.5"}, "are not the shares"),
         ({"fractions": "0.5,0.4,0.4"}, "are not the shares"),
         ({"fractions": "1,0,0"}, "are not the shares"),
@@ -598,6 +599,8 @@ def test_a_row_may_show_several_images_together(tmp_path):
     (tmp_path / "10.png").write_bytes(b"")
     again = at(tmp_path, image_column="left,right", together="true", unreadable_share=0.1)
     assert len(rows(again)) == 38, "the row whose left eye it is, and the one whose right eye"
+    with pytest.raises(FairbenchError, match=r"10 rows have no right \(the first: line 5\)\n.*only=right: \*'"):
+        rows(at(tmp_path, image_column="right,left", together="true"))
     for wrong, said in (({"image_column": "left"}, "names one"), ({"target_column": "target,sex"}, "names 2")):
         with pytest.raises(FairbenchError, match=said):
             at(tmp_path, **{"image_column": "left,right", "together": "true", **wrong})

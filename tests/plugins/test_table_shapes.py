@@ -156,6 +156,19 @@ def test_several_columns_of_images_inside_are_each_its_own(tmp_path):
         assert [image.tobytes() for image in shown] == [np.asarray(noise(seed)).tobytes() for seed in expected]
 
 
+@pytest.mark.parametrize("paths", [True, False])
+def test_a_row_without_the_image_that_the_table_should_hold_is_named_and_can_be_left_out(tmp_path, paths):
+    table = arrow(people())
+    cells = [{"bytes": png(n), "path": f"{n}.png" if paths else None} for n in range(40)]
+    cells[3], cells[5] = None, {"bytes": None, "path": "5.png" if paths else None}
+    place = table.column_names.index("image")
+    table = table.set_column(place, table.schema.field("image"), pa.array(cells, table["image"].type))
+    pq.write_table(table, tmp_path / "people.parquet")
+    with pytest.raises(FairbenchError, match=r"2 rows have no image \(the first: row 4\)\n.*only=image: \*'"):
+        rows(at(tmp_path))
+    assert len(rows(at(tmp_path, only="image: *"))) == 38
+
+
 def test_images_partly_inside_are_refused(tmp_path):
     pq.write_table(two_views(people(), side=False), tmp_path / "people.parquet")
     with pytest.raises(FairbenchError, match="holds the images of image itself, of side paths"):
@@ -411,6 +424,12 @@ def test_two_images_a_row(tmp_path):
     assert table.groupby("cluster")["split"].nunique().max() == 1, "two eyes of one patient stay together"
     assert "1 of 48 images are named by no cell and were left out" in dataset.warnings
     assert set(rows(at(tmp_path, target_column="DL", **settings)).groupby("cluster")["target"].nunique()) == {1}
+    again = frame.assign(id=["i000", *frame["id"][:-1]], Right=frame["Left"])
+    write(tmp_path, again, images=frame["Left"])
+    with pytest.raises(
+        FairbenchError, match="2 of id stand in several rows, for instance 'i000-Left' in line 2 and 3"
+    ):
+        rows(at(tmp_path, target_column="DL,DR", **settings))
     with pytest.raises(FairbenchError, match="target_column names 3 and image_column 2"):
         at(tmp_path, target_column="DL,DR,DL", **settings)
 
@@ -514,6 +533,13 @@ def test_words_for_nothing_are_added_and_may_be_kept(tmp_path):
         ("target", ["ill", "sick|ill", "well", "ill"], "target has combinations such as 'sick|ill'"),
         ("target", ["1", "0", "01", "2"], "target has 01 and 1, which may be one group"),
         ("target", ["1", "0", "1,0", "2"], "target has 1 and 1,0, which may be one group"),
+        ("sex", ["male", "male\u200b", "F", "F"], "sex has male and male\u200b, which may be one group"),
+        ("sex", ["Male", "ｍale", "F", "F"], "sex has male and ｍale, which may be one group"),
+        (
+            "sex",
+            ["non-binary", "non binary", "F", "F"],
+            "sex has non binary and non-binary, which may be one group",
+        ),
     ],
 )
 def test_groups_that_can_hardly_be_meant_are_cautioned(tmp_path, column, written, said):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ from fairbench import (
     FileIndex,
     Fraction,
     ImageFolder,
+    alike,
     cache_folder,
     hookimpl,
     is_missing,
@@ -181,9 +181,9 @@ class Table(ImageFolder):
                     "one for each class, of which no two are the same in lower case",
                 )
         try:
-            codecs.lookup(self.encoding)
-        except LookupError:
-            raise FairbenchError(f"table.encoding = {self.encoding!r} is unknown", "such as cp1252") from None
+            "".encode(self.encoding)
+        except LookupError as error:  # which says of hex and its like that they encode no text
+            raise FairbenchError(f"table.encoding = {self.encoding!r}: {error}", "such as cp1252") from None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -301,6 +301,10 @@ class Table(ImageFolder):
                 "write all of them into the table, or all as files",
             )
         self._unpacked = folder
+        # An image that has no path beside it goes by its file's name: `only` can ask for those that are there.
+        for name in inside:
+            there = pd.Series(unpacked[name.lower()], index=raw.index, dtype=object).replace("", None)
+            raw[name] = raw[name].where(raw[name].notna(), there).where(there.notna(), None)
         return raw, unpacked
 
     def _read(self, path: Path) -> Content:
@@ -345,7 +349,7 @@ class Table(ImageFolder):
         if ids is None:
             ids = names
         elif several:
-            ids = ids + "-" + raw[WHICH]
+            ids = (ids + "-" + raw[WHICH]).rename(ids.name)
         ids = self._unique(ids, path)
         images = self._placed(raw, names, left)
         rows = pd.DataFrame({"id": ids, "image": images, "target": target})
@@ -420,10 +424,11 @@ class Table(ImageFolder):
             if listed := [value for value in values if LISTED in value]:
                 way = "table.finding=NAME asks for one label" if name == "target" else "table.values renames them"
                 yield f"{name} has combinations such as {listed[0]!r}, each a group of its own: {way}"
-            for words in (*SAME, *_same_numbers(values)):
-                if len(alike := [value for value in values if value in words]) > 1:
-                    pair = f"{name}: {alike[0]}={alike[1]}"
-                    yield f"{name} has {' and '.join(alike)}, which may be one group: --set 'table.values={pair}'"
+            sets = (*SAME, *_same_numbers(values), *alike(values))
+            for same in dict.fromkeys(tuple(value for value in values if value in words) for words in sets):
+                if len(same) > 1:
+                    pair = f"{name}: {same[0]}={same[1]}"
+                    yield f"{name} has {' and '.join(same)}, which may be one group: --set 'table.values={pair}'"
             for value in values:
                 if value in DOUBTFUL and name not in self._bins and value not in map(_canonical, self.recorded):
                     yield f"{name} has {value!r}, which may stand for nothing: --set 'table.unrecorded={value}'"
@@ -704,7 +709,7 @@ class Table(ImageFolder):
         """Refuse a column with gaps; `written` is what stands there where a word means nothing."""
         gaps = cells.index[cells.isna()]
         if len(gaps):
-            name = cells.name if "\0" not in str(cells.name) else " or ".join(self.image_column)
+            name = cells.name if "\0" not in str(cells.name) else self.image_column[0]
             words = [] if written is None else list(written[cells.isna()].dropna().unique())
             meant = next((f"!{word}" for word in words if not self._is_nothing(_canonical(word))), "*")
             raise FairbenchError(
@@ -741,6 +746,7 @@ class Table(ImageFolder):
     def _paths(self, raw: pd.DataFrame, path: Path) -> Cells:
         """Make each row's path of its cells, as the table says it."""
         if FILE in raw:
+            self._whole(raw[IMAGE], path)
             named = path.name + " row " + raw.index.to_series().astype(str)
             return (named if self.together or len(self.image_column) == 1 else named + "-" + raw[WHICH]).rename(
                 "image"
