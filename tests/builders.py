@@ -30,6 +30,18 @@ ELSEWHERE = (
 )
 
 
+def sampled(cases, *fast, count=1, ids=None):
+    """Make a test's parameters of cases: the `fast` ones, or the first `count`, in every run; all others slow."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            id=ids(case) if ids else None,
+            marks=[] if (case in fast if fast else place < count) else [pytest.mark.slow],
+        )
+        for place, case in enumerate(cases)
+    ]
+
+
 def kit_checks(checks):
     """Make a test's parameters of the kit's checks, of which those that start another Python are slow."""
     return [pytest.param(check, id=check.__name__, marks=_marks(check)) for check in checks]

@@ -254,6 +254,7 @@ def test_a_plan_of_many_jobs_tells_those_alike_in_one_line(tmp_path, monkeypatch
     assert text.count("0 and 3") == 2
 
 
+@pytest.mark.slow
 def test_a_plan_knows_what_is_done_and_what_failed(tmp_path, monkeypatch):
     words = (*TOY, "--methods", "brittle", "--out", tmp_path, "--no-controls")
     monkeypatch.setenv("FAIRBENCH_TEST_BRITTLE", "1")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from builders import sampled
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -70,7 +71,7 @@ def build(name, folder, **settings):
 # ── the same as transformers ─────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
+@pytest.mark.parametrize("case", sampled(CASES, QWEN, LLAVA, ids=lambda case: case.what))
 def test_a_checkpoint_gives_what_transformers_gives(saved, case):
     """Tokens, every logit and greedy text, at both paddings, for pictures of one and of several sizes."""
     folder = saved(case)

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from builders import sampled
 from PIL import Image
 from transformers.loss.loss_utils import ForCausalLMLoss
 
@@ -115,7 +116,7 @@ def naive_text(model, image, prompt, limit):
 # ── what is written ──────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("batch", [1, 3, 32])
+@pytest.mark.parametrize("batch", sampled([3, 1, 32]))
 def test_a_text_is_what_a_plain_loop_writes_whatever_the_batch(batch, monkeypatch, learned, model):
     monkeypatch.setattr(predicting, "BATCH", batch)
     predictions = interviewed().predictions
@@ -148,6 +149,7 @@ def test_nothing_is_written_beyond_the_limit():
     assert set(test["answer"]) == {UNPARSED}
 
 
+@pytest.mark.slow
 def test_answers_are_written_by_halves_when_memory_runs_out(learned):
     class Small(Writer):
         """Holds five examples, also when it only writes."""
@@ -319,6 +321,7 @@ def test_adjust_sees_questions_and_texts_but_no_reference():
         train(Wordless, backbone=Writer, dataset=Interview)
 
 
+@pytest.mark.slow
 def test_what_is_written_does_not_depend_on_test_references():
     class Scrambled(Interview):
         """The same patients, with other answers to the test questions."""
@@ -361,7 +364,7 @@ def test_blank_images_leave_one_text_for_each_question(learned):
 
 
 @pytest.mark.parametrize("dataset", [Interview, Story])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sampled(METHODS, "vanilla", "gr", "thresholds", "demonstrations"))
 def test_every_method_trains_on_answers_or_says_why_not(method, dataset):
     if METHODS[method]().needs:  # the scores of classes, or a readout
         with pytest.raises(AssertionError, match=f"^{method} "):  # its own words, and no traceback

@@ -199,6 +199,7 @@ def test_images_stay_here_unless_told_otherwise(settings, words):
     assert ENDPOINT(model="m", address="http://[::1]:8000/v1").concurrency == 4
 
 
+@pytest.mark.slow
 def test_what_a_job_warns_of_is_said_where_it_was_run(tmp_path):
     """Once, however many jobs warn; it had stood in the record alone."""
 

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 import pytest
 import torch
+from builders import sampled
 from fairbench_plugins.backbones import lite_llava
 from fairbench_plugins.backbones.lite_llava import LiteLlava
 from PIL import Image
@@ -107,6 +108,7 @@ def test_counts_follow_from_the_shapes_alone(layers: int) -> None:
     assert sum(p.numel() for p in backbone.parameters()) == frozen + sum(counts.values())
 
 
+@pytest.mark.slow
 @installed
 def test_training_changes_what_it_should_and_no_statistic(examples: list[Any]) -> None:
     backbone = built(layers=1)
@@ -238,7 +240,7 @@ def test_weights_and_tokens_are_those_that_transformers_reads() -> None:
 
 
 @installed
-@pytest.mark.parametrize("blocks", [1, 5, 16])
+@pytest.mark.parametrize("blocks", sampled([5, 1, 16]))
 def test_a_tower_cut_in_two_sees_what_the_whole_one_sees(blocks: int, tmp_path: Any) -> None:
     coarse = np.random.default_rng(1).integers(0, 255, (2, 6, 8, 3), dtype=np.uint8)
     whole, cut = built(layers=1, resolution=256), built(layers=1, resolution=256, tuned_blocks=blocks)

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import noise, opened, write_dataset
+from builders import noise, opened, sampled, write_dataset
 from fairbench_plugins.datasets.table import Table
 
 from fairbench import FairbenchError
@@ -246,7 +246,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("cell", ["{n}.png", "{n}", "old/{n}.jpg", "old\\{n}.jpg"])
+@pytest.mark.parametrize("cell", sampled(["old/{n}.jpg", "{n}.png", "{n}", "old\\{n}.jpg"]))
 def test_images_are_found_by_name_whatever_the_table_says(tmp_path, layout, cell):
     frame = people().assign(image=[cell.format(n=n) for n in range(40)])
     expected = at(write(tmp_path / "plain"))

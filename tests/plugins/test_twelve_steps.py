@@ -71,6 +71,7 @@ def optimised(module):
     return list(module.parameters()), torch.optim.AdamW(module.parameters(), weight_decay=STAGE.weight_decay)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_both_players_of_adversarial_take_twelve_steps(kind):
     ours, (adversary,) = told(
@@ -99,6 +100,7 @@ def test_both_players_of_adversarial_take_twelve_steps(kind):
     assert difference(ours[0], train(METHODS["vanilla"])) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["alternating", "joint"])
 def test_both_players_of_min_mi_take_twelve_steps(schedule):
     ours, ((reader,),) = told("min-mi", "panel", {"schedule": schedule, "reader_steps": 2, "strength": 2.0})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import HOSTILE, scored_runs
+from builders import HOSTILE, sampled, scored_runs
 from click.testing import CliRunner
 
 from fairbench.cli.look import FIGURES
@@ -97,7 +97,7 @@ def test_changes_have_intervals_only_where_they_were_computed(made):
     assert "need the runs" in KINDS["change"](table, None).note
 
 
-@pytest.mark.parametrize("kind", FIGURES)
+@pytest.mark.parametrize("kind", sampled(FIGURES, count=2))
 def test_every_figure_is_drawn_in_every_format(made, kind):
     table, details = made
     figure = KINDS[kind](table, details)

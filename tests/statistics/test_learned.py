@@ -35,6 +35,7 @@ def test_a_screening_model_has_learned_where_its_accuracy_is_below_a_constants()
     assert constant.p > 0.3
 
 
+@pytest.mark.slow
 def test_scores_and_answers_at_chance_are_called_better_in_five_percent():
     rng, worlds = np.random.default_rng(1), 300
     rejected = np.zeros(2)
@@ -120,6 +121,7 @@ def test_an_equity_scaled_score_of_several_seeds_is_the_mean_of_every_seeds_own(
     assert difference.value == pytest.approx(own(a) - own(b))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["fairllava", "fairllava-table", "fairclip"])
 def test_a_large_group_that_lies_apart_leaves_es_m_covered(preset):
     """The preset that takes the mean of groups' values for M lies outside of the score's limits: 63 % before."""

@@ -30,6 +30,7 @@ def pair(rng, sizes, right_a, right_b, agreement):
     return group, (first | both & ~second).astype(float), (second | both & ~first).astype(float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "held_by"), [(THIRDS, 1), (PAPER, 2)])
 def test_the_detectable_gap_is_detected_four_times_in_five(sizes, held_by):
     rng, detected = np.random.default_rng(0), 0
@@ -41,6 +42,7 @@ def test_the_detectable_gap_is_detected_four_times_in_five(sizes, held_by):
     assert detected / WORLDS == NEAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0, 1])
 def test_a_detectable_gap_of_two_rates_is_found_in_either(rate):
     """Of EqOdds: the rate of fewer rows alone used to be asked, and a gap of the other was found in 17 %.
@@ -87,6 +89,7 @@ def test_the_detectable_interaction_is_detected_four_times_in_five(sizes, agreem
     assert detected / WORLDS == NEAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "agreement", "gap"), [((1000,) * 3, 0.85, 0.2), (THIRDS, 0.8, 0.3)])
 def test_the_detectable_improvement_is_detected_four_times_in_five(sizes, agreement, gap):
     """By the printed p of the difference of two gaps: another test's power used to be printed, 52 to 69 % of 80."""

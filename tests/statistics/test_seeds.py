@@ -114,6 +114,7 @@ def test_rows_without_training_are_no_evidence_of_its_variance():
     assert group_priors([[one] for one in asked], group, None, 2) == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "gaps", "changes"),
     [("2x1000, half with gap .08, SD .2 points", 0.85, 0.75), ("3x667, half with gap .08, SD .2 points", 0.7, 0.7)],
@@ -133,6 +134,7 @@ def test_methods_that_seeds_move_unlike_much_are_not_called_different(spread):
     assert found["a change where there is none"] <= 0.13
 
 
+@pytest.mark.slow
 def test_a_method_that_is_worse_is_placed_below_the_others_and_no_other_is():
     found = drawn("seeds", "one 5 points worse, SD .2 points", 4)
     assert found["others falsely separated"] <= 0.25

@@ -10,6 +10,7 @@ def within(share, expected, worlds):
     return abs(share - expected) <= 3.3 * np.sqrt(max(expected * (1 - expected), 0.02) / worlds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "moved", "smaller_gap", "exchange"),
     [
@@ -39,12 +40,14 @@ def test_eq_odds_are_heard_where_one_class_is_rare():
     assert drawn("odds", "FPR .05 everywhere", 150)["p<=.05"] <= 0.11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ["two eyes", "3 images x 2 views", "4 visits in 4 age bins"])
 def test_clusters_that_span_groups_count_once_overall(row):
     """Rows taken as independent, 10 to 24 % err."""
     assert within(drawn("spanning", row, 150)["overall p<=.05"], 0.05, 150)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "row", "worlds", "least"),
     [
@@ -62,6 +65,7 @@ def test_intervals_cover_where_they_used_to_undercover(study, row, worlds, least
     assert found["gap p<=.05"] <= 0.05 + 3.3 * np.sqrt(0.05 * 0.95 / worlds)
 
 
+@pytest.mark.slow
 def test_identical_methods_do_not_level_down_and_a_best_group_that_fell_does():
     """The old rule: a quarter of identical methods, two thirds of boards with six of them."""
     six = drawn("flags", "six identical methods, any of them", 40)
@@ -70,6 +74,7 @@ def test_identical_methods_do_not_level_down_and_a_best_group_that_fell_does():
     assert drawn("flags", "best group 12 points down", 40)["flagged"] >= 0.85
 
 
+@pytest.mark.slow
 def test_a_truly_worse_method_is_placed_below_and_nobody_else_is():
     found = drawn("ranks", "the same, 3x1000", 6)
     assert found["the odd one placed against the others"] >= 0.8

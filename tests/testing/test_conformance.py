@@ -10,8 +10,8 @@ from fairbench.testing.methods import tolerance, trained
 LOADED = plugins.load(("backbone", "method"))
 # An adapter's folder and a server have tests of their own.
 TESTED_ALONE = {"adapter", "endpoint"}
-# One of each way to be a method: no change, a loss, a sampler, a game, weights that learn, answers adjusted.
-ONE_OF_EACH = {"vanilla", "gr", "resample", "min-mi", "group-dro", "thresholds"}
+# No change and another loss; a sampler, a game, weights that learn, answers adjusted and all else are slow.
+FAST = {"vanilla", "gr"}
 METHODS = [method for name, method in LOADED.tables["method"].items() if name not in TESTED_ALONE]
 BACKBONES = [item for name, item in LOADED.tables["backbone"].items() if name.startswith("tiny")]
 
@@ -21,7 +21,7 @@ def named(items):
 
 
 def _of_a_kind(method):
-    marks = [] if method.name in ONE_OF_EACH else [pytest.mark.slow]
+    marks = [] if method.name in FAST else [pytest.mark.slow]
     return pytest.param(method, id=method.name, marks=marks)
 
 

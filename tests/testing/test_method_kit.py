@@ -344,6 +344,7 @@ class DrawsByTheJob(Base):
         self.own = np.random.default_rng([run.job.seed, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "check"),
     [

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import sampled
 from torch import nn
 
 from fairbench import Method, Stage, Store, plugins
@@ -282,7 +283,7 @@ def test_two_names_of_one_thing_begin_anew(tmp_path, of, reason):
     assert record.facts["begins anew when interrupted"] == reason
 
 
-@pytest.mark.parametrize("kind", ["around", "default", "attribute", "bound"])
+@pytest.mark.parametrize("kind", sampled(["around", "default", "attribute", "bound"]))
 def test_a_function_that_remembers_begins_anew(tmp_path, kind):
     job = a_job(Remembers, settings={"kind": kind})
     _, weights, *_ = run(tmp_path / "whole", job)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from builders import sampled
 
 from fairbench import Method, States, plugins
 from fairbench.jobs.job import Choice, Job
@@ -122,7 +123,7 @@ def alone(tmp_path_factory):
     return train(Plain, out=tmp_path_factory.mktemp("alone")).predictions
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", sampled(WAYS, "counted", "scaled", "hooked", "nothing"))
 def test_the_next_job_inherits_nothing(way, alone, tmp_path):
     worker = Worker(Store(tmp_path), toy_plugins(Plain, Meddler), {}, lambda *_: None)
     where, drawn = os.getcwd(), (random.getstate(), torch.get_rng_state())
@@ -180,6 +181,7 @@ def test_a_checksum_sees_every_change(dtype, shape):
             assert not torch.equal(whole, checksum(other.view(shape)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-llava", "tiny-qwen2.5-vl"])
 def test_training_a_real_family_changes_nothing_that_others_inherit(name):
     class Reads(Plain):
