@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import struct
 import zlib
 
@@ -28,6 +29,11 @@ ELSEWHERE = (
     "check_fingerprint_names_the_weights",
     "check_other_processes_learn_the_same",
 )
+
+
+def hears_ctrl_c():
+    """Let a child hear Ctrl-C: tests that a shell put into the background ignore it, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def sampled(cases, *fast, count=1, ids=None):

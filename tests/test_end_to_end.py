@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from builders import hears_ctrl_c
 from click.testing import CliRunner
 
 from fairbench import Store
@@ -325,10 +325,8 @@ def test_a_full_disk_stops_with_one_error_and_keeps_what_is_done(tmp_path, undis
 
 def start(out, workers, sweep=None):
     words = (*COMMAND, *(sweep or SWEEP), "--out", str(out), "--workers", str(workers))
-    # A test run that a shell put into the background ignores Ctrl-C, and its children would inherit that.
-    listen = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(words, **pipes, cwd=out, preexec_fn=listen)
+    return subprocess.Popen(words, **pipes, cwd=out, preexec_fn=hears_ctrl_c)
 
 
 def wait_for(claim, seconds=200):

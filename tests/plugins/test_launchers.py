@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from builders import call
+from builders import call, hears_ctrl_c
 
 from fairbench.benchmark.launcher import Work
 from fairbench.benchmark.pull import Setup
@@ -27,7 +27,7 @@ def started(out, *words):
     command = [sys.executable, "-m", "fairbench", "run", "quickstart", *TOY[1:], "--methods", "fr", "--no-controls"]
     command += ["--set", "lora.epochs=0.5", "--out", str(out), *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, cwd=out.parent, env=environment(), **pipes)
+    return subprocess.Popen(command, text=True, cwd=out.parent, env=environment(), **pipes, preexec_fn=hears_ctrl_c)
 
 
 def run(out, *words):

@@ -12,7 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from builders import scored_runs
+from builders import hears_ctrl_c, scored_runs
 
 from fairbench.errors import FairbenchError
 from fairbench.jobs.job import Record
@@ -183,7 +183,8 @@ def test_an_empty_folder_waits_and_what_is_none_is_an_error(tmp_path, server):
 @pytest.mark.slow
 def test_ctrl_c_ends_it(store):
     command = [sys.executable, "-m", "fairbench", "serve", str(store.root), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, preexec_fn=hears_ctrl_c) as process:
         line = process.stdout.readline()
         assert re.match(r"http://127\.0\.0\.1:\d+/ shows ", line), process.stderr.read()
         process.send_signal(signal.SIGINT)
