@@ -32,7 +32,7 @@ ELSEWHERE = (
 
 
 def hears_ctrl_c():
-    """Let a child hear Ctrl-C: tests that a shell put into the background ignore it, and their children inherit that."""
+    """Let a child hear Ctrl-C, which it would ignore where a shell put the tests into the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
