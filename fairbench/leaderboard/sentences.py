@@ -17,8 +17,11 @@ MOST = 12  # names that a list in a sentence can hold
 def finding(table: Table) -> list[str]:
     """Say what to do with the table; then whose gap is more than chance, and who differs from the baseline how."""
     if not table.rows:
-        reason = "No job of this table finished." if table.attribute else "This dataset records no attribute."
-        return [reason]
+        if not table.attribute:
+            return ["This dataset records no attribute."]
+        if not table.controls:
+            return ["No job of this table finished."]
+        return [f"Only controls finished ({named([row.label for row in table.controls])}): no method is judged."]
     if not any(map(learned, table.rows)):
         return ["No method here is shown to tell patients apart: this table says nothing about fairness."]
     if table.baseline is None:

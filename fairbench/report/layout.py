@@ -172,7 +172,8 @@ def _folded(table: Table) -> dict[str, list[Block]]:
     """What stands behind a table, by the question that it answers."""
     about: list[Block] = [Paragraph(plain(text)) for text in (appendix.trials(table), appendix.data(table))]
     if not table.rows:
-        return {"Jobs and data": about}
+        shown: list[Block] = [appendix.controls(table)] if table.controls else []
+        return {"Controls and side effects": shown, "Jobs and data": about}
     against = [*details.against(table), *details.moved(table)] if table.baseline else []
     return {
         "Is it more than chance?": [details.chance(table), *details.more_chance(table), details.sources(table)],
