@@ -34,7 +34,8 @@ def merge(publications: Sequence[Publication], name: str, command: str, publishe
     and say why. Raises FairbenchError for fewer than two boards, two of one publisher's name, or no counts.
     """
     labs = _labs(publications)
-    shares = [Share(lab, table) for lab, one in labs.items() for table in one.board.tables if table.rows]
+    filled = [Share(lab, one) for lab, own in labs.items() for one in own.board.tables if one.rows or one.controls]
+    shares = sorted(filled, key=lambda share: not share.table.rows)  # controls alone join the rows they are about
     for share in shares:
         if share.table.evidence is None:
             raise FairbenchError(
@@ -85,7 +86,8 @@ def _labs(publications: Sequence[Publication]) -> dict[str, Publication]:
 
 def identity(table: Table) -> dict[str, Any]:
     """Return what must be equal for rows to stand in one table: the patients, and how the baseline was trained."""
-    bases = [row for row in table.rows if row.label == table.baseline] or [table.rows[0]]
+    rows = (*table.rows, *table.controls)
+    base = next((row for row in rows if row.label == table.baseline), rows[0])
     return {
         "data fingerprint": table.fingerprint,
         "test rows": table.rows_tested,
@@ -95,11 +97,17 @@ def identity(table: Table) -> dict[str, Any]:
         "unrecorded values": table.unrecorded,
         "measure": table.measure.name,
         "ranking": table.ranked_by,
-        "baseline": bases[0].method,
-        "weights of the backbone": bases[0].versions.get("weights"),
-        "code of the dataset": bases[0].versions.get("dataset"),
-        **{key.replace("_", " "): value for key, value in bases[0].recipe.items()},
+        **({"baseline": base.method} if table.rows else {}),  # controls alone have none
+        "weights of the backbone": base.versions.get("weights"),
+        "code of the dataset": base.versions.get("dataset"),
+        **{key.replace("_", " "): value for key, value in base.recipe.items()},
     }
+
+
+def _alike(a: Table, b: Table) -> bool:
+    """Whether two tables are the same in all that both have."""
+    one, other = identity(a), identity(b)
+    return all(one[key] == other[key] for key in one.keys() & other.keys())
 
 
 def _grouped(shares: Sequence[Share]) -> list[list[Share]]:
@@ -107,7 +115,7 @@ def _grouped(shares: Sequence[Share]) -> list[list[Share]]:
     groups: list[list[Share]] = []
     for share in shares:
         same_place = [group for group in groups if _place(group[0].table) == _place(share.table)]
-        home = next((group for group in same_place if identity(group[0].table) == identity(share.table)), None)
+        home = next((group for group in same_place if _alike(group[0].table, share.table)), None)
         home = home if home and _same_counts(home[0].table, share.table) else None
         if home is not None:
             home.append(share)
@@ -130,7 +138,7 @@ def _same_counts(a: Table, b: Table) -> bool:
 
 def _difference(share: Share, other: Share) -> str:
     mine, theirs = identity(share.table), identity(other.table)
-    unlike = [key for key in dict.fromkeys([*mine, *theirs]) if mine.get(key) != theirs.get(key)]
+    unlike = [key for key in mine if key in theirs and mine[key] != theirs[key]]
     said = [f"{key} ({_short(mine.get(key))}, there {_short(theirs.get(key))})" for key in unlike]
     return (
         f"apart from the table of {other.lab}: {share.lab}'s has another {', '.join(said) or 'number of patients'}"

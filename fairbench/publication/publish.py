@@ -59,9 +59,8 @@ def publish(
     """Make a publication of folders of runs. Raises FairbenchError where there is nothing to publish."""
     runs = [Shareable(store) for store in stores]
     board = board_of(runs, choices, metrics, name)
-    if not any(table.rows for table in board.tables):
+    if not any(table.rows or table.controls for table in board.tables):
         reasons = {one.reason for table in board.tables for one in table.excluded}
-        reasons |= {"only controls finished" for table in board.tables if table.controls}
         raise FairbenchError(
             f"no job of {', '.join(store.name for store in stores)} can be published: {'; '.join(sorted(reasons))}",
             "`fairbench leaderboard` on it shows what is there",

@@ -43,7 +43,7 @@ def verify_file(publication: Publication, plugins: Plugins | None = None, answer
         findings += collected(where, "it is about what its jobs are about", _about(table, where, records))
         findings += collected(where, "it is made as the publication says", _made(publication, table, where))
         findings += collected(where, "as many trials as jobs", _trials(table, where, records))
-        if table.evidence is None or not table.rows:
+        if table.evidence is None or not (table.rows or table.controls):
             findings.append(Finding("unchecked", where, "no counts are attached: its numbers are their lab's word"))
             continue
         metrics = plugins.tables["metric"] if plugins else {}

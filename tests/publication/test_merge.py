@@ -91,6 +91,23 @@ def test_a_third_lab_verifies_the_merge(labs, merged, tmp_path):
     assert verdict_on(Publication.from_json(data), request, toy_plugins()).differs
 
 
+def test_a_lab_may_bring_controls_alone(labs, tmp_path):
+    """They had vanished from a merged board without a word."""
+    control = {"seeds": (0, 1), "methods": {"blank": {"black": 0.5, "white": 0.5}}, "about": {"role": "control"}}
+    alone = published(runs(tmp_path / "same", **control), "C", "Lab C")
+    for order in ((labs["Lab A"][1], alone), (alone, labs["Lab A"][1])):
+        joined = merge(order, "both", "")
+        (whole,) = joined.board.tables
+        assert {one.label for one in whole.rows} == {"vanilla", "better"}
+        assert [(one.label, one.origin) for one in whole.controls] == [("blank", "Lab C")]
+        assert whole.baseline == "vanilla"
+        found = verify_file(joined)
+        assert said(found) == []
+        assert not any("counts" in one for one in said(found, "unchecked"))
+    apart = published(runs(tmp_path / "other", **control, fingerprint="data-2"), "C", "Lab C")
+    assert "another data fingerprint" in merge((labs["Lab A"][1], apart), "both", "").board.tables[1].apart
+
+
 def test_a_baseline_that_came_out_otherwise_stands_beside_the_first(labs, tmp_path):
     other = published(
         runs(tmp_path, seeds=(0, 1), methods={"vanilla": SHARES["worse"], "worse": SHARES["worse"]}), "B", "B"
