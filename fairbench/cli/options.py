@@ -86,7 +86,7 @@ def read(
     for name in table.attributes:
         for same in alike(table.table[name].cat.remove_unused_categories().cat.categories):
             say(f"warning: {path}: {name} has {' and '.join(same)}, which may be one group: spell them alike")
-    if table.has_probabilities and (share := table.contradicted) > 0.5:
+    if table.task == "classify" and table.has_probabilities and (share := table.contradicted) > 0.5:
         columns = " and ".join(f"p_{index} of {name}" for index, name in enumerate(table.classes))
         say(
             f"warning: {path}: in {share:.0%} of the rows another class than the answer is the most probable: "

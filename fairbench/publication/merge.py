@@ -97,17 +97,18 @@ def identity(table: Table) -> dict[str, Any]:
         "unrecorded values": table.unrecorded,
         "measure": table.measure.name,
         "ranking": table.ranked_by,
-        **({"baseline": base.method} if table.rows else {}),  # controls alone have none
+        "baseline": base.method if table.rows else None,  # controls alone have none
         "weights of the backbone": base.versions.get("weights"),
         "code of the dataset": base.versions.get("dataset"),
         **{key.replace("_", " "): value for key, value in base.recipe.items()},
     }
 
 
-def _alike(a: Table, b: Table) -> bool:
-    """Whether two tables are the same in all that both have."""
-    one, other = identity(a), identity(b)
-    return all(one[key] == other[key] for key in one.keys() & other.keys())
+def _unlike(a: Table, b: Table) -> list[str]:
+    """Name what keeps two tables apart; the lack of a baseline does not."""
+    mine, theirs = identity(a), identity(b)
+    unlike = [key for key in dict.fromkeys([*mine, *theirs]) if mine.get(key) != theirs.get(key)]
+    return [key for key in unlike if key != "baseline" or None not in (mine[key], theirs[key])]
 
 
 def _grouped(shares: Sequence[Share]) -> list[list[Share]]:
@@ -115,7 +116,7 @@ def _grouped(shares: Sequence[Share]) -> list[list[Share]]:
     groups: list[list[Share]] = []
     for share in shares:
         same_place = [group for group in groups if _place(group[0].table) == _place(share.table)]
-        home = next((group for group in same_place if _alike(group[0].table, share.table)), None)
+        home = next((group for group in same_place if not _unlike(group[0].table, share.table)), None)
         home = home if home and _same_counts(home[0].table, share.table) else None
         if home is not None:
             home.append(share)
@@ -138,7 +139,7 @@ def _same_counts(a: Table, b: Table) -> bool:
 
 def _difference(share: Share, other: Share) -> str:
     mine, theirs = identity(share.table), identity(other.table)
-    unlike = [key for key in mine if key in theirs and mine[key] != theirs[key]]
+    unlike = _unlike(share.table, other.table)
     said = [f"{key} ({_short(mine.get(key))}, there {_short(theirs.get(key))})" for key in unlike]
     return (
         f"apart from the table of {other.lab}: {share.lab}'s has another {', '.join(said) or 'number of patients'}"
