@@ -163,6 +163,8 @@ def undefined(table: Table) -> Iterable[str]:
 def trials(table: Table) -> str:
     """Say how much was tried."""
     tried = table.trials
+    if not tried.methods:
+        return "No method was tried."
     beyond = tried.settings - tried.methods
     more = f", {beyond} of them beyond the first of their method" if beyond else ""
     return (
