@@ -38,6 +38,7 @@ def hears_ctrl_c():
 
 def sampled(cases, *fast, count=1, ids=None):
     """Make a test's parameters of cases: the `fast` ones, or the first `count`, in every run; all others slow."""
+    assert all(case in cases for case in fast), "a case that is not there is in no run"
     return [
         pytest.param(
             *(case if isinstance(case, tuple) else (case,)),

@@ -108,8 +108,9 @@ def _sheet(path: Path, where: str, hint: str) -> list[list[str | None]]:
         with path.open("rb") as file:
             opening = file.read(512)
         if opening.startswith(WORKBOOK):
-            rows, formulas, stale = _cells(path, values=True), *_formulas(path)
-            merged = _merged(path)
+            parts = _parts(path)
+            rows, merged = _cells(path, values=True), _merged(path, parts)
+            formulas, stale = _formulas(path, parts)
     except Exception as error:  # zipfile, XML and openpyxl raise nearly anything on damaged input
         raise FairbenchError(f"{where} cannot be read: {error}", f"it may be damaged; {hint}") from error
     if not opening.startswith(WORKBOOK):
@@ -144,24 +145,26 @@ def _cells(path: Path, values: bool) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _formulas(path: Path) -> tuple[set[str], bool]:
-    """Return the places of all formulas, and whether what stands there was never computed."""
+def _parts(path: Path) -> dict[str, bytes]:
+    """Return the XML of a workbook and of its sheets, by its name in the archive."""
     with zipfile.ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist() if re.match(r"xl/work.*\.xml$", name)}
+        return {name: archive.read(name) for name in archive.namelist() if re.match(r"xl/work.*\.xml$", name)}
+
+
+def _formulas(path: Path, parts: Mapping[str, bytes]) -> tuple[set[str], bool]:
+    """Return the places of all formulas, and whether what stands there was never computed."""
     if not any(map(FORMULA.search, parts.values())):
         return set(), False
     stale = any(TO_COMPUTE.search(part) for name, part in parts.items() if "/worksheets/" not in name)
     return {cell.coordinate for row in _cells(path, values=False) for cell in row if cell.data_type == "f"}, stale
 
 
-def _merged(path: Path) -> str:
+def _merged(path: Path, parts: Mapping[str, bytes]) -> str:
     """Return the first range of merged cells of a workbook's first sheet that is not empty, or ""."""
     import openpyxl
 
-    with zipfile.ZipFile(path) as archive:
-        sheets = (archive.read(name) for name in archive.namelist() if re.match(r"xl/worksheets/.*\.xml$", name))
-        if not any(MERGED.search(sheet) for sheet in sheets):
-            return ""
+    if not any(map(MERGED.search, parts.values())):
+        return ""
     book = openpyxl.load_workbook(path)  # whole in memory: only so openpyxl knows of merged cells
     sheet = book.worksheets[0]
     ranges = [one for one in sheet.merged_cells.ranges if one.start_cell.value is not None]

@@ -123,8 +123,9 @@ def adopt(backbone: Backbone, folder: Path) -> dict[str, Any]:
             f"{folder} has rank {rank}, and {backbone.alias} {backbone.rank}",
             f"--set {backbone.alias}.rank={rank}",
         )
+    alpha, by_root = _alpha(config, folder), bool(config.get("use_rslora"))
     for stem, name in layer_of.items():
-        _fill(layers[name], weights[f"{stem}.lora_A.weight"], weights[f"{stem}.lora_B.weight"], config)
+        _fill(layers[name], weights[f"{stem}.lora_A.weight"], weights[f"{stem}.lora_B.weight"], alpha, by_root)
     for part, module in backbone.trained_modules().items():
         file = folder / f"{part}.safetensors"
         if file.is_file():
@@ -247,18 +248,23 @@ def _within(stem: str, backbone: Backbone) -> str:
 def _rank(halves: Sequence[Tensor], config: Mapping[str, Any], folder: Path) -> int:
     """Return the largest rank of an adapter's A halves, (r, in) each, which its configuration must bear out."""
     ranks = {half.shape[0] if half.ndim == 2 else 0 for half in halves}
-    alone = None if config.get("rank_pattern") else config.get("r", 8)  # peft's default, as of alpha below
-    alpha = config.get("lora_alpha", 8)
+    alone = None if config.get("rank_pattern") else config.get("r", 8)  # peft's default
     if 0 in ranks or (alone is not None and ranks != {alone}):
         told = "" if alone is None else f", and its {ADAPTER} says r = {alone!r}"
         raise FairbenchError(f"the weights in {folder} have rank {', '.join(map(str, sorted(ranks)))}{told}", AGAIN)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise FairbenchError(f"{folder / ADAPTER}: lora_alpha is {alpha!r}, which is no number", AGAIN)
     return max(ranks)
 
 
+def _alpha(config: Mapping[str, Any], folder: Path) -> float:
+    """Return what an adapter's product is multiplied by, before it is divided by the rank or its root."""
+    alpha = config.get("lora_alpha", 8)  # peft's default
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise FairbenchError(f"{folder / ADAPTER}: lora_alpha is {alpha!r}, which is no number", AGAIN)
+    return alpha
+
+
 @torch.no_grad()
-def _fill(layer: LoraLayer, a: Tensor, b: Tensor, config: Mapping[str, Any]) -> None:
+def _fill(layer: LoraLayer, a: Tensor, b: Tensor, alpha: float, by_root: bool) -> None:
     """Put A (r, in) and B (out, r) into a layer of rank r or more; the scale goes into B."""
     own_a, own_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     rank = a.shape[0]
@@ -266,7 +272,7 @@ def _fill(layer: LoraLayer, a: Tensor, b: Tensor, config: Mapping[str, Any]) -> 
         raise FairbenchError(
             f"the adapter's layers are {tuple(b.shape)} × {tuple(a.shape)}, those of its base other", OTHER_BASE
         )
-    scale = config.get("lora_alpha", 8) / (rank**0.5 if config.get("use_rslora") else rank)
+    scale = alpha / (rank**0.5 if by_root else rank)
     own_b.zero_()
     own_a[:rank] = a.to(own_a.dtype)
     own_b[:, :rank] = b.to(own_b.dtype) * (scale / layer.scaling["default"])

@@ -104,11 +104,12 @@ def identity(table: Table) -> dict[str, Any]:
     }
 
 
-def _unlike(a: Table, b: Table) -> list[str]:
-    """Name what keeps two tables apart; the lack of a baseline does not."""
-    mine, theirs = identity(a), identity(b)
-    unlike = [key for key in dict.fromkeys([*mine, *theirs]) if mine.get(key) != theirs.get(key)]
-    return [key for key in unlike if key != "baseline" or None not in (mine[key], theirs[key])]
+def _unlike(a: Table, b: Table) -> dict[str, tuple[Any, Any]]:
+    """Return what keeps two tables apart, of both; the lack of a baseline does not."""
+    one, other = identity(a), identity(b)
+    both = {key: (one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])}
+    unlike = {key: pair for key, pair in both.items() if pair[0] != pair[1]}
+    return {key: pair for key, pair in unlike.items() if key != "baseline" or None not in pair}
 
 
 def _grouped(shares: Sequence[Share]) -> list[list[Share]]:
@@ -138,9 +139,8 @@ def _same_counts(a: Table, b: Table) -> bool:
 
 
 def _difference(share: Share, other: Share) -> str:
-    mine, theirs = identity(share.table), identity(other.table)
     unlike = _unlike(share.table, other.table)
-    said = [f"{key} ({_short(mine.get(key))}, there {_short(theirs.get(key))})" for key in unlike]
+    said = [f"{key} ({_short(mine)}, there {_short(theirs)})" for key, (mine, theirs) in unlike.items()]
     return (
         f"apart from the table of {other.lab}: {share.lab}'s has another {', '.join(said) or 'number of patients'}"
     )
